@@ -1,0 +1,140 @@
+"""The fixed skeleton of each command's config: names, types, defaults and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Schedule(Enum):
+    """How the learning rate goes on after the warm-up."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
+class Precision(Enum):
+    """What the forward computes in; auto is bf16 on a GPU that has it, else fp32."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Device(Enum):
+    """Where to compute; auto is the first of cuda, mps, cpu that is here."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+@dataclass
+class Loop:
+    """The training loop.
+
+    Where an interval is a number of steps, a value below 1 is a fraction of the run.
+    """
+
+    epochs: float = 1.0
+    max_steps: int | None = None  # optimiser steps; instead of epochs
+    batch_size: int = 32  # rows a forward
+    accumulate: int = 1  # forwards an optimiser step
+    learning_rate: float = 2e-5
+    weight_decay: float = 0.01  # not on biases and normalisation weights
+    schedule: Schedule = Schedule.linear
+    warmup: float = 0.1  # steps, or below 1 a fraction of the run
+    max_grad_norm: float = 1.0  # over everything that is trained, loss head included; 0 is off
+    log_every: int = 10
+    evaluate_every: float = 0.2
+    checkpoint_every: float = 500  # and at the end
+    keep: int = 2  # newest checkpoints kept
+    patience: int | None = None  # evaluations without a better one before the run stops
+    precision: Precision = Precision.auto
+    fast: bool = True  # groups of equal length; false is one padded rectangle a batch
+    projector: int = 1000  # dev texts shown in TensorBoard's projector; 0 is off
+
+
+@dataclass
+class Train:
+    """``python -m train``."""
+
+    model: Any = MISSING
+    loss: Any = MISSING
+    data: Any = MISSING
+    suite: dict[str, Any] = field(default_factory=dict)  # task name -> evaluator; none: the data's own measure decides
+    loop: Loop = field(default_factory=Loop)
+    data_dir: str | None = None  # where the suites' files lie
+    file: str | None = None  # scored pairs, for suite=file
+    score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
+    seed: int = 42
+    device: Device = Device.auto
+    resume: str | None = None  # a run, one of its checkpoints, or auto
+    plugins: list[str] = field(default_factory=list)  # your packages that _target_ may name
+
+
+@dataclass
+class Eval:
+    """``python -m eval``."""
+
+    model: Any = MISSING
+    suite: dict[str, Any] = field(default_factory=dict)
+    baseline: Any = None  # another model: paired differences
+    data_dir: str | None = None
+    file: str | None = None  # scored pairs, for suite=file
+    score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
+    output: str = MISSING
+    resamples: int = 2000  # of the bootstrap
+    seed: int = 0
+    device: Device = Device.auto
+    plugins: list[str] = field(default_factory=list)
+
+
+class Only(Enum):
+    """Which part of an export to make anew."""
+
+    index = "index"
+
+
+class OnnxPrecision(Enum):
+    """What the corpus and the queries are encoded in."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
+@dataclass
+class Corpus:
+    """The texts to index."""
+
+    path: str | None = None
+    column: str = "title"
+    id_column: str | None = None  # none: the 1-based data row
+    limit: int | None = None  # data rows
+
+
+@dataclass
+class Export:
+    """``python -m export``."""
+
+    model: Any = MISSING
+    corpus: Corpus = field(default_factory=Corpus)
+    out: str = MISSING
+    only: Only | None = None
+    data_dir: str | None = None  # its STSb measures the exported encoders; without it the sample's dev pairs do
+    device: Device = Device.auto
+    plugins: list[str] = field(default_factory=list)
+
+
+def register() -> None:
+    """Give Hydra the typed skeletons, named in each command's defaults list."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for name, node in (("train", Train), ("eval", Eval), ("export", Export)):
+        store.store(name=f"{name}_schema", node=node)

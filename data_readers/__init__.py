@@ -1,0 +1,1 @@
+"""Files to rows: a strict reader, the corpus of titles, and sources of training data in one of six shapes."""

@@ -1,0 +1,214 @@
+"""From a model's config to a SentenceTransformer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from torch import nn
+
+from encoders.weights import locate
+from runtime.errors import UserError, one_of
+
+log = logging.getLogger(__name__)
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh, "identity": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU,
+}
+
+
+def pretrained(
+    path: str,
+    *,
+    package: str | None = None,
+    max_length: int | None = None,
+    pooling: str | None = None,
+    dense: Sequence[Mapping[str, Any]] = (),
+    normalize: bool | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> SentenceTransformer:
+    """Build a model on pretrained weights.
+
+    A sentence-transformers folder keeps its own modules; ``max_length``, ``pooling`` and ``normalize`` change them
+    only where they are given, ``dense`` layers are added before the normalisation. A plain transformers checkpoint
+    gets mean pooling unless told otherwise.
+
+    Args:
+        path: a folder, run, export or hub id (see ``encoders.weights.locate``).
+        package: an installed Python package that carries the weights.
+        max_length: tokens a text keeps, special tokens included; None is the model's own.
+        pooling: mean, cls, max, mean_sqrt_len_tokens, weightedmean or lasttoken; None is the model's own, else mean.
+        dense: layers after the pooling, each ``{out_features, activation}``; new ones are seeded by ``seed``.
+        normalize: whether vectors have unit length; None is the model's own, else no.
+        dtype: of the parameters; training wants float32.
+        trust_remote_code: whether code in the folder may run.
+        seed: of new layers' weights.
+
+    Raises:
+        UserError: the weights can't be had, or a value is unknown.
+    """
+    weights = locate(path, package)
+    log.info("model: weights from %s", weights.origin)
+    model_kwargs = {"dtype": _dtype(dtype)}
+    if weights.is_sentence_transformer:
+        model = _loading(weights.folder, lambda: SentenceTransformer(
+            str(weights.folder), device="cpu", trust_remote_code=trust_remote_code, model_kwargs=model_kwargs,
+            local_files_only=True))
+        modules = list(model.children())
+    else:
+        transformer = _loading(weights.folder, lambda: Transformer(str(weights.folder), model_kwargs=model_kwargs,
+                                         config_kwargs={"trust_remote_code": trust_remote_code}))
+        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")]
+        model = SentenceTransformer(modules=modules, device="cpu")
+    modules = _with_pooling(modules, pooling)
+    modules = _with_dense(modules, dense, seed)
+    modules = _with_normalize(modules, normalize)
+    if modules != list(model.children()):
+        model = SentenceTransformer(modules=modules, device="cpu", prompts=model.prompts,
+                                    default_prompt_name=model.default_prompt_name)
+    if max_length is not None:
+        _limit_length(model, max_length)
+    return model
+
+
+def from_scratch(
+    texts: Callable[[], list[str]],
+    *,
+    vocabulary: int = 8000,
+    hidden: int = 256,
+    layers: int = 4,
+    heads: int = 4,
+    max_length: int = 64,
+    pooling: str = "mean",
+    dropout: float = 0.1,
+    normalize: bool = False,
+    seed: int = 0,
+) -> SentenceTransformer:
+    """Build a small BERT with random weights and a WordPiece tokenizer learnt from the run's own texts.
+
+    Chinese characters are words of their own, as in BERT, so either language works, and nothing is downloaded.
+
+    Args:
+        texts: gives the run's texts (offered by the run).
+        vocabulary: most entries the tokenizer may learn.
+        hidden: width of the model; the feed-forward layers are four times as wide.
+        layers: transformer layers.
+        heads: attention heads; must divide ``hidden``.
+        max_length: tokens a text keeps, special tokens included.
+        pooling: as in ``pretrained``.
+        dropout: of hidden states and attention.
+        normalize: whether vectors have unit length.
+        seed: of the weights.
+    """
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    tokenizer = BertTokenizerFast(tokenizer_object=_learn_wordpiece(texts(), vocabulary), model_max_length=max_length)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=4 * hidden, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+        max_position_embeddings=max(max_length, 64), pad_token_id=tokenizer.pad_token_id)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bert = BertModel(config)
+    modules: list[nn.Module] = [_as_transformer(bert, tokenizer), Pooling(hidden, pooling_mode=_pooling(pooling))]
+    if normalize:
+        modules.append(Normalize())
+    model = SentenceTransformer(modules=modules, device="cpu")
+    _limit_length(model, max_length)
+    return model
+
+
+def _learn_wordpiece(texts: list[str], vocabulary: int) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer, imported late
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers.models import WordPiece
+
+    if not texts:
+        raise UserError("model=mini learns its tokenizer from the training texts; use it with python -m train")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")])
+    return tokenizer
+
+
+def _as_transformer(model: Any, tokenizer: Any) -> Transformer:  # noqa: ANN401 - any transformers pair
+    """Wrap a model and tokenizer made in memory as ST's module, which only loads from folders."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return Transformer(folder, model_kwargs={"dtype": torch.float32})
+
+
+def _loading(folder: Any, load: Callable[[], Any]) -> Any:  # noqa: ANN401 - gives back what load gives
+    """Run a library's loader on a user's folder: whatever it stumbles over is the folder's fault."""
+    try:
+        return load()
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder}: can't be loaded as a model: {said}") from error
+
+
+def _dtype(name: str) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in known:
+        raise UserError(f"model.dtype: there is no {name!r}; {one_of(known, name)}")
+    return known[name]
+
+
+def _pooling(name: str) -> Any:  # noqa: ANN401 - a Literal of ST's
+    if name not in Pooling.POOLING_MODES:
+        raise UserError(f"model.pooling: there is no {name!r}; {one_of(Pooling.POOLING_MODES, name)}")
+    return name
+
+
+def _with_pooling(modules: list[nn.Module], pooling: str | None) -> list[nn.Module]:
+    if pooling is None:
+        return modules
+    return [Pooling(module.embedding_dimension, pooling_mode=_pooling(pooling)) if isinstance(module, Pooling)
+            else module for module in modules]
+
+
+def _with_dense(modules: list[nn.Module], dense: Sequence[Mapping[str, Any]], seed: int) -> list[nn.Module]:
+    if not dense:
+        return modules
+    tail = [module for module in modules if isinstance(module, Normalize)]
+    body = [module for module in modules if not isinstance(module, Normalize)]
+    width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
+    assert width is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in dense:
+            activation = str(layer.get("activation", "tanh"))
+            if activation not in ACTIVATIONS:
+                raise UserError(f"model.dense: there is no activation {activation!r}; {one_of(ACTIVATIONS, activation)}")
+            body.append(Dense(width, int(layer["out_features"]), activation_function=ACTIVATIONS[activation]()))
+            width = int(layer["out_features"])
+    return body + tail
+
+
+def _with_normalize(modules: list[nn.Module], normalize: bool | None) -> list[nn.Module]:
+    has = any(isinstance(module, Normalize) for module in modules)
+    if normalize is None or normalize == has:
+        return modules
+    return [*modules, Normalize()] if normalize else [m for m in modules if not isinstance(m, Normalize)]
+
+
+def _limit_length(model: SentenceTransformer, max_length: int) -> None:
+    positions = getattr(model[0].config, "max_position_embeddings", None) if hasattr(model[0], "config") else None
+    if max_length < 3 or (positions and max_length > positions):
+        raise UserError(f"model.max_length: {max_length} is outside 3..{positions}, the model's positions")
+    model.max_seq_length = max_length

@@ -1,0 +1,50 @@
+"""What a model folder says of itself: facts for programs, a card for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ABOUT = "sentence_forge.json"
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Return the facts a run left in its model folder; an empty dict for a model that was not trained here."""
+    file = folder / ABOUT
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def model_card(about: Mapping[str, Any]) -> str:
+    """Return the README.md of a model folder.
+
+    Args:
+        about: ``dim``, ``max_length``, ``fingerprint``; ``training`` and ``measured`` where there was any.
+    """
+    training, measured = about.get("training"), about.get("measured")
+    lines = [
+        "---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "tags:",
+        "- sentence-transformers", "- sentence-similarity", "- feature-extraction", "---", "",
+        "# A sentence embedding model", "",
+        f"Maps a text of up to {about['max_length']} tokens to a vector of {about['dim']} numbers; "
+        "texts of like meaning have a high cosine.", "",
+        "```python", "from sentence_transformers import SentenceTransformer", "",
+        'model = SentenceTransformer("this folder")', 'vectors = model.encode(["a text", "another"])', "```", "",
+    ]
+    if training:
+        lines += [
+            "## Training", "",
+            f"From `{training['base']}` by sentence-forge: loss {training['loss']}, {training['rows']} rows "
+            f"({training['shape']}), {training['steps']} steps of {training['batch_size']} rows, learning rate "
+            f"{training['learning_rate']:g}, seed {training['seed']}; the weights are those of step "
+            f"{training['best_step']}, the best by dev {training['measure']}: {training['after']:.4f}"
+            + (f" ({training['before']:.4f} before)." if training.get("before") is not None else "."), "",
+            "| data | sha256 |", "|---|---|",
+            *(f"| {data['name']} | `{data['sha256'][:16]}…` |" for data in training["data"]), "",
+        ]
+    if measured:
+        lines += ["## Measured", "", "| task | Spearman of cosine x 100 |", "|---|---|",
+                  *(f"| {task} | {100 * value:.2f} |" for task, value in measured.items()), ""]
+    lines += [f"Fingerprint (sha256 of weights, tokenizer, modules, prompts, precision): `{about['fingerprint']}`", ""]
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""Cosine similarity in NumPy: unit vectors and exact top-k, block by block, over arrays in memory or on disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import UserError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+# A float32 dot product of unit vectors is off by less than this, in whatever order a BLAS adds it up.
+ROUNDING = 2e-6
+
+
+def bad_row(vectors: npt.NDArray[np.floating]) -> tuple[int, str] | None:
+    """Return the first row of ``vectors`` [n, dim] that has no direction, and why; None when all have one."""
+    # The squares are added up in float64: large but finite float32 values must not overflow into inf.
+    squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(squares) | (squares == 0))
+    if not len(bad):
+        return None
+    row = int(bad[0])
+    if np.isnan(vectors[row]).any():
+        return row, "holds NaN"
+    return row, "holds an infinite value" if np.isinf(vectors[row]).any() else "is all zeros"
+
+
+def normalise(vectors: npt.NDArray[np.floating]) -> FloatArray:
+    """Return ``vectors`` [n, dim] scaled to unit length, as float32 [n, dim].
+
+    Raises:
+        UserError: a row is all zeros or holds NaN or inf; the message names the row (0-based).
+    """
+    vectors = np.asarray(vectors)
+    bad = bad_row(vectors)
+    if bad is not None:
+        raise UserError(f"vectors: row {bad[0]} {bad[1]}, so it has no direction and no cosine; leave it out")
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    return np.ascontiguousarray(vectors / length[:, None], dtype=np.float32)
+
+
+def rank(vectors: FloatArray, query: FloatArray, candidates: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """Score ``candidates`` (rows of ``vectors``) against one ``query`` [dim] and return the ``k`` best of them.
+
+    Added up in float64 and then rounded, so that equal vectors get equal scores wherever they stand; ties go to the
+    lower row.
+
+    Returns:
+        scores, float32 [<= k], falling; rows, int64 [<= k].
+    """
+    candidates = np.sort(candidates)
+    scores = (vectors[candidates].astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")[:k]
+    return scores[order], candidates[order]
+
+
+def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
+                 chunk: int = 16_384) -> tuple[FloatArray, IntArray]:
+    """Find each query's ``k`` nearest rows by cosine, exactly.
+
+    What ``sentence_transformers.util.semantic_search`` finds on the same vectors, scores to 1e-6. Memory beyond the
+    two arrays is about ``chunk`` x 128 scores, however many rows and queries there are.
+
+    Args:
+        vectors: float32 [n, dim] of unit length (see `normalise`); may be a memory map, read once from front to back.
+        queries: floating [q, dim] of any length but zero.
+        k: how many to return; more than n returns all n.
+        chunk: rows scored at a time.
+
+    Returns:
+        scores, float32 [q, min(k, n)], falling; rows, int64 of the same shape. Ties go to the lower row.
+
+    Raises:
+        UserError: a query is all zeros or holds NaN or inf.
+    """
+    queries = normalise(queries)
+    k = min(k, len(vectors))
+    if k < 1:
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    # One batch of queries at a time where the rows fit in memory anyway would read a memory map once a batch; the
+    # rows are therefore the outer loop and every query keeps the candidates that can still reach its top k.
+    kept: list[list[tuple[FloatArray, IntArray]]] = [[] for _ in queries]
+    floor = np.full(len(queries), -np.inf, dtype=np.float32)
+    for start in range(0, len(vectors), chunk):
+        block = np.asarray(vectors[start:start + chunk])
+        for first in range(0, len(queries), 128):
+            scores = queries[first:first + 128] @ block.T
+            for query, row in enumerate(scores, start=first):
+                floor[query] = _keep(kept[query], row, start, k, floor[query])
+    top = [rank(vectors, query, np.concatenate([rows for _, rows in parts]), k)
+           for query, parts in zip(queries, kept, strict=True)]
+    shape = (len(queries), k)
+    return (np.array([scores for scores, _ in top], dtype=np.float32).reshape(shape),
+            np.array([rows for _, rows in top], dtype=np.int64).reshape(shape))
+
+
+def _keep(parts: list[tuple[FloatArray, IntArray]], scores: FloatArray, start: int, k: int,
+          floor: float) -> float:
+    """Add the rows of one block that may be among the top k to ``parts``; return the score to reach from now on."""
+    rows = np.flatnonzero(scores >= floor)
+    if len(rows) == 0:
+        return floor
+    parts.append((scores[rows], rows + start))
+    if len(parts) > 1 and sum(len(part) for part, _ in parts) < 2 * k:
+        return floor
+    merged, places = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if len(merged) > k:
+        # Rows within rounding of the k-th stay: `rank` decides among them.
+        floor = np.partition(merged, -k)[-k] - ROUNDING
+        merged, places = merged[merged >= floor], places[merged >= floor]
+    parts[:] = [(merged, places)]
+    return floor

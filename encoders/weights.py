@@ -1,0 +1,88 @@
+"""Where weights come from: a folder, a run, an export, the installed package, or the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model folder on this machine.
+
+    Args:
+        folder: holds ``modules.json`` (sentence-transformers) or a transformers ``config.json``.
+        origin: where it came from, for logs and model cards.
+    """
+
+    folder: Path
+    origin: str
+
+    @property
+    def is_sentence_transformer(self) -> bool:
+        """Whether pooling and what follows it are described beside the weights."""
+        return (self.folder / "modules.json").is_file()
+
+
+def locate(name: str, package: str | None = None) -> Weights:
+    """Find the weights of ``name``.
+
+    In this order: an existing folder (a model folder, or a run, checkpoint or export, whose ``model/`` it is); the
+    installed Python ``package`` that carries them in its folder ``model/``; the hub's cache; the hub.
+
+    Raises:
+        UserError: a folder that is no model; a name that is nowhere to be had.
+    """
+    given = Path(name).expanduser()
+    if given.is_dir():
+        return Weights(_model_folder(given), f"folder {name}")
+    if given.exists():
+        raise UserError(f"{name}: is a file; model= takes a model folder, a run folder or a hub id")
+    if package is not None and (spec := importlib.util.find_spec(package)) and spec.submodule_search_locations:
+        folder = Path(spec.submodule_search_locations[0], "model")
+        if folder.is_dir():
+            return Weights(folder, f"package {package}")
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"{name}: no such model folder")
+    return Weights(_from_hub(name, package), f"hub {name}")
+
+
+def _model_folder(folder: Path) -> Path:
+    for candidate in (folder, folder / "model"):
+        if (candidate / "modules.json").is_file():
+            return candidate
+        config = candidate / "config.json"
+        if config.is_file():
+            try:
+                if "model_type" in json.loads(config.read_text(encoding="utf-8")):
+                    return candidate
+            except (ValueError, OSError):
+                raise UserError(f"{config}: is not readable JSON; is this a model folder?") from None
+    raise UserError(f"{folder}: is no model: it has no modules.json and no config.json with a model_type, "
+                    "and no folder model/ that has")
+
+
+def _from_hub(name: str, package: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    ignored = ["*.bin", "*.h5", "*.ot", "*.msgpack", "*.onnx", "onnx/*", "openvino/*", "*.pt", "*.ckpt"]
+    try:
+        return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    hint = f" or pip install {package.replace('_', '-')}" if package else ""
+    try:
+        return Path(snapshot_download(name, ignore_patterns=ignored))
+    except RepositoryNotFoundError:
+        raise UserError(f"model {name!r}: the hub knows no such repository, or it is private") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(f"model {name!r}: is not on this machine and the hub can't be reached "
+                        f"({type(error).__name__}); give model=<folder>{hint}") from None

@@ -1,0 +1,1 @@
+"""Losses: maths on sentence embeddings. One file and one YAML each."""

@@ -1,0 +1,40 @@
+"""What every loss is: a function of embeddings, with the checks its labels need."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Loss(nn.Module, ABC):
+    """A loss on embeddings.
+
+    A loss never sees text or tokens: the loop hands it one ``[batch, dim]`` float tensor a text column. What a loss
+    needs to know of the run (``dim``, the distinct ``labels``) it names in its constructor; the run offers it there.
+    The shapes of data it takes stand in its YAML (``shapes``), so that a mismatch is known before torch is imported.
+    """
+
+    def encode_labels(self, labels: Sequence[Any]) -> Tensor | None:
+        """Turn a split's label column into the tensor ``forward`` takes, one entry a row; None without labels.
+
+        Raises:
+            ValueError: a label this loss can't take; the message begins with its 0-based position.
+        """
+        return None
+
+    @abstractmethod
+    def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
+        """Return the scalar loss of one batch.
+
+        Args:
+            embeddings: one ``[batch, dim]`` tensor a text column, in the shape's column order.
+            labels: the batch's entries of what ``encode_labels`` made, or None.
+            text_ids: ``[batch, columns]`` int64, equal where and only where texts are equal; None if unknown.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what must be known to use the loss's own weights later (a head's label names, say), JSON-ready."""
+        return {}

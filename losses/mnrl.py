@@ -1,0 +1,57 @@
+"""Multiple negatives ranking: a row's own positive among everybody's, by softmax."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from losses.base import Loss
+
+
+class MultipleNegativesRanking(Loss):
+    """Cross-entropy of each anchor's own positive against all candidates of the batch (InfoNCE, in-batch negatives).
+
+    Henderson et al. 2017 (https://arxiv.org/abs/1705.00652), section 4.4; van den Oord et al. 2018
+    (https://arxiv.org/abs/1807.03748). Candidates are every row's positive and every row's hard negatives, any number
+    of columns. sentence-transformers' ``MultipleNegativesRankingLoss`` computes the same but can't leave out false
+    negatives; here a candidate whose text equals the row's anchor or its positive leaves the denominator.
+
+    Args:
+        scale: factor on the cosines, the inverse of the temperature; 20 is temperature 0.05.
+        symmetric: also rank the batch's anchors for each positive, and average the two
+            (``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"`` there).
+    """
+
+    def __init__(self, scale: float = 20.0, symmetric: bool = False) -> None:
+        super().__init__()
+        self.scale = scale
+        self.symmetric = symmetric
+
+    def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
+        """Return the mean cross-entropy; ``embeddings`` are anchor, positive and any number of negatives."""
+        anchors_ND = normalize(embeddings[0], dim=-1)
+        candidates_MD = normalize(torch.cat(embeddings[1:]), dim=-1)
+        scores_NM = anchors_ND @ candidates_MD.T * self.scale
+        rows = len(anchors_ND)
+        own = torch.arange(rows, device=scores_NM.device)
+        if text_ids is not None:
+            anchor_ids, positive_ids = text_ids[:, 0], text_ids[:, 1]
+            candidate_ids = text_ids[:, 1:].T.reshape(-1)
+            scores_NM = _without_equals(scores_NM, candidate_ids, positive_ids, anchor_ids)
+        loss = cross_entropy(scores_NM, own)
+        if not self.symmetric:
+            return loss
+        scores_NN = candidates_MD[:rows] @ anchors_ND.T * self.scale
+        if text_ids is not None:
+            scores_NN = _without_equals(scores_NN, anchor_ids, anchor_ids, positive_ids)
+        return (loss + cross_entropy(scores_NN, own)) / 2
+
+
+def _without_equals(scores_NM: Tensor, candidate_ids: Tensor, *own_ids: Tensor) -> Tensor:
+    """Set to -inf every candidate, save a row's own, whose text is one of the row's own texts."""
+    equal_NM = torch.zeros_like(scores_NM, dtype=torch.bool)
+    for ids in own_ids:
+        equal_NM |= ids[:, None] == candidate_ids[None, :]
+    equal_NM.fill_diagonal_(False)  # the first N candidates are the rows' own
+    return scores_NM.masked_fill(equal_NM, float("-inf"))

@@ -1,0 +1,196 @@
+"""How a command starts: friendly overrides in, one-line errors out.
+
+Hydra composes and runs; here stands what it lacks: a group's value may be a path or a hub id, values its lexer
+rejects are quoted, and every user error is one line with exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError, one_of
+
+# groups whose value may also be a path: the option that takes it, and under which key
+PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
+                "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
+
+
+def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequence[str]) -> None:
+    """Compose ``configs/<config_name>.yaml`` with the command line's overrides and run ``job`` on it.
+
+    ``--help`` prints ``about`` and what can be chosen in ``groups``.
+
+    Leaves the process: 0, 2 with one ``error:`` line for a user's mistake, 130 after Ctrl-C. Anything else is our
+    fault and keeps its traceback.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us unprinted
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
+    for chatty in ("httpx", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(help_text(config_name, about, groups))
+        sys.exit(0)
+    try:
+        arguments = friendly(sys.argv[1:])
+        sys.exit(_run(config_name, job, arguments))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> int:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    import configs.schema
+
+    configs.schema.register()
+    sys.argv = [f"python -m {config_name}", *arguments]
+    in_job = False
+    failed: list[UserError] = []
+
+    def task(config: Any) -> None:  # noqa: ANN401 - a DictConfig
+        nonlocal in_job
+        in_job = True
+        try:
+            job(config)
+        except UserError as error:  # kept, since Hydra would print its own lines before it passes it on
+            failed.append(error)
+
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://configs", config_name=config_name)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        if in_job and not isinstance(error, OmegaConfBaseException):
+            raise
+        raise _explained(error, config_name, arguments) from None
+    for error in failed[:-1]:  # of a sweep's jobs
+        sys.stderr.write(f"error: {error}\n")
+    if failed:
+        raise failed[-1]
+    return 0
+
+
+def options(group: str) -> list[str]:
+    """Return the names of a config group's options."""
+    folder = resources.files("configs").joinpath(group)
+    if not folder.is_dir():
+        return []
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def help_text(config_name: str, about: str, groups: Sequence[str]) -> str:
+    """Return what ``--help`` prints: each option's line is the comment at the top of its YAML."""
+    lines = [about.strip(), ""]
+    for group in groups:
+        lines.append(f"{group}=")
+        for name in options(group):
+            text = resources.files("configs").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
+            first = next((line[1:].strip() for line in text.splitlines() if re.match(r"# (?!@)", line)), "")
+            lines.append(f"  {name:<12} {first}")
+    lines += ["", f"All keys and their defaults: python -m {config_name} --cfg job", ""]
+    return "\n".join(lines)
+
+
+def friendly(arguments: Sequence[str]) -> list[str]:
+    """Rewrite what a person types into what Hydra takes.
+
+    >>> friendly(["loss=mnrl", "corpus.path=新闻.csv"])
+    ['loss=mnrl', "corpus.path='新闻.csv'"]
+    """
+    known_only = not any(argument.startswith(("--config-dir", "-cd")) or "searchpath" in argument
+                         for argument in arguments)
+    several = any(argument in ("-m", "--multirun") for argument in arguments)
+    made: list[str] = []
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None or argument.startswith(("-", "+", "~")):
+            made.append(argument if match is None or argument.startswith("-") else _quoted_if_needed(argument))
+        elif options(match["key"]) and known_only:
+            made.extend(_group(match["key"], match["value"], several))
+        else:
+            made.append(_quoted_if_needed(argument))
+    return made
+
+
+def _group(group: str, value: str, several: bool) -> list[str]:
+    names = options(group)
+    listed = re.fullmatch(r"\[(.*)\]", value)
+    parts = [part.strip() for part in listed[1].split(",")] if listed else value.split(",") if several else [value]
+    if value == "null" or all(part in names for part in parts):
+        return [f"{group}={value}"]
+    option, key = PATH_OPTIONS.get(group, ("", ""))
+    if option and (Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value))):
+        return [f"{group}={option}", f"{key}={_quoted(value)}"]
+    wrong = next(part for part in parts if part not in names)
+    also = f", and no such {option}" if option else ""
+    raise UserError(f"{group}={value}: there is no {group} {wrong!r}{also}; "
+                    f"{one_of([name for name in names if name not in ('folder', 'file', 'none')], wrong)}")
+
+
+def _quoted_if_needed(argument: str) -> str:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        key, _, value = argument.partition("=")
+        return f"{key}={_quoted(value)}"
+    return argument
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("'", "\\'").replace("${", "\\${")
+    return f"'{escaped}'"
+
+
+def _explained(error: Exception, config_name: str, arguments: Sequence[str]) -> UserError:
+    """Turn what Hydra or OmegaConf raised into one line that names the key and what to do."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__
+    said = " ".join(str(each) for each in chain)
+    if match := re.search(r"[Cc]ould not override '([^']+)'", said):
+        return UserError(f"{match[1]}: there is no such key; {one_of(_keys(config_name, arguments), match[1])}")
+    if match := re.search(r"Missing mandatory value: (\S+)", said):
+        return UserError(f"{match[1]}: is needed; give {match[1]}=")
+    key = re.search(r"full_key: (\S+)", said)
+    first = str(chain[-1]).strip().splitlines()[0]
+    return UserError(f"{key[1]}: {first}" if key else first)
+
+
+def _keys(config_name: str, arguments: Sequence[str]) -> list[str]:
+    """Return every dotted key of the config that the arguments' groups select, and the groups' names."""
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.initialize import initialize_config_module
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    chosen = [argument for argument in arguments if options(argument.partition("=")[0])]
+    with initialize_config_module("configs", version_base="1.3"):
+        config = OmegaConf.to_container(compose(config_name, overrides=chosen), resolve=False)
+
+    def walk(node: Any, path: str) -> list[str]:  # noqa: ANN401
+        if not isinstance(node, Mapping):
+            return [path]
+        below = [key for name, value in node.items() for key in walk(value, f"{path}.{name}" if path else str(name))]
+        return [*below, path] if path else below
+
+    return walk(config, "")

@@ -1,0 +1,75 @@
+"""The only place that turns a config's ``_target_`` into an object."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from runtime.errors import UserError, one_of
+
+OURS = ("losses", "data_readers", "encoders", "train", "eval")
+TARGET = "_target_"
+
+
+def resolve(target: str, key: str, plugins: Collection[str] = ()) -> Callable[..., Any]:
+    """Return the class or function that ``target`` (``package.module.name``) names.
+
+    Only what is defined in a module below our packages, or below one of the user's ``plugins``, is taken: a config is
+    data, and must not be able to call ``os.system``, nor anything a module of ours happens to import.
+
+    Raises:
+        UserError: it names something else, or nothing.
+    """
+    allowed = (*OURS, *plugins)
+    module_name, _, name = target.rpartition(".")
+    if not _below(module_name, allowed):
+        raise UserError(f"{key}.{TARGET}: {target!r} is not in {', '.join(allowed)}; add its package to plugins=")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and not module_name.startswith(error.name):
+            raise  # a dependency of the module is missing, which is another fault
+        raise UserError(f"{key}.{TARGET}: there is no module {module_name!r}") from None
+    made = getattr(module, name, None)
+    if not callable(made) or not _below(getattr(made, "__module__", ""), allowed):
+        ours = [each for each, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
+        raise UserError(f"{key}.{TARGET}: {module_name} defines no {name!r}; {one_of(ours, name)}")
+    return made
+
+
+def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), omit: Collection[str] = (),
+          **offers: Any) -> Any:  # noqa: ANN401 - whatever the target makes
+    """Call a config node's target with the node's other keys.
+
+    Args:
+        node: has ``_target_``; everything else, save ``omit``, are its keyword arguments, bound before it is called.
+        key: the node's key, for errors.
+        plugins: the user's packages, allowed besides ours.
+        omit: keys of the node that somebody else reads.
+        **offers: what the run knows; an offer is passed if the target names it as a parameter, else not.
+
+    Raises:
+        UserError: a key the target does not take, or one it needs and nobody gave.
+    """
+    if TARGET not in node:
+        raise UserError(f"{key}: has no {TARGET}")
+    target = resolve(str(node[TARGET]), key, plugins)
+    given = {name: value for name, value in node.items() if name != TARGET and name not in omit}
+    parameters = inspect.signature(target).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in given:
+        if name not in parameters and not open_ended:
+            raise UserError(f"{key}.{name}: {node[TARGET]} takes no such key; {one_of(set(parameters) - set(offers), name)}")
+    offered = {name: value for name, value in offers.items() if name in parameters and name not in given}
+    for name, parameter in parameters.items():
+        needed = parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD,
+                                                                                 parameter.VAR_POSITIONAL)
+        if needed and name not in given and name not in offered:
+            raise UserError(f"{key}.{name}: is needed by {node[TARGET]}; give {key}.{name}=")
+    return target(**given, **offered)
+
+
+def _below(module: str, packages: Collection[str]) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)

@@ -1,0 +1,1 @@
+"""Training: the assembly of a run, the loop, and what they stand on."""

@@ -1,0 +1,168 @@
+"""Which rows go into which batch: an order that is a function of seed and epoch, so a resumed run has the same."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Sampler(ABC):
+    """Cuts an epoch into batches of row numbers."""
+
+    @abstractmethod
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Return the batches of epoch ``number``, each an int64 array of row numbers."""
+
+
+class Shuffled(Sampler):
+    """Every row once an epoch, in random order."""
+
+    def __init__(self, *, rows: int, batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Return shuffled batches; the last may be smaller."""
+        order = np.random.default_rng([self.seed, number]).permutation(self.rows)
+        return [order[start : start + self.batch_size] for start in range(0, self.rows, self.batch_size)]
+
+
+class NoDuplicates(Sampler):
+    """Every row once an epoch, and no text twice in a batch: equal texts would be false in-batch negatives.
+
+    A row whose texts are already in the batch waits for a later one, as in sentence-transformers' NO_DUPLICATES. What
+    is left when only clashing rows remain makes smaller batches; one of a single row, which has no negative, is left out.
+
+    Args:
+        text_ids: int64 ``[rows, columns]``, equal where texts are equal.
+        batch_size: rows a batch.
+        seed: of the order.
+    """
+
+    def __init__(self, *, text_ids: np.ndarray, batch_size: int, seed: int) -> None:
+        self.texts = [set(row) for row in text_ids.tolist()]
+        self.batch_size, self.seed = batch_size, seed
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Return batches without repeated texts."""
+        waiting = np.random.default_rng([self.seed, number]).permutation(len(self.texts)).tolist()
+        batches = []
+        while waiting:
+            batch: list[int] = []
+            seen: set[int] = set()
+            postponed = []
+            for position, row in enumerate(waiting):
+                if seen.isdisjoint(self.texts[row]):
+                    batch.append(row)
+                    seen |= self.texts[row]
+                    if len(batch) == self.batch_size:
+                        postponed.extend(waiting[position + 1 :])
+                        break
+                else:
+                    postponed.append(row)
+            waiting = postponed
+            if len(batch) > 1:
+                batches.append(np.array(batch, dtype=np.int64))
+        return batches
+
+
+class ClassesTimesTexts(Sampler):
+    """Batches of P classes x K texts (Hermans et al. 2017, section 3), every text at least once an epoch.
+
+    Each class's texts are shuffled and cut into handfuls of K, the last filled up with the class's other texts. A
+    batch takes a handful from each of the P classes that have most left; when fewer than P have any, the others give
+    texts again, so no batch is without negatives and no class is dropped.
+
+    Args:
+        labels: the class of each row.
+        batch_size: used for P where ``classes_per_batch`` is None.
+        seed: of the order.
+        texts_per_class: K.
+        classes_per_batch: P.
+
+    Raises:
+        UserError: a single class, or no class with two texts.
+    """
+
+    def __init__(self, *, labels: Sequence[str], batch_size: int, seed: int, texts_per_class: int = 4,
+                 classes_per_batch: int | None = None) -> None:
+        by_class: dict[str, list[int]] = defaultdict(list)
+        for row, label in enumerate(labels):
+            by_class[label].append(row)
+        single = sorted(label for label, rows in by_class.items() if len(rows) < 2)
+        if len(by_class) < 2:
+            raise UserError(f"loss=batch_hard needs at least two classes; every text is labelled {next(iter(by_class))!r}")
+        if texts_per_class < 2 or (classes_per_batch is not None and classes_per_batch < 2):
+            raise UserError("loss.sampler: texts_per_class and classes_per_batch must be at least 2")
+        if len(single) == len(by_class):
+            raise UserError("loss=batch_hard needs classes with at least two texts; every class here has one")
+        if single:
+            log.warning("%d classes have a single text, which is only ever a negative: %s", len(single),
+                        ", ".join(single[:10]))
+        self.rows = [np.array(rows, dtype=np.int64) for _, rows in sorted(by_class.items())]
+        self.k = texts_per_class
+        self.p = min(classes_per_batch or max(2, batch_size // texts_per_class), len(self.rows))
+        self.seed = seed
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Return batches of P x K rows (fewer where a class has fewer than K texts)."""
+        generator = np.random.default_rng([self.seed, number])
+        handfuls = [self._handfuls(rows, generator) for rows in self.rows]
+        batches = []
+        while any(handfuls):
+            left = np.array([len(each) for each in handfuls])
+            chosen = np.argsort(-(left + generator.random(len(left))))[: self.p]
+            parts = [handfuls[number].pop() if handfuls[number]
+                     else generator.permutation(self.rows[number])[: self.k] for number in chosen]
+            batches.append(np.concatenate(parts))
+        generator.shuffle(batches)  # else every epoch would end on the largest class
+        return batches
+
+    def _handfuls(self, rows: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+        order = generator.permutation(rows)
+        cut = [order[start : start + self.k] for start in range(0, len(order), self.k)]
+        missing = min(self.k, len(order)) - len(cut[-1])
+        if missing:
+            others = order[: len(order) - len(cut[-1])]
+            cut[-1] = np.concatenate([cut[-1], generator.choice(others, missing, replace=False)])
+        return cut
+
+
+class Batches:
+    """A sampler's batches, epoch after epoch, from any point on.
+
+    Args:
+        sampler: cuts the epochs.
+        epoch: the epoch to begin in.
+        position: batches of that epoch already taken.
+    """
+
+    def __init__(self, sampler: Sampler, epoch: int = 0, position: int = 0) -> None:
+        self.sampler, self.epoch, self.position = sampler, epoch, position
+        self._cut = sampler.epoch(epoch)
+        if not self._cut:
+            raise UserError("the training data makes no batch: there are fewer than two rows with different texts")
+
+    def __next__(self) -> np.ndarray:
+        if self.position >= len(self._cut):
+            self.epoch, self.position = self.epoch + 1, 0
+            self._cut = self.sampler.epoch(self.epoch)
+        self.position += 1
+        return self._cut[self.position - 1]
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in the current epoch."""
+        return len(self._cut)
+
+    @property
+    def done(self) -> float:
+        """Epochs taken, with the fraction of the current one."""
+        return self.epoch + self.position / len(self._cut)

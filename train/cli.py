@@ -1,0 +1,159 @@
+"""``python -m train``: from the command line to a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.cli import entry, options
+from runtime.errors import UserError, one_of
+
+ABOUT = """
+Fine-tune sentence embeddings.
+
+  python -m train loss=mnrl                          the sample data, MiniLM
+  python -m train loss=cosine data=pairs.csv         your scored pairs (sentence1, sentence2, score)
+  python -m train loss=softmax model=bert data=nli   your folder with train and dev files
+  python -m train resume=outputs/train/<run>         go on where a run stopped
+
+A folder or a hub id is a model (model=./my-model), a file or a folder is data (data=pairs.csv).
+"""
+
+
+def main() -> None:
+    """Train, or go on training; see ``configs/train.yaml``."""
+    entry("train", _job, ABOUT, ("loss", "data", "model", "suite", "experiment"))
+
+
+def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from configs.schema import Train
+    from runtime import targets
+
+    hydra = HydraConfig.get()
+    run = Path(hydra.runtime.output_dir)
+    made = run if run.is_dir() and not any(run.iterdir()) else None
+    try:
+        if config.resume is not None:
+            run, config = _resumed(config, list(hydra.overrides.task))
+        elif (run / "config.yaml").exists():
+            raise UserError(f"{run}: holds a run already; resume={run} goes on with it, or give another hydra.run.dir=")
+        settings: Train = OmegaConf.to_object(config)  # type: ignore[assignment]
+        check_loop(settings)
+        source = targets.build(_node(settings.data, "data"), "data", plugins=settings.plugins)
+        shape = matching_shape(_node(settings.loss, "loss"), source, hydra.runtime.choices.get("loss") or "this loss")
+        from train.run import start
+
+        start(run, settings, OmegaConf.to_yaml(config, resolve=True), source, shape,
+              resume=settings.resume, command=sys.argv)
+    finally:
+        if made is not None and made.is_dir() and not any(made.iterdir()):
+            made.rmdir()
+
+
+def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # noqa: ANN401 - a data_readers Source
+    """Return the first shape that the loss takes and the source gives.
+
+    Raises:
+        UserError: there is none; says which columns would do.
+    """
+    from runtime.shapes import SHAPES
+
+    gives = source.shapes()
+    for shape in loss["shapes"]:
+        if shape not in SHAPES:
+            raise UserError(f"loss.shapes: there is no shape {shape!r}; {one_of(SHAPES, shape)}")
+        if shape in gives:
+            return str(shape)
+    takes = " or ".join(f"{shape} ({', '.join(SHAPES[shape].columns)})" for shape in loss["shapes"])
+    fitting = sorted(each for each in options("loss") if set(_shapes_of(each)) & set(gives))
+    raise UserError(f"loss={name} takes {takes}; this data gives {', '.join(gives)}. Losses that take it: "
+                    f"{', '.join(fitting) or 'none'}; columns with other names: data.columns.{SHAPES[loss['shapes'][0]].columns[0]}=")
+
+
+def _shapes_of(loss: str) -> list[str]:
+    from importlib import resources
+
+    from omegaconf import OmegaConf
+
+    text = resources.files("configs").joinpath("loss", f"{loss}.yaml").read_text(encoding="utf-8")
+    return list(OmegaConf.create(text).get("shapes", []))
+
+
+def check_loop(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
+    """Refuse values no run can have.
+
+    Raises:
+        UserError: names the key.
+    """
+    loop = settings.loop
+    positive = {"epochs": loop.epochs, "batch_size": loop.batch_size, "accumulate": loop.accumulate,
+                "learning_rate": loop.learning_rate, "log_every": loop.log_every, "evaluate_every": loop.evaluate_every,
+                "checkpoint_every": loop.checkpoint_every, "keep": loop.keep}
+    for name, value in positive.items():
+        if not value > 0:
+            raise UserError(f"loop.{name}: is {value}; it must be above 0")
+    if loop.max_steps is not None and loop.max_steps < 1:
+        raise UserError(f"loop.max_steps: is {loop.max_steps}; it must be at least 1")
+    for name in ("warmup", "weight_decay", "max_grad_norm", "projector"):
+        if getattr(loop, name) < 0:
+            raise UserError(f"loop.{name}: is {getattr(loop, name)}; it must not be negative")
+    if settings.suite and settings.data_dir is None and any("folder" in task for task in settings.suite.values()):
+        raise UserError("suite= needs data_dir= (or SENTENCE_FORGE_DATA), the folder that holds its files")
+
+
+def _node(node: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
+    if not isinstance(node, dict):
+        raise UserError(f"{key}: {node!r} is no {key}; {one_of(options(key), str(node))}")
+    return node
+
+
+def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: ANN401 - DictConfigs
+    """Return the run to go on with, and its config with this command line's overrides over it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf, open_dict
+
+    from configs.schema import Train
+
+    run, checkpoint = _find_run(str(config.resume))
+    saved = OmegaConf.merge(OmegaConf.structured(Train), OmegaConf.load(run / "config.yaml"))
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if key == "resume":
+            continue
+        if options(key):
+            raise UserError(f"{key}=: a resumed run keeps its {key}; to train another way from here, start a run with "
+                            f"model={run}")
+        if OmegaConf.select(saved, key, default=_NOTHING) is _NOTHING:
+            raise UserError(f"{key}: there is no such key in {run / 'config.yaml'}")
+        OmegaConf.update(saved, key, override.value())
+    with open_dict(saved):
+        saved.resume = str(checkpoint or run)
+    return run, saved
+
+
+_NOTHING = object()
+
+
+def _find_run(given: str) -> tuple[Path, Path | None]:
+    """Return the run and, if one was named, its checkpoint."""
+    if given == "auto":
+        runs = [file.parent for file in Path("outputs/train").glob("*/config.yaml")
+                if not (file.parent / "report" / "report.json").exists()]
+        if not runs:
+            raise UserError("resume=auto: there is no unfinished run below outputs/train")
+        return max(runs, key=lambda each: (each / "config.yaml").stat().st_mtime), None
+    path = Path(given).expanduser()
+    if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
+        return path.parent.parent, path
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"resume={given}: is no run (it has no config.yaml)")
+    return path, None
+
+
+if __name__ == "__main__":
+    main()

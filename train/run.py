@@ -1,0 +1,312 @@
+"""A run from its data to its report: what ``python -m train`` assembles."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from configs.schema import Loop, Precision, Train
+from data_readers import checks
+from data_readers.sample import sample_path
+from data_readers.source import Source
+from encoders.card import ABOUT, model_card
+from encoders.encoder import Encoder, best_device, load_encoder
+from eval.dev import MEASURES, dev_measure, similarity_histograms
+from eval.evaluate import Report, evaluate
+from eval.report import write_report
+from eval.sts import ScoredPairs
+from losses.base import Loss
+from runtime import targets
+from runtime.errors import UserError
+from runtime.files import sha256_file, staged_folder, write_atomic, write_json
+from runtime.seed import seed_everything
+from runtime.shapes import SHAPES
+from train import checkpoint
+from train.batches import Batches
+from train.loop import Interrupted, Rows, Settings, State, train
+from train.optim import adamw
+from train.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Split:
+    """One split of the data in memory: texts once each, rows as positions among them."""
+
+    def __init__(self, source: Source, shape: str, split: str) -> None:
+        dataset = source.read(shape, split)
+        if not len(dataset):
+            raise UserError(f"{', '.join(map(str, source.files()))}: has no {split} rows")
+        names = SHAPES[shape].text_columns(dataset.column_names)
+        self.shape = shape
+        self.dataset = dataset
+        self.columns: dict[str, list[Any]] = {name: list(dataset[name]) for name in dataset.column_names}
+        index: dict[str, int] = {}
+        ids = [[index.setdefault(text, len(index)) for text in self.columns[name]] for name in names]
+        self.texts = list(index)
+        self.text_ids = np.array(ids, dtype=np.int64).T
+        self.labels: list[Any] | None = self.columns[SHAPES[shape].label] if SHAPES[shape].label else None
+        self.numbers = np.array(self.columns["row"], dtype=np.int64)
+
+
+def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: str, *, resume: str | None,
+          command: Sequence[str]) -> None:
+    """Train, evaluate and report in the folder ``run``.
+
+    Args:
+        run: exists; holds the run.
+        settings: the typed config.
+        config_yaml: the same, resolved, as text to keep.
+        source: of the rows.
+        shape: of the rows.
+        resume: the run or the checkpoint to go on from; None starts anew.
+        command: as typed, for the record.
+    """
+    seed_everything(settings.seed)
+    if not sys.stderr.isatty():
+        _quiet_progress_bars()
+    loop = settings.loop
+    split = Split(source, shape, "train")
+    dev = Split(source, shape, "dev")
+    log.info("data: %d training rows (%s), %d for dev", len(split.numbers), shape, len(dev.numbers))
+    checks.leakage(split.dataset, dev.dataset, shape)
+
+    encoder = Encoder(_model(settings, split, run, resume), name="step 0", fast=loop.fast)
+    encoder.model.to(best_device() if settings.device.value == "auto" else settings.device.value)
+    labels = _labels(split, shape)
+    loss: Loss = targets.build(settings.loss, "loss", plugins=settings.plugins, omit=("shapes", "sampler"),
+                               dim=encoder.dim, labels=labels)
+    loss.to(encoder.model.device)
+    rows = Rows(tokens=_tokens(encoder, split.texts), text_ids=split.text_ids, numbers=split.numbers,
+                labels=_encoded_labels(loss, split, source))
+    _encoded_labels(loss, dev, source)
+    sampler = targets.build(settings.loss["sampler"], "loss.sampler", plugins=settings.plugins,
+                            rows=len(split.numbers), text_ids=split.text_ids, labels=split.labels,
+                            batch_size=loop.batch_size, seed=settings.seed)
+    optimizer = adamw([encoder.model, loss], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
+    state = State()
+    if resume is not None:
+        state = _restore(run, Path(resume), encoder, loss, optimizer)
+    batches = Batches(sampler, state.epoch, state.position)
+    plan = _plan(loop, batches.per_epoch, encoder.model.device)
+    tasks = {name: targets.build(node, f"suite.{name}", plugins=settings.plugins)
+             for name, node in settings.suite.items()}
+    data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
+    report_tasks = tasks or _sample_task(split.texts)
+    write_atomic(run / "config.yaml", config_yaml)
+    write_json(run / "environment.json", _environment(settings, source, command, encoder))
+    untouched = _untouched(run, encoder, report_tasks, data_dir, fresh=resume is None)
+    tracker = Tracker(run, state.step)
+    if resume is None:
+        tracker.text("config", f"```yaml\n{config_yaml}```")
+
+    def measure() -> dict[str, float]:
+        measured = _dev(encoder, loss, dev)
+        positive, negative = similarity_histograms(shape, dev.columns, encoder.encode)
+        tracker.histograms(state.step, {"dev/positive_cosines": positive, "dev/negative_cosines": negative})
+        if tasks:
+            found = evaluate(encoder, tasks, data_dir, resamples=1)
+            return {"suite_spearman_cosine": found.json["average"], **measured}
+        return measured
+
+    def on_better(step: int) -> None:
+        with staged_folder(run / "model", replace=True) as folder:
+            checkpoint.save_model(folder, encoder.model, loss)
+
+    log.info("training: %d steps of %d rows on %s; %s", plan.total, loop.batch_size * loop.accumulate,
+             encoder.model.device, run)
+    try:
+        measured = train(run=run, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
+                         settings=plan, state=state, evaluate=measure, on_better=on_better, tracker=tracker)
+    except Interrupted as stopped:
+        tracker.close()
+        log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
+        sys.exit(128 + stopped.number)
+    _finish(run, settings, state, measured, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape,
+            split)
+
+
+def _finish(run: Path, settings: Train, state: State, measured: Mapping[str, float], dev: Split, encoder: Encoder,
+            tracker: Tracker, untouched: Report, tasks: Mapping[str, Any], data_dir: Path | None, source: Source,
+            shape: str, split: Split) -> None:
+    """Report on the best model, and give its folder the facts it will be asked for."""
+    if state.best_step is None:
+        raise UserError(f"no evaluation gave a finite {MEASURES[shape]}, so no model is the best; "
+                        f"the last weights are in {run / 'checkpoints'}")
+    best = load_encoder(run / "model", device=str(encoder.model.device))
+    best.name = run.name
+    report = evaluate(best, tasks, data_dir, baseline=untouched)
+    name = next(iter(measured))
+    training = {
+        "loss": str(settings.loss[targets.TARGET]).rpartition(".")[2], "shape": shape, "rows": len(split.numbers),
+        "steps": state.step, "epochs": round(state.epoch + 0.0, 3), "batch_size": settings.loop.batch_size * settings.loop.accumulate,
+        "learning_rate": settings.loop.learning_rate, "seed": settings.seed, "base": _base(settings),
+        "measure": name, "before": state.baseline.get(name), "after": state.best, "best_step": state.best_step,
+        "data": [{"name": file.name, "sha256": sha256_file(file)} for file in source.files()],
+    }
+    about = {"dim": best.dim, "max_length": best.max_length, "fingerprint": best.fingerprint, "training": training,
+             "measured": {task: row["spearman_cosine"] for task, row in report.json["tasks"].items()}}
+    write_json(run / "model" / ABOUT, about)
+    write_atomic(run / "model" / "README.md", model_card(about))
+    write_report(report, run / "report", training=_story(run, training))
+    if settings.loop.projector:
+        texts = dev.texts[: settings.loop.projector]
+        tracker.projector(state.step, best.encode(texts), texts)
+    tracker.hparams({"loss": training["loss"], "data": source.files()[0].name, "base": training["base"],
+                     "seed": settings.seed, "batch_size": training["batch_size"],
+                     "learning_rate": settings.loop.learning_rate, "epochs": settings.loop.epochs},
+                    {"best/dev": float(state.best or 0.0), "best/sts": report.json["average"]})
+    tracker.close()
+    before = state.baseline.get(name)
+    log.info("best: step %d, dev %s %.4f (untouched %s)", state.best_step, name, state.best,
+             "?" if before is None else f"{before:.4f}")
+    log.info("STS: %.2f (untouched %.2f)", 100 * report.json["average"], 100 * untouched.json["average"])
+    log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run / "model", run / "report" / "report.html",
+             run / "tensorboard")
+
+
+def _model(settings: Train, split: Split, run: Path, resume: str | None) -> Any:  # noqa: ANN401 - SentenceTransformer
+    if resume is not None:  # the checkpoint's folder has the architecture, a learnt tokenizer too
+        return load_encoder(_checkpoint(run, Path(resume)) / "model", device="cpu").model
+    return targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: split.texts)
+
+
+def _checkpoint(run: Path, given: Path) -> Path:
+    return given if given.parent.name == "checkpoints" else checkpoint.newest_good(run)
+
+
+def _restore(run: Path, given: Path, encoder: Encoder, loss: Loss, optimizer: torch.optim.Optimizer) -> State:
+    folder = _checkpoint(run, given)
+    state = State(**checkpoint.load(folder, model=encoder.model, loss=loss, optimizer=optimizer))
+    for newer in checkpoint.steps(run):  # else they would be taken for this run's next time
+        if int(newer.name.rpartition("-")[2]) > state.step:
+            shutil.rmtree(newer)
+    log.info("going on from %s, step %d", folder, state.step)
+    return state
+
+
+def _labels(split: Split, shape: str) -> list[str]:
+    if SHAPES[shape].label != "label":
+        return []
+    return sorted(set(map(str, split.labels or ())))
+
+
+def _encoded_labels(loss: Loss, split: Split, source: Source) -> torch.Tensor | None:
+    if split.labels is None:
+        return None
+    try:
+        return loss.encode_labels(split.labels)
+    except (ValueError, KeyError) as error:
+        position, _, reason = str(error).partition(": ")
+        row = split.numbers[int(position)] if position.isdigit() else "?"
+        raise UserError(f"{source.files()[0]}: row {row}: {reason or error}") from None
+
+
+def _tokens(encoder: Encoder, texts: Sequence[str]) -> Any:  # noqa: ANN401 - encoders.tokens.Tokens
+    tokens = encoder.tokenize(texts)
+    cut = f", {tokens.truncated} cut at {encoder.max_length}" if tokens.truncated else ""
+    log.info("texts: %d distinct, %.1f tokens each%s", len(tokens), float(tokens.lengths.mean()), cut)
+    return tokens
+
+
+def _plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Settings:
+    steps_per_epoch = max(1, batches_per_epoch // loop.accumulate)
+    total = loop.max_steps or max(1, round(loop.epochs * steps_per_epoch))
+
+    def steps(value: float) -> int:
+        return max(1, round(value * total) if value < 1 else round(value))
+
+    bf16_here = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if loop.precision is Precision.bf16 and not bf16_here:
+        raise UserError(f"loop.precision=bf16: {device} has no bf16 to gain from; use auto or fp32")
+    return Settings(
+        total=total, warmup=round(loop.warmup * total) if loop.warmup < 1 else round(loop.warmup),
+        accumulate=loop.accumulate, learning_rate=loop.learning_rate, schedule=loop.schedule.value,
+        max_grad_norm=loop.max_grad_norm, log_every=loop.log_every, evaluate_every=steps(loop.evaluate_every),
+        checkpoint_every=steps(loop.checkpoint_every), keep=loop.keep, patience=loop.patience,
+        bf16=bf16_here and loop.precision is not Precision.fp32)
+
+
+@torch.inference_mode()
+def _dev(encoder: Encoder, loss: Loss, dev: Split) -> dict[str, float]:
+    predict: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    if hasattr(loss, "predict"):
+        device = encoder.model.device
+
+        def predict(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+            return np.array(loss.predict(torch.from_numpy(u).to(device), torch.from_numpy(v).to(device)))
+
+    return dev_measure(dev.shape, dev.columns, encoder.encode, predict)
+
+
+def _sample_task(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the sample's dev pairs in the language of the training texts, for a run that names no suite."""
+    head = "".join(texts[:1000])
+    chinese = sum("\u4e00" <= character <= "\u9fff" for character in head) > 0.3 * len(head)
+    language = "zh" if chinese else "en"
+    return {f"sample-{language}-dev": ScoredPairs(path=str(sample_path(language, "sts_dev")))}
+
+
+def _untouched(run: Path, encoder: Encoder, tasks: Mapping[str, Any], data_dir: Path | None, *, fresh: bool) -> Report:
+    """Return the report on the model before its training; a resumed run reads its own vectors' report again."""
+    folder = run / "untouched"
+    if fresh:
+        encoder.model.save_pretrained(str(folder), create_model_card=False)
+        return evaluate(encoder, tasks, data_dir)
+    before = load_encoder(folder, device=str(encoder.model.device))
+    before.name = "step 0"
+    return evaluate(before, tasks, data_dir)
+
+
+def _story(run: Path, training: Mapping[str, Any]) -> dict[str, Any]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
+    key = f"dev/{training['measure']}"
+    return {
+        "title": run.name,
+        "rows": [(name.replace("_", " "), value) for name, value in training.items()
+                 if isinstance(value, str | int | float) and name not in ("before", "after", "measure")],
+        "baseline": {training["measure"]: training["before"]}, "after": {training["measure"]: training["after"]},
+        "curve": {"step": [step for step, _ in losses], "loss": [value for _, value in losses],
+                  "dev": [(line["step"], line[key]) for line in lines if key in line], "measure": training["measure"]},
+    }
+
+
+def _base(settings: Train) -> str:
+    return str(settings.model.get("path") or str(settings.model[targets.TARGET]).rpartition(".")[2])
+
+
+def _environment(settings: Train, source: Source, command: Sequence[str], encoder: Encoder) -> dict[str, Any]:
+    packages = ("torch", "sentence-transformers", "transformers", "datasets", "hydra-core", "tokenizers", "numpy")
+    return {
+        "command": list(command), "python": sys.version.split()[0],
+        "versions": {package: metadata.version(package) for package in packages}, "git": _git_commit(),
+        "device": str(encoder.model.device), "threads": torch.get_num_threads(), "seed": settings.seed,
+        "data": {str(file): sha256_file(file) for file in source.files()},
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
+                              check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _quiet_progress_bars() -> None:
+    os.environ["TQDM_DISABLE"] = "1"
