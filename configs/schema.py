@@ -82,7 +82,7 @@ class Train:
 class Eval:
     """``python -m eval``."""
 
-    model: Any = MISSING
+    model: Any = None
     suite: dict[str, Any] = field(default_factory=dict)
     baseline: Any = None  # another model: paired differences
     data_dir: str | None = None
@@ -122,7 +122,7 @@ class Corpus:
 class Export:
     """``python -m export``."""
 
-    model: Any = MISSING
+    model: Any = None
     corpus: Corpus = field(default_factory=Corpus)
     out: str = MISSING
     only: Only | None = None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 from encoders.weights import locate
 from runtime.errors import UserError, one_of
 
 log = logging.getLogger(__name__)
+disable_progress_bar()  # a bar for 100 tensors, in the middle of our own lines
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh, "identity": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU,
@@ -122,6 +125,11 @@ def from_scratch(
     model = SentenceTransformer(modules=modules, device="cpu")
     _limit_length(model, max_length)
     return model
+
+
+def source_folder(node: Mapping[str, Any]) -> Path | None:
+    """Return the folder a model's config node takes its weights from; None if it makes them."""
+    return locate(str(node["path"]), node.get("package")).folder if node.get("path") else None
 
 
 def _learn_wordpiece(texts: list[str], vocabulary: int) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer, imported late

@@ -12,6 +12,8 @@ IntArray = npt.NDArray[np.int64]
 
 # A float32 dot product of unit vectors is off by less than this, in whatever order a BLAS adds it up.
 ROUNDING = 2e-6
+_SCORES = 1 << 22
+_QUERIES = 256
 
 
 def bad_row(vectors: npt.NDArray[np.floating]) -> tuple[int, str] | None:
@@ -57,17 +59,18 @@ def rank(vectors: FloatArray, query: FloatArray, candidates: IntArray, k: int) -
 
 
 def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
-                 chunk: int = 16_384) -> tuple[FloatArray, IntArray]:
+                 chunk: int | None = None) -> tuple[FloatArray, IntArray]:
     """Find each query's ``k`` nearest rows by cosine, exactly.
 
     What ``sentence_transformers.util.semantic_search`` finds on the same vectors, scores to 1e-6. Memory beyond the
-    two arrays is about ``chunk`` x 128 scores, however many rows and queries there are.
+    two arrays is some 20 MB, however many rows and queries there are.
 
     Args:
         vectors: float32 [n, dim] of unit length (see `normalise`); may be a memory map, read once from front to back.
         queries: floating [q, dim] of any length but zero.
         k: how many to return; more than n returns all n.
-        chunk: rows scored at a time.
+        chunk: rows scored at a time; by default few for many queries and many for few, so that the scores stay within
+            16 MB and a lone query is one matrix-vector product.
 
     Returns:
         scores, float32 [q, min(k, n)], falling; rows, int64 of the same shape. Ties go to the lower row.
@@ -77,16 +80,16 @@ def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
     """
     queries = normalise(queries)
     k = min(k, len(vectors))
-    if k < 1:
+    if k < 1 or not len(queries):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-    # One batch of queries at a time where the rows fit in memory anyway would read a memory map once a batch; the
-    # rows are therefore the outer loop and every query keeps the candidates that can still reach its top k.
+    chunk = chunk or max(8192, _SCORES // min(len(queries), _QUERIES))
+    # Rows are the outer loop, so that a memory map is read once; every query keeps what can still reach its top k.
     kept: list[list[tuple[FloatArray, IntArray]]] = [[] for _ in queries]
     floor = np.full(len(queries), -np.inf, dtype=np.float32)
     for start in range(0, len(vectors), chunk):
         block = np.asarray(vectors[start:start + chunk])
-        for first in range(0, len(queries), 128):
-            scores = queries[first:first + 128] @ block.T
+        for first in range(0, len(queries), _QUERIES):
+            scores = queries[first:first + _QUERIES] @ block.T
             for query, row in enumerate(scores, start=first):
                 floor[query] = _keep(kept[query], row, start, k, floor[query])
     top = [rank(vectors, query, np.concatenate([rows for _, rows in parts]), k)
@@ -99,15 +102,17 @@ def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
 def _keep(parts: list[tuple[FloatArray, IntArray]], scores: FloatArray, start: int, k: int,
           floor: float) -> float:
     """Add the rows of one block that may be among the top k to ``parts``; return the score to reach from now on."""
+    if len(scores) > k and np.isneginf(floor):
+        # Rows within rounding of the k-th stay: `rank` decides among them.
+        floor = np.partition(scores, -k)[-k] - ROUNDING
     rows = np.flatnonzero(scores >= floor)
     if len(rows) == 0:
         return floor
     parts.append((scores[rows], rows + start))
-    if len(parts) > 1 and sum(len(part) for part, _ in parts) < 2 * k:
+    if sum(len(part) for part, _ in parts) < 2 * k:
         return floor
     merged, places = (np.concatenate(column) for column in zip(*parts, strict=True))
     if len(merged) > k:
-        # Rows within rounding of the k-th stay: `rank` decides among them.
         floor = np.partition(merged, -k)[-k] - ROUNDING
         merged, places = merged[merged >= floor], places[merged >= floor]
     parts[:] = [(merged, places)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -38,3 +38,11 @@ class Loss(nn.Module, ABC):
     def describe(self) -> dict[str, Any]:
         """Return what must be known to use the loss's own weights later (a head's label names, say), JSON-ready."""
         return {}
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """A loss whose head tells a pair's class."""
+
+    def predict(self, u: Tensor, v: Tensor) -> list[str]:
+        """Return the most probable label name of each pair of ``[batch, dim]`` embeddings."""

@@ -28,7 +28,7 @@ from eval.dev import MEASURES, dev_measure, similarity_histograms
 from eval.evaluate import Report, evaluate
 from eval.report import write_report
 from eval.sts import ScoredPairs
-from losses.base import Loss
+from losses.base import Classifies, Loss
 from runtime import targets
 from runtime.errors import UserError
 from runtime.files import sha256_file, staged_folder, write_atomic, write_json
@@ -114,8 +114,14 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
         tracker.text("config", f"```yaml\n{config_yaml}```")
 
     def measure() -> dict[str, float]:
-        measured = _dev(encoder, loss, dev)
-        positive, negative = similarity_histograms(shape, dev.columns, encoder.encode)
+        vectors = encoder.encode(dev.texts)
+        at = {text: number for number, text in enumerate(dev.texts)}
+
+        def look_up(texts: list[str]) -> np.ndarray:
+            return vectors[[at[text] for text in texts]]
+
+        measured = dev_measure(shape, dev.columns, look_up, _predictor(loss, encoder.model.device))
+        positive, negative = similarity_histograms(shape, dev.columns, look_up)
         tracker.histograms(state.step, {"dev/positive_cosines": positive, "dev/negative_cosines": negative})
         if tasks:
             found = evaluate(encoder, tasks, data_dir, resamples=1)
@@ -240,16 +246,16 @@ def _plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Settings:
         bf16=bf16_here and loop.precision is not Precision.fp32)
 
 
-@torch.inference_mode()
-def _dev(encoder: Encoder, loss: Loss, dev: Split) -> dict[str, float]:
-    predict: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    if hasattr(loss, "predict"):
-        device = encoder.model.device
+def _predictor(loss: Loss, device: torch.device) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """Return the loss's head as a function of arrays, if it has one."""
+    if not isinstance(loss, Classifies):
+        return None
 
-        def predict(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-            return np.array(loss.predict(torch.from_numpy(u).to(device), torch.from_numpy(v).to(device)))
+    @torch.inference_mode()
+    def predict(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return np.array(loss.predict(torch.from_numpy(u).to(device), torch.from_numpy(v).to(device)))
 
-    return dev_measure(dev.shape, dev.columns, encoder.encode, predict)
+    return predict
 
 
 def _sample_task(texts: Sequence[str]) -> dict[str, Any]:
@@ -279,7 +285,7 @@ def _story(run: Path, training: Mapping[str, Any]) -> dict[str, Any]:
         "title": run.name,
         "rows": [(name.replace("_", " "), value) for name, value in training.items()
                  if isinstance(value, str | int | float) and name not in ("before", "after", "measure")],
-        "baseline": {training["measure"]: training["before"]}, "after": {training["measure"]: training["after"]},
+        "baseline": {"measure": training["measure"], "before": training["before"], "after": training["after"]},
         "curve": {"step": [step for step, _ in losses], "loss": [value for _, value in losses],
                   "dev": [(line["step"], line[key]) for line in lines if key in line], "measure": training["measure"]},
     }

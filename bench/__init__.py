@@ -1,0 +1,1 @@
+"""Measurements against what a user would use instead; each prints JSON lines."""

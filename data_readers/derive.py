@@ -1,0 +1,67 @@
+"""Shapes that follow from others without loss: pure functions from a table to a table."""
+
+from __future__ import annotations
+
+from data_readers.table import ROW, Table, rows_at
+from runtime.errors import UserError
+
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "pair_class": ("triplet", "pair"),
+    "labelled_text": ("titles", "pair"),
+    "titles": ("pair",),
+}
+"""What a source of a shape can also give."""
+
+
+def triplets(table: Table) -> Table:
+    """Return (anchor, positive, negative) from NLI rows: a premise, a text it entails, a text it contradicts.
+
+    The entailments and contradictions of a premise are joined one to one in file order, and the shorter list is cycled,
+    so that every hypothesis occurs and a premise gives ``max(n, m)`` rows: the triplets of SBERT's NLI recipe
+    (Reimers and Gurevych, 2019; sentence-transformers ``training_nli_v2.py``) without its random draws. ``row`` is the
+    entailment's.
+
+    Raises:
+        UserError: no premise has both an entailment and a contradiction.
+    """
+    found: dict[str, tuple[list[int], list[int]]] = {}
+    for position, (premise, label) in enumerate(zip(table["premise"], table["label"], strict=True)):
+        if label in ("entailment", "contradiction"):
+            found.setdefault(premise, ([], []))[label == "contradiction"].append(position)
+    result: Table = {"anchor": [], "positive": [], "negative": [], ROW: []}
+    hypotheses = table["hypothesis"]
+    for premise, (positives, negatives) in found.items():
+        for turn in range(max(len(positives), len(negatives)) if positives and negatives else 0):
+            positive, negative = positives[turn % len(positives)], negatives[turn % len(negatives)]
+            if hypotheses[positive] == hypotheses[negative]:
+                continue  # the annotators disagreed
+            result["anchor"].append(premise)
+            result["positive"].append(hypotheses[positive])
+            result["negative"].append(hypotheses[negative])
+            result[ROW].append(table[ROW][positive])
+    if not result[ROW]:
+        raise UserError("no premise has both an entailment and a contradiction, so no triplets can be made; "
+                        "use a loss that takes pair_class or pair")
+    return result
+
+
+def entailments(table: Table) -> Table:
+    """Return (anchor, positive) from NLI rows: premise and hypothesis of each entailment.
+
+    Raises:
+        UserError: there is no entailment.
+    """
+    chosen = rows_at(table, [position for position, label in enumerate(table["label"]) if label == "entailment"])
+    if not chosen[ROW]:
+        raise UserError("no row is labelled entailment, so no pairs can be made")
+    return {"anchor": chosen["premise"], "positive": chosen["hypothesis"], ROW: chosen[ROW]}
+
+
+def self_pairs(table: Table) -> Table:
+    """Return (anchor, positive) from titles: each with itself, told apart by dropout (SimCSE, Gao et al., 2021)."""
+    return {"anchor": table["title"], "positive": list(table["title"]), ROW: table[ROW]}
+
+
+def titles(table: Table) -> Table:
+    """Return titles from labelled texts."""
+    return {"title": table["text"], ROW: table[ROW]}

@@ -1,0 +1,89 @@
+"""Parquet: the same strict rows of strings, through pyarrow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_readers.rows import BadRow, Row, check_header, first_fault, shown
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+_BATCH = 8192
+
+
+def header(path: Path) -> list[str]:
+    """Return the column names.
+
+    Raises:
+        UserError: missing, or not Parquet, or cut short.
+    """
+    with _open(path) as file:
+        return check_header(path, file.schema_arrow.names)
+
+
+def rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Yield the rows; a number becomes its ``str``, and null is bad.
+
+    Raises:
+        UserError: a column of another type, such as a list or a date, or a damaged file.
+    """
+    number = 0
+    with _open(path) as file:
+        for column in columns:
+            _check_type(path, column, file.schema_arrow.field(column).type)
+        for batch in file.iter_batches(_BATCH, columns=list(columns)):
+            for cells in zip(*(_cells(batch.column(column)) for column in columns), strict=True):
+                number += 1
+                reason = next((f"column {name}: is null, not a string or number"
+                               for name, cell in zip(columns, cells, strict=True) if cell is None), None)
+                values = ["" if cell is None else cell for cell in cells]
+                reason = reason or first_fault(columns, values)
+                if reason is None:
+                    yield Row(number + 1, number, values)
+                else:
+                    yield BadRow(number + 1, number, reason, shown(",".join(values)))
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not Parquet, cut short or damaged ({str(error).splitlines()[0]})") from None
+
+
+def _check_type(path: Path, column: str, kind: pyarrow.DataType) -> None:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    if not (text or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind)):
+        raise UserError(f"{path}, column {column}: holds {kind}, not strings or numbers; cast it before writing")
+
+
+def _cells(array: Any) -> list[str | None]:  # noqa: ANN401 - pyarrow's arrays carry no useful types
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if types.is_integer(array.type) or types.is_floating(array.type) or types.is_decimal(array.type):
+        return [None if cell is None else str(cell) for cell in array.to_pylist()]
+    try:
+        return array.to_pylist()
+    except UnicodeDecodeError:  # pyarrow lets bytes that are not UTF-8 pass until they are looked at
+        cells = array.cast(pyarrow.large_binary()).to_pylist()
+        return [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells]

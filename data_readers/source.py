@@ -1,0 +1,45 @@
+"""What a source of training data is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SPLITS = ("train", "dev")
+
+
+class Source(Protocol):
+    """Rows for training and for measuring while training, in one or more of the six shapes."""
+
+    def shapes(self) -> list[str]:
+        """Return the names of the shapes it can give, its own first. Imports nothing heavy."""
+        ...
+
+    def read(self, shape: str, split: str) -> Dataset:
+        """Return the rows of a split, ``train`` or ``dev``.
+
+        The columns are the shape's (texts and label str, score float64 in [0, 1], or [-1, 1] where that is the source's range), then ``row``
+        (int64): the 1-based data row of the file, for error messages.
+        """
+        ...
+
+    def files(self) -> list[Path]:
+        """Return the files that are read, for their hashes."""
+        ...
+
+
+def check_request(name: str, shapes: list[str], shape: str, split: str) -> None:
+    """Refuse a shape or a split that a source can't give.
+
+    Raises:
+        UserError: names the source and what it can give.
+    """
+    if shape not in shapes:
+        raise UserError(f"{name}: gives {', '.join(shapes)}, not {shape}")
+    if split not in SPLITS:
+        raise UserError(f"{name}: no split {split!r}; there are: {', '.join(SPLITS)}")

@@ -1,0 +1,133 @@
+"""Training data as columns: read strictly, checked against its shape, stopped by the first bad row."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_readers.delimited import read_rows
+from data_readers.rows import BadRow, place, shown
+from runtime.errors import UserError
+from runtime.shapes import NLI_LABELS, SHAPES
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+Table = dict[str, list[Any]]
+"""Columns by name, all of one length: texts and labels as str, ``score`` as float, ``row`` the 1-based data row."""
+
+ROW = "row"
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def read_table(
+    path: Path,
+    columns: Mapping[str, str],
+    *,
+    score_range: tuple[float, float] = (0.0, 5.0),
+    labels: Sequence[str] | None = None,
+    may_be_empty: Sequence[str] = (),
+) -> Table:
+    """Read the columns of a shape from a file, with the column ``row`` added.
+
+    Args:
+        path: the file.
+        columns: the shape's columns and the file's column for each. ``score`` is parsed as a number and kept in the
+            source's own range; all others are text.
+        score_range: lowest and highest score allowed.
+        labels: the names allowed in ``label``; None allows any. NLI's three are also understood as 0, 1, 2
+            (entailment, neutral, contradiction: the order of the Hugging Face and SBERT releases) if the file has
+            nothing else.
+        may_be_empty: columns that may hold blank cells.
+
+    Raises:
+        UserError: the first bad row: malformed, a blank text, a score that is no number or out of range, an unknown
+            label; the message gives file, line, row and column.
+    """
+    parsers = [_parser(name, score_range, name in may_be_empty) for name in columns]
+    names = list(columns)
+    table: Table = {name: [] for name in (*names, ROW)}
+    lists, numbers, lines = [table[name] for name in names], table[ROW], []
+    for row in read_rows(path, list(columns.values())):
+        if isinstance(row, BadRow):
+            raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
+        for position, (value, parse) in enumerate(zip(row.values, parsers, strict=True)):
+            try:
+                lists[position].append(parse(value))
+            except ValueError as error:
+                raise UserError(f"{place(path, row.line, row.number, columns[names[position]])}: {error}") from None
+        numbers.append(row.number)
+        lines.append(row.line)
+    if labels is not None and "label" in table:
+        table["label"] = _check_labels(path, columns["label"], table, lines, labels)
+    return table
+
+
+def to_dataset(table: Table, shape: str) -> Dataset:
+    """Return a table as a ``datasets.Dataset``: the shape's columns in its order, then ``row`` (int64).
+
+    Texts and labels are strings, scores float64.
+    """
+    from datasets import Dataset, Features, Value
+
+    form = SHAPES[shape]
+    names = [*form.text_columns(list(table)), *([form.label] if form.label else []), ROW]
+    kinds = {ROW: "int64", "score": "float64"}
+    return Dataset.from_dict({name: table[name] for name in names},
+                             features=Features({name: Value(kinds.get(name, "string")) for name in names}))
+
+
+def rows_at(table: Table, positions: Sequence[int]) -> Table:
+    """Return the rows at the given positions, in that order."""
+    return {name: [column[position] for position in positions] for name, column in table.items()}
+
+
+def _parser(name: str, score_range: tuple[float, float], may_be_empty: bool) -> Callable[[str], Any]:
+    if name == "score":
+        return lambda text: parse_score(text, score_range)
+    if may_be_empty:
+        return str
+    return _not_blank
+
+
+def _not_blank(text: str) -> str:
+    if not text or text.isspace():
+        raise ValueError("is empty; fill it or remove the row")
+    return text
+
+
+def parse_score(text: str, score_range: tuple[float, float]) -> float:
+    """Return a score.
+
+    Raises:
+        ValueError: not a finite decimal number, or outside ``score_range``.
+    """
+    text = text.strip()
+    if not _NUMBER.fullmatch(text):
+        comma = re.fullmatch(r"[+-]?\d+,\d+", text, re.ASCII)
+        hint = "; write it with a point, not a comma" if comma else ""
+        raise ValueError(f"{shown(text)[:40]!r} is not a number{hint}")
+    score = float(text)
+    low, high = score_range
+    if not math.isfinite(score) or not low <= score <= high:
+        raise ValueError(f"score {text} is outside {low:g} to {high:g}; if the source's range is another, say so with "
+                         "score_range=[low,high]")
+    return score
+
+
+def _check_labels(path: Path, column: str, table: Table, lines: list[int], labels: Sequence[str]) -> list[str]:
+    found: list[str] = table["label"]
+    if set(labels) == set(NLI_LABELS) and set(found) <= {"0", "1", "2"}:
+        logger.info("%s: labels 0, 1, 2 are read as %s", path, ", ".join(NLI_LABELS))
+        return [NLI_LABELS[int(label)] for label in found]
+    for label, number, line in zip(found, table[ROW], lines, strict=True):
+        if label and label not in labels:
+            raise UserError(f"{place(path, line, number, column)}: label {shown(label)[:40]!r} is not one of "
+                            f"{', '.join(labels)}; remove the row, or give the set with labels=[...]")
+    return found

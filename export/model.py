@@ -1,0 +1,112 @@
+"""A model as an export holds it: the folder, the ONNX files, what they measure, and a manifest over all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_readers.sample import sample_path
+from encoders.card import ABOUT, model_card, read_about
+from encoders.encoder import Encoder
+from encoders.onnx import TOKENIZER
+from eval.stats import spearman
+from eval.sts import Pairs, ScoredPairs
+from export import onnx
+from export.quantize import misses, write_int8
+from runtime.files import sha256_file, staged_folder, write_atomic, write_json
+
+log = logging.getLogger(__name__)
+
+
+def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
+    """Write ``out/model``: a folder that stock ``SentenceTransformer(path)`` loads, with its card.
+
+    Args:
+        encoder: the model.
+        source: the folder it was loaded from; what a run recorded there of its training goes along.
+        out: the export's folder.
+    """
+    about = read_about(source) if source is not None else {}
+    about |= {"dim": encoder.dim, "max_length": encoder.max_length, "fingerprint": encoder.fingerprint}
+    with staged_folder(out / "model", replace=True) as folder:
+        encoder.model.save_pretrained(str(folder), create_model_card=False)
+        for name in ("loss.safetensors", "loss.json"):
+            if source is not None and (source / name).is_file():
+                shutil.copy(source / name, folder / name)
+        write_json(folder / ABOUT, about)
+        write_atomic(folder / "README.md", model_card(about))
+
+
+def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None) -> dict[str, Any]:
+    """Write ``model.onnx`` and, where it keeps the meaning, ``model_int8.onnx``; return what the manifest says of them.
+
+    Each is held against torch on scored pairs: STS benchmark's test pairs in ``data_dir``, else the sample's.
+    """
+    name, pairs = _pairs(data_dir)
+    texts = [*pairs.texts, " ".join(pairs.texts[:200])]  # the last one is cut at the model's length
+    reference = encoder.encode(texts)
+    file = out / "model.onnx"
+    staged = out / ".tmp-model.onnx"
+    try:
+        onnx.write_onnx(encoder, staged)
+    except onnx.Unavailable as reason:
+        log.warning("no model.onnx: %s; search will use torch", reason)
+        file.unlink(missing_ok=True)
+        return {}
+    made = onnx.onnx_vectors(staged, encoder, texts)
+    parity = onnx.agreement(reference, made)
+    if parity["max_difference"] > onnx.MOST_DIFFERENCE:
+        log.warning("no model.onnx: its vectors differ from torch's by %.2g; search will use torch",
+                    parity["max_difference"])
+        staged.unlink()
+        return {}
+    staged.replace(file)
+    log.info("model.onnx: differs from torch by %.1e at most, over %d texts of %s", parity["max_difference"],
+             len(texts), name)
+    scored = _spearman(texts, made, pairs)
+    about = {"fp32": {**_how(encoder, out, file), "fingerprint": encoder.fingerprint, "measured_on": name,
+                      "spearman_cosine": scored, **parity}}
+    quantized = out / "model_int8.onnx"
+    write_int8(file, staged)
+    made = onnx.onnx_vectors(staged, encoder, texts)
+    parity = onnx.agreement(reference, made)
+    found = _spearman(texts, made, pairs)
+    if (loss := misses(parity["mean_cosine"], found, scored)) is not None:
+        log.warning("no model_int8.onnx: %s", loss)
+        staged.unlink()
+        quantized.unlink(missing_ok=True)
+        return about
+    staged.replace(quantized)
+    log.info("model_int8.onnx: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f", 100 * found, 100 * scored,
+             parity["mean_cosine"])
+    about["int8"] = {**_how(encoder, out, quantized), "fingerprint": f"{encoder.fingerprint}-int8",
+                     "measured_on": name, "spearman_cosine": found, **parity}
+    return about
+
+
+def _pairs(data_dir: Path | None) -> tuple[str, Pairs]:
+    task = ScoredPairs(folder="stsb", split="test")
+    if data_dir is not None and task.locate(data_dir) is not None:
+        return "stsb-test", task.read(data_dir)
+    return "sample-en-dev", ScoredPairs(path=str(sample_path("en", "sts_dev"))).read(None)
+
+
+def _spearman(texts: Sequence[str], vectors: np.ndarray, pairs: Pairs) -> float:
+    at = {text: number for number, text in enumerate(texts)}
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    left, right = ([at[text] for text in side] for side in (pairs.sentence1, pairs.sentence2))
+    return spearman((unit[left] * unit[right]).sum(axis=1).astype(np.float64), np.asarray(pairs.gold))
+
+
+def _how(encoder: Encoder, out: Path, file: Path) -> dict[str, Any]:
+    """Return what ``encoders.onnx.OnnxEncoder`` must know."""
+    model = encoder.model
+    names = (file.name, TOKENIZER)
+    return {"file": file.name, "files": {name: sha256_file(out / name) for name in names}, "dim": encoder.dim,
+            "max_length": encoder.max_length, "prompt": model.prompts.get(model.default_prompt_name or "", ""),
+            "pad_id": encoder.forward.pad_id, "left_padding": encoder.forward.left_padding}

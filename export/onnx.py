@@ -1,0 +1,92 @@
+"""One self-contained ONNX file: token ids in, sentence vectors out, and how near it comes to torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.encoder import Encoder
+from encoders.onnx import run, session
+from encoders.tokens import encode_ids
+
+log = logging.getLogger(__name__)
+OPSET = 20
+MOST_DIFFERENCE = 1e-4  # of a coordinate, between torch and ONNX; fp32 kernels differ by about 1e-6
+
+
+class Unavailable(Exception):
+    """There is no ONNX of this model, or not here; says why."""
+
+
+class _Vectors(nn.Module):
+    """The whole model as one graph: transformer, pooling and whatever follows."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model({"input_ids": input_ids, "attention_mask": attention_mask})["sentence_embedding"]
+
+
+def write_onnx(encoder: Encoder, file: Path) -> None:
+    """Write ``encoder`` as ``file``: int64 ``input_ids`` and ``attention_mask`` ``[batch, length]`` to float32 vectors.
+
+    Raises:
+        Unavailable: the onnx extra is missing, or the exporter can't trace this model.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise Unavailable("the onnx extra is not installed (pip install 'sentence-forge[onnx]')") from None
+    if getattr(encoder.model.tokenizer, "backend_tokenizer", None) is None:
+        raise Unavailable("this model's tokenizer has no fast version, which queries without torch need")
+    device = encoder.model.device
+    example = torch.randint(5, 100, (2, 7))
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2)
+    shapes = {0: batch, 1: length}
+    try:
+        # the exporter prints its progress, and warns of its own future
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode(False):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _Vectors(encoder.model.cpu().eval()), (example, torch.ones_like(example)), file, dynamo=True,
+                input_names=["input_ids", "attention_mask"], output_names=["sentence_embedding"], opset_version=OPSET,
+                dynamic_shapes={"input_ids": shapes, "attention_mask": shapes}, external_data=False, verbose=False)
+    except Exception as error:
+        file.unlink(missing_ok=True)
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Unavailable(f"torch's exporter can't write this model: {first}") from error
+    finally:
+        encoder.model.to(device)
+
+
+def onnx_vectors(file: Path, encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+    """Return the vectors that an ONNX file gives, float32 ``[n, dim]``, with the encoder's own tokens."""
+    opened = session(file)
+    ids = encode_ids(encoder.model.tokenizer, texts, encoder.max_length)
+    order = sorted(range(len(ids)), key=lambda number: -len(ids[number]))
+    made = np.empty((len(ids), encoder.dim), dtype=np.float32)
+    for start in range(0, len(order), 32):
+        batch = order[start : start + 32]
+        made[batch] = run(opened, [ids[number] for number in batch], encoder.forward.pad_id,
+                          encoder.forward.left_padding)
+    return made
+
+
+def agreement(reference: np.ndarray, made: np.ndarray) -> dict[str, Any]:
+    """Return how near two encoders' vectors of the same texts are: float ``[n, dim]`` both."""
+    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(made, axis=1)
+    cosines = (reference.astype(np.float64) * made).sum(axis=1) / norms
+    return {"texts": len(made), "max_difference": float(np.abs(reference - made).max()),
+            "min_cosine": float(cosines.min()), "mean_cosine": float(cosines.mean())}

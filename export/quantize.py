@@ -1,0 +1,40 @@
+"""int8 weights: a smaller, faster file for CPUs, written only where it keeps the meaning."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+LEAST_MEAN_COSINE = 0.99  # to fp32
+MOST_LOST = 0.003  # Spearman
+
+log = logging.getLogger(__name__)
+
+
+def write_int8(file: Path, quantized: Path) -> None:
+    """Quantise an ONNX file's matrix weights to int8, a scale a channel, activations at run time.
+
+    A scale a tensor loses too much: cosine 0.965 to fp32 on MiniLM, where a scale a channel keeps 0.993.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it advises a preprocessing that changes nothing here
+    try:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory():
+            warnings.simplefilter("ignore")
+            quantize_dynamic(file, quantized, per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        root.setLevel(level)
+
+
+def misses(mean_cosine: float, spearman: float, spearman_fp32: float) -> str | None:
+    """Say what an int8 file loses, if that is too much to be written."""
+    if mean_cosine < LEAST_MEAN_COSINE:
+        return f"its mean cosine to fp32 is {mean_cosine:.4f}, below {LEAST_MEAN_COSINE}"
+    if spearman < spearman_fp32 - MOST_LOST:
+        return f"its Spearman is {100 * spearman:.2f}, of fp32 {100 * spearman_fp32:.2f}"
+    return None

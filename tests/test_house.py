@@ -1,0 +1,113 @@
+"""The house's rules: who may import whom, no YAML that drifts from the code, start-up without heavy imports."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+import configs.schema
+from runtime import targets
+from runtime.cli import options
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "runtime": set(),
+    "configs": set(),
+    "data_readers": {"runtime"},
+    "losses": {"runtime"},
+    "encoders": {"runtime"},
+    "eval": {"runtime", "configs", "data_readers", "encoders", "losses"},
+    "search": {"runtime", "configs", "data_readers", "encoders", "losses"},
+    "train": {"runtime", "configs", "data_readers", "encoders", "losses", "eval"},
+    "export": {"runtime", "configs", "data_readers", "encoders", "losses", "eval", "search"},
+}
+ALLOWED_BACK = {("runtime/cli.py", "configs")}  # the entry registers the typed skeletons; both stand on floor 0
+
+
+def our_imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found & (set(MAY_IMPORT) | {"bench", "tests"})
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_stands_below_it(package: str) -> None:
+    wrong = []
+    for file in sorted((ROOT / package).rglob("*.py")):
+        for imported in our_imports(file) - MAY_IMPORT[package] - {package}:
+            if (file.relative_to(ROOT).as_posix(), imported) not in ALLOWED_BACK:
+                wrong.append(f"{file.relative_to(ROOT)} imports {imported}")
+    assert not wrong
+
+
+GROUPS = ("model", "loss", "data", "suite", "corpus", "baseline", "experiment")
+EVERY_OPTION = [(group, name) for group in GROUPS for name in options(group)]
+OFFERED = {"dim", "labels", "texts", "rows", "text_ids", "batch_size", "seed"}
+
+
+def nodes(config: object, path: str = "") -> list[tuple[str, dict]]:
+    if not isinstance(config, dict):
+        return []
+    here = [(path, config)] if targets.TARGET in config else []
+    return here + [each for key, value in config.items() for each in nodes(value, f"{path}.{key}")]
+
+
+@pytest.mark.parametrize(("group", "name"), EVERY_OPTION)
+def test_every_yaml_composes_and_binds_to_what_it_names(group: str, name: str) -> None:
+    configs.schema.register()
+    command = {"corpus": "export", "baseline": "eval"}.get(group, "train")
+    with initialize_config_module("configs", version_base="1.3"):
+        config = OmegaConf.to_container(compose(command, [f"{group}={name}"]), resolve=False)
+    for key, node in nodes(config):
+        target = targets.resolve(node[targets.TARGET], key)
+        given = set(node) - {targets.TARGET, "shapes", "sampler"}
+        signature = inspect.signature(target)
+        assert given <= set(signature.parameters), (key, given - set(signature.parameters))
+        needed = {n for n, p in signature.parameters.items() if p.default is p.empty}
+        assert needed <= given | OFFERED, (key, needed - given)
+
+
+@pytest.mark.parametrize("target", [
+    "os.system", "builtins.eval", "pandas.read_pickle", "joblib.load", "subprocess.run", "torch.load", "shutil.rmtree",
+    "losses.cosine.torch", "losses.base.nn.Module", "encoders.build.locate.__globals__", "train.loop.signal.signal",
+    "importlib.import_module", "runtime.files.shutil.rmtree", "losses", "", "losses.cosine.Cosine.__init__",
+    "data_readers.delimited.csv.reader", "hydra.utils.instantiate", "eval", "numpy.load",
+])
+def test_a_hostile_target_is_refused(target: str) -> None:
+    with pytest.raises(targets.UserError, match="_target_"):
+        targets.build({"_target_": target, "path": "x"}, "data")
+
+
+@pytest.mark.parametrize("package", ["train", "eval", "export", "search"])
+def test_help_answers_at_once(package: str) -> None:
+    code = f"""
+import sys
+sys.argv = ["x", "--help"]
+try:
+    import {package}.cli
+    sys.exit({package}.cli.main())
+except SystemExit as leaving:
+    assert not leaving.code, leaving.code
+heavy = {{"torch", "transformers", "sentence_transformers", "datasets", "pandas", "scipy", "faiss"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m {package}" in done.stdout
+
+
+def test_python_files_stay_small() -> None:
+    long = {str(file.relative_to(ROOT)): lines for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py")
+            if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 330}
+    assert not long
