@@ -139,12 +139,19 @@ def _learn_wordpiece(texts: list[str], vocabulary: int) -> Any:  # noqa: ANN401 
     if not texts:
         raise UserError("model=mini learns its tokenizer from the training texts; use it with python -m train")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    # The trainer numbers continuing characters in the random order of a hash map, and breaks ties by number: the same
+    # texts would learn another vocabulary each time. Given as special tokens of a throw-away tokenizer, they have an order.
+    inner = sorted({f"##{character}" for word in words for character in word[1:]})
+    scratch = Tokenizer(WordPiece(unk_token="[UNK]"))
+    scratch.normalizer, scratch.pre_tokenizer = normalizer, splitter
+    scratch.train_from_iterator(texts, trainers.WordPieceTrainer(
+        vocab_size=max(vocabulary, len(special) + len(inner)), special_tokens=special + inner, show_progress=False))
+    tokenizer = Tokenizer(WordPiece(scratch.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")])

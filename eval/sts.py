@@ -1,0 +1,233 @@
+"""Semantic textual similarity: one file of scored pairs, its correlation with what the vectors say.
+
+The protocol is "all", as in Reimers and Gurevych (2019), Gao et al. (2021) and MTEB: the sub-sets (domains) of a file
+are joined and ranked together; a domain's own correlation is extra.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_readers.delimited import header, read_rows
+from data_readers.rows import BadRow, Row, place
+from data_readers.sample import sample_path
+from eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
+from eval.tasks import TaskResult, TextEncoder
+from runtime.errors import UserError, one_of
+from runtime.files import sha256_file
+
+FEWEST = 10  # pairs below which a correlation says nothing
+_FIELDS = ("sentence1", "sentence2", "score")
+_ENDINGS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".jsonl.gz", ".jsonl", ".parquet")
+_FLAT = 1e-6  # cosines of float32 vectors that differ by less than this are rounding
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The rows of one file: texts and gold scores, float64 [n], in the file's order."""
+
+    sentence1: list[str]
+    sentence2: list[str]
+    gold: Floats
+    domains: list[str] | None
+    path: str
+    sha256: str
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts of both sides, each once."""
+        return list(dict.fromkeys([*self.sentence1, *self.sentence2]))
+
+
+class ScoredPairs:
+    """A file of scored pairs as a task: ``path``, or ``<data_dir>/<folder>/<split>`` with an ending.
+
+    Args:
+        folder: where the file lies in the data folder.
+        split: the file's name without its ending.
+        path: a file anywhere, instead of ``folder`` and ``split``.
+        sample: the language of the sample whose dev pairs are meant, instead of both.
+        score_range: the lowest and the highest score there may be; anything outside is refused.
+        columns: the file's names of ``sentence1``, ``sentence2`` and ``score``, where they differ.
+        domain_column: the column that names a row's sub-set, if the file has it.
+        label: what a report's heading calls the task.
+    """
+
+    def __init__(self, *, folder: str | None = None, split: str = "test", path: str | None = None,
+                 sample: str | None = None, score_range: Sequence[float] = (0, 5),
+                 columns: Mapping[str, str] | None = None, domain_column: str = "domain",
+                 label: str | None = None) -> None:
+        if sum(value is not None for value in (folder, path, sample)) != 1:
+            raise UserError("a task of scored pairs needs one of folder= (in data_dir=), path= (a file) and sample=")
+        bounds = [float(bound) for bound in score_range]
+        if len(bounds) != 2 or not bounds[0] < bounds[1]:
+            raise UserError(f"score_range={list(score_range)}: give the lowest and the highest score, such as [0, 5]")
+        unknown = sorted(set(columns or {}) - set(_FIELDS))
+        if unknown:
+            raise UserError(f"columns: {unknown[0]!r} is not a field of scored pairs; {one_of(_FIELDS, unknown[0])}")
+        self.folder, self.split, self.path, self.sample, self.label = folder, split, path, sample, label
+        self.low, self.high = bounds
+        self.domain_column = domain_column
+        self.columns = [(columns or {}).get(field, field) for field in _FIELDS]
+
+    def where(self, data_dir: Path | None) -> str:
+        """Say which file is meant, found or not."""
+        if self.sample is not None:
+            return f"sample/{self.sample}/sts_dev.csv"
+        return self.path or f"{data_dir or '<data_dir>'}/{self.folder}/{self.split}.csv.gz"
+
+    def locate(self, data_dir: Path | None) -> Path | None:
+        """Return the file, or None where the data folder has none.
+
+        Raises:
+            UserError: ``path`` was given and there is no such file, or no sample in the language.
+        """
+        if self.sample is not None:
+            return sample_path(self.sample, "sts_dev")
+        if self.path is not None:
+            path = Path(self.path).expanduser()
+            if not path.is_file():
+                raise UserError(f"{self.path}: no such file; give a file of scored pairs")
+            return path
+        if data_dir is None:
+            return None
+        stem = data_dir / str(self.folder)
+        return next((path for end in _ENDINGS if (path := stem / f"{self.split}{end}").is_file()), None)
+
+    def read(self, data_dir: Path | None) -> Pairs:
+        """Return the file's rows.
+
+        Raises:
+            UserError: the file is absent, lacks a column, has fewer than 10 rows or only one score, or holds a bad
+                row; the message names file, line and column.
+        """
+        path = self.locate(data_dir)
+        if path is None:
+            raise UserError(f"{self.where(data_dir)}: no such file; set data_dir= or SENTENCE_FORGE_DATA to the folder "
+                            f"that holds {self.folder}/")
+        with_domains = self.domain_column in header(path)
+        wanted = [*self.columns, *([self.domain_column] if with_domains else [])]
+        rows = [self._values(path, row) for row in read_rows(path, wanted)]
+        if len(rows) < FEWEST:
+            raise UserError(f"{path}: has {len(rows)} rows; a correlation needs at least {FEWEST}")
+        gold = np.array([row[0] for row in rows], dtype=np.float64)
+        if gold.min() == gold.max():
+            raise UserError(f"{path}: column {self.columns[2]!r} holds {gold[0]:g} in every row; "
+                            "a correlation needs scores that differ")
+        return Pairs([row[1][0] for row in rows], [row[1][1] for row in rows], gold,
+                     [row[1][3] for row in rows] if with_domains else None, self._shown(path), sha256_file(path))
+
+    def run(self, encoder: TextEncoder, data_dir: Path | None, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
+        """Read the file, encode its texts and return what ``score`` says.
+
+        Raises:
+            UserError: as ``read`` and ``score``.
+        """
+        return self.score(self.read(data_dir), encoder, resamples=resamples, seed=seed)
+
+    def score(self, pairs: Pairs, encoder: TextEncoder, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
+        """Return the correlations of the encoder's similarities with the pairs' scores.
+
+        Raises:
+            UserError: a vector is not finite, or all cosines are equal.
+        """
+        texts = pairs.texts
+        vectors = np.asarray(encoder.encode(texts), dtype=np.float32)
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(broken):
+            raise UserError(f"{pairs.path}: the model {encoder.name} gives NaN or infinite vectors for {len(broken)} "
+                            f"of {len(texts)} texts, first {texts[broken[0]][:60]!r}; its weights are damaged")
+        row_of = {text: row for row, text in enumerate(texts)}
+        similarity = similarities(vectors, np.array([row_of[text] for text in pairs.sentence1]),
+                                  np.array([row_of[text] for text in pairs.sentence2]))
+        cosine = similarity["cosine"]
+        if np.ptp(cosine) < _FLAT:
+            raise UserError(f"{pairs.path}: the model {encoder.name} gives every pair the cosine {cosine[0]:.4f}; "
+                            "its vectors have collapsed, so there is nothing to correlate")
+        row: dict[str, Any] = {"n": len(pairs.gold)}
+        if self.label:
+            row = {"label": self.label, **row}
+        for name, values in similarity.items():
+            row[f"spearman_{name}"] = _or_none(values, pairs.gold, "spearman")
+            row[f"pearson_{name}"] = _or_none(values, pairs.gold, "pearson")
+        samples = bootstrap([cosine], pairs.gold, resamples=resamples, seed=seed)[0]
+        domains = _by_domain(cosine, pairs)
+        alone = [domain["spearman_cosine"] for domain in domains.values() if "spearman_cosine" in domain]
+        if len(alone) > 1:  # SentEval's protocol, beside the one that counts
+            row["spearman_cosine_mean_of_domains"] = float(np.mean(alone))
+        row |= {"spearman_cosine_ci95": list(percentile_interval(samples)),
+                "truncated": int(encoder.count_truncated(texts)), "texts": len(texts),
+                "score_range": [self.low, self.high], "domains": domains,
+                "data": {"path": pairs.path, "sha256": pairs.sha256}}
+        return TaskResult(row, cosine, pairs.gold, samples, self.label)
+
+    def _shown(self, path: Path) -> str:
+        """Return what a report calls the file: nothing of where on this machine the data folder lies."""
+        if self.sample is not None:
+            return self.where(None)
+        if self.path is not None:
+            return path.name if path.is_absolute() else Path(self.path).as_posix()
+        return f"{self.folder}/{path.name}"
+
+    def _values(self, path: Path, row: Row | BadRow) -> tuple[float, list[str]]:
+        if isinstance(row, BadRow):
+            raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
+        for column, text in zip(self.columns[:2], row.values[:2], strict=True):
+            if not text.strip():
+                raise UserError(f"{place(path, row.line, row.number, column)}: is empty; fill it or remove the row")
+        value = row.values[2]
+        try:
+            score = float(value) if "_" not in value else math.nan
+        except ValueError:
+            score = math.nan
+        if not self.low <= score <= self.high:
+            raise UserError(f"{place(path, row.line, row.number, self.columns[2])}: {value[:40]!r} is not a number "
+                            f"from {self.low:g} to {self.high:g}; correct it or set score_range=")
+        return score, row.values
+
+
+def similarities(vectors: NDArray[np.float32], left: NDArray[np.int_], right: NDArray[np.int_]) -> dict[str, Floats]:
+    """Return cosine, dot, and negated Euclidean and Manhattan distance of row pairs of ``vectors`` [texts, dim].
+
+    ``left`` and ``right`` [n] are row numbers. Sums are float64. A zero vector has cosine 0 with everything.
+    """
+    found: dict[str, list[Floats]] = {"cosine": [], "dot": [], "euclidean": [], "manhattan": []}
+    norm = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    norm[norm == 0] = 1.0
+    for start in range(0, len(left), 8192):
+        i, j = left[start:start + 8192], right[start:start + 8192]
+        u, v = vectors[i].astype(np.float64), vectors[j].astype(np.float64)
+        dot = np.einsum("nd,nd->n", u, v)
+        # A text with itself is exactly 1: rounding must not rank identical pairs among themselves.
+        found["cosine"].append(np.where((i == j) & (dot > 0), 1.0, dot / (norm[i] * norm[j])))
+        found["dot"].append(dot)
+        found["euclidean"].append(-np.linalg.norm(u - v, axis=1))
+        found["manhattan"].append(-np.abs(u - v).sum(axis=1))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _by_domain(cosine: Floats, pairs: Pairs) -> dict[str, dict[str, Any]]:
+    found = {}
+    for domain in sorted(set(pairs.domains or [])):
+        of_domain = np.array([name == domain for name in pairs.domains or []])
+        row: dict[str, Any] = {"n": int(of_domain.sum())}
+        if row["n"] >= FEWEST:
+            for statistic in ("spearman", "pearson"):
+                value = _or_none(cosine[of_domain], pairs.gold[of_domain], statistic)
+                row |= {} if value is None else {f"{statistic}_cosine": value}
+        found[domain] = row
+    return found
+
+
+def _or_none(x: Floats, y: Floats, statistic: Statistic) -> float | None:
+    try:
+        return correlation(x, y, statistic)
+    except ValueError:  # a constant side: JSON has no NaN
+        return None

@@ -1,0 +1,58 @@
+"""What several tests share: commands run in this process as if typed, and the folder of real data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["TQDM_DISABLE"] = "1"
+
+TINY = ["model=mini", "model.hidden=32", "model.layers=1", "model.heads=2", "model.vocabulary=600", "loop.projector=0",
+        "loop.batch_size=16"]
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    err: str
+    out: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+            caplog: pytest.LogCaptureFixture) -> Callable[..., Done]:
+    """Run ``python -m <name> <arguments>`` here, in an empty folder; the imports are paid once for all tests."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", [f"python -m {name}", *arguments])
+        capsys.readouterr()
+        caplog.clear()
+        caplog.set_level("INFO")
+        code = 0
+        try:
+            code = import_module(f"{name}.cli").main() or 0
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return Done(code, captured.err + caplog.text, captured.out)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public data, ``$SENTENCE_FORGE_DATA`` or ``../shared/data``; tests without it are skipped."""
+    given = os.environ.get("SENTENCE_FORGE_DATA")
+    folder = Path(given) if given else Path(__file__).parent.parent.parent / "shared" / "data"
+    if not (folder / "stsb").is_dir():
+        pytest.skip("no public data: set SENTENCE_FORGE_DATA")
+    return folder

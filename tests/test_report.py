@@ -1,0 +1,144 @@
+"""The report as readers get it: whole files, escaped text, nothing fetched, fractions in JSON and x 100 elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_eval import WordSum, write_pairs
+
+from eval import plots
+from eval.evaluate import Report, evaluate
+from eval.report import write_report
+from eval.sts import ScoredPairs
+
+HOSTILE = 'x"><script>alert(1)</script>|<b>&'
+TRAINING = {
+    "title": f"Training {HOSTILE}", "rows": [("loss", "cosine"), (HOSTILE, HOSTILE), ("seed", 0)],
+    "baseline": {"measure": "spearman_cosine", "before": 0.82, "after": 0.85, "delta_ci95": [0.01, 0.05]},
+    "curve": {"step": list(range(1000)), "loss": [1 / (1 + step) for step in range(998)] + [float("nan")] * 2,
+              "dev": [(0, 0.82), (500, 0.86), (1000, 0.85)], "measure": "spearman_cosine"},
+}
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags in balance, addresses, texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: dict[str, int] = {}
+        self.addresses: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("data")
+    write_pairs(folder / "large" / "test.csv", rows=4000).write_text(
+        (folder / "large" / "test.csv").read_text().replace("captions", HOSTILE.replace('"', '')))
+    write_pairs(folder / "small" / "test.csv", rows=12, seed=2)
+    tasks = {"large": ScoredPairs(folder="large", label=HOSTILE), "small": ScoredPairs(folder="small"),
+             "gone": ScoredPairs(folder="gone")}
+    baseline = evaluate(WordSum(seed=5), tasks, folder, resamples=200)
+    encoder = WordSum()
+    encoder.name = HOSTILE
+    return evaluate(encoder, tasks, folder, resamples=200, baseline=baseline)
+
+
+def test_the_three_files_say_the_same(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path / "report", TRAINING)
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "report.json", "report.md"]
+    about = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert about["tasks"]["large"]["spearman_cosine"] == report.results["large"].row["spearman_cosine"] <= 1
+    assert about["training"]["rows"]["loss"] == "cosine" and about["absent"] == ["gone"]
+    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    texts = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).texts
+    for row in about["tasks"].values():
+        value = f"{100 * row['spearman_cosine']:.2f}"
+        assert value in markdown and value in texts
+    for says in ("gone", "82.00 before training", "all"):
+        assert says in markdown and any(says in text for text in texts)
+    columns = {line.count("|") - line.count("\\|") for line in markdown.split("\n\n")[3].splitlines()}
+    assert columns == {11}
+
+
+@pytest.mark.parametrize("training", [None, {}, TRAINING])
+def test_the_page_is_self_contained_and_escaped(report: Report, tmp_path: Path, training: dict | None) -> None:
+    write_report(report, tmp_path, training)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not {"script", "link", "iframe", "img", "object", "b>"} & set(page.tags)
+    assert page.addresses == ["#large", "#small"] and "url(" not in text and "@import" not in text
+    assert HOSTILE in page.texts
+    assert not re.findall(r'(?:cx|cy|d|x|y)="[^"]*(nan|inf)', text)
+    assert "prefers-color-scheme:dark" in text and "1,500 of 4,000 pairs" in text
+    assert page.tags["svg"] == 4 + (2 if training else 0)
+    assert len(text) < 300_000
+
+
+def test_one_task_without_a_baseline(report: Report, tmp_path: Path) -> None:
+    folder = write_pairs(tmp_path / "one" / "test.csv").parent.parent
+    write_report(evaluate(WordSum(), {"one": ScoredPairs(folder="one")}, folder, resamples=50), tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    texts = Page(text).texts
+    assert "one" in texts and not [said for said in texts if said == "Average" or "against" in said]
+
+
+def test_a_report_replaces_the_one_before_as_a_whole(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path)
+    before = (tmp_path / "report.html").read_bytes()
+    write_report(report, tmp_path)
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_thirds_and_bins_of_any_scores() -> None:
+    rng = np.random.default_rng(0)
+    for gold in (rng.uniform(0, 5, 300), rng.integers(0, 2, 300), np.r_[np.zeros(290), 1:11], rng.integers(1, 4, 300),
+                 np.r_[np.full(290, 5.0), 0:10]):
+        groups = plots.thirds(gold.astype(float))
+        assert 1 < len(groups) <= 3
+        assert sum(mask.astype(int) for _, mask in groups).tolist() == [1] * 300
+        highest = [gold[mask].max() for _, mask in groups]
+        assert highest == sorted(highest)
+        centres, quartiles = plots.binned(gold.astype(float), gold + rng.normal(size=300))
+        assert (np.diff(centres) > 0).all() and (np.diff(quartiles, axis=1) >= 0).all()
+    assert plots.round_values(0, 5) == [0, 1, 2, 3, 4, 5]
+    assert plots.round_values(-0.07, 0.31) == [0, 0.1, 0.2, 0.3]
+    assert plots.round_values(0.8203, 0.871) == [0.83, 0.84, 0.85, 0.86, 0.87]
+
+
+def test_chromium_shows_it(report: Report, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine; the page was not looked at")
+    write_report(report, tmp_path, TRAINING)
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+             "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
+    made = subprocess.run([browser, *quiet, f"--screenshot={tmp_path / 'page.png'}", "--window-size=400,3000",
+                           f"file://{tmp_path / 'report.html'}"], timeout=120, capture_output=True, check=False)
+    assert made.returncode == 0 and (tmp_path / "page.png").stat().st_size > 50_000

@@ -1,0 +1,306 @@
+"""Training as a user types it: the five losses, what a run leaves behind, resuming, stopping, and bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Done
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from train.batches import Batches, ClassesTimesTexts, NoDuplicates, Shuffled
+from train.optim import learning_rate_at
+
+ROOT = Path(__file__).parent.parent
+LOSSES = ("softmax", "cosine", "triplet", "batch_hard", "mnrl")
+SHORT = [*TINY, "loop.max_steps=6", "loop.log_every=1", "hydra.run.dir=run"]
+Command = Callable[..., Done]
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_on_the_default_data(command: Command, tmp_path: Path, loss: str) -> None:
+    done = command("train", f"loss={loss}", *SHORT)
+    assert done.code == 0, done.err
+    run = tmp_path / "run"
+    lines = metrics(run)
+    assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(line["train/loss"]) and 0 <= line["speed/padding_share"] < 0.2
+               for line in lines if "train/loss" in line)
+    assert lines[0]["step"] == 0  # the untouched model, measured
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert report["tasks"]["sample-en-dev"]["n"] == 160
+    assert "baseline" in report
+    assert (run / "report" / "report.html").stat().st_size > 10_000
+    stock = SentenceTransformer(str(run / "model"), device="cpu")
+    assert stock.encode(["a text"]).shape == (1, 32)
+    assert (run / "model" / "loss.safetensors").exists() == (loss == "softmax")
+    if loss == "softmax":
+        head = json.loads((run / "model" / "loss.json").read_text())
+        assert head == {"labels": ["contradiction", "entailment", "neutral"], "concatenation": ["u", "v", "|u-v|"]}
+    assert loss.replace("_", "") in (run / "model" / "README.md").read_text().lower().replace(" ", "").replace(
+        "multiplenegativesranking", "mnrl")
+
+
+def test_a_run_can_be_watched_and_traced(command: Command, tmp_path: Path) -> None:
+    arguments = [each for each in SHORT if not each.startswith("loop.projector")]
+    assert command("train", "loss=mnrl", *arguments).code == 0
+    run = tmp_path / "run"
+    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm", "speed/pairs_per_second",
+            "speed/tokens_per_second", "speed/padding_share", "dev/triplet_accuracy"} <= set(board.Tags()["scalars"])
+    assert {"dev/positive_cosines", "dev/negative_cosines"} <= set(board.Tags()["histograms"])
+    assert board.Tags()["tensors"]  # the config as text, and hparams
+    assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert list((run / "tensorboard").rglob("metadata.tsv"))  # the projector
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__.partition("+")[0] or "torch" in environment["versions"]
+    assert all(len(value) == 64 for value in environment["data"].values())
+    assert "max_steps: 6" in (run / "config.yaml").read_text()
+
+
+def test_the_best_checkpoint_is_never_the_untouched_one(command: Command, tmp_path: Path) -> None:
+    assert command("train", "loss=cosine", *SHORT, "loop.learning_rate=1e-9").code == 0
+    about = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())
+    assert about["training"]["best_step"] >= 1
+    assert about["training"]["before"] is not None
+
+
+def test_a_better_model_comes_out(command: Command, tmp_path: Path) -> None:
+    assert command("train", "loss=cosine", *TINY, "loop.epochs=8", "loop.learning_rate=1e-3", "hydra.run.dir=run").code == 0
+    training = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())["training"]
+    assert training["after"] > training["before"] + 0.02
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_resumed_run_ends_where_an_unbroken_one_does(command: Command, tmp_path: Path, loss: str) -> None:
+    """Bit for bit, dropout, accumulation and the loss head included, over an epoch's end."""
+    shape = [*TINY, f"loss={loss}", "loop.max_steps=60", "loop.accumulate=2", "loop.evaluate_every=20",
+             "loop.checkpoint_every=20", "loop.log_every=5", "loop.keep=9", "seed=7"]
+    assert command("train", *shape, "hydra.run.dir=whole").code == 0
+    assert command("train", *shape, "hydra.run.dir=broken").code == 0
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    subprocess.run(["rm", "-r", broken / "report", broken / "checkpoints" / "step-60", broken / "model"], check=True)
+    done = command("train", "resume=broken")
+    assert done.code == 0, done.err
+    assert "going on from" in done.err
+    for name in ("model/model.safetensors", "model/loss.safetensors", "optimizer.safetensors", "generators.safetensors"):
+        one, two = (folder / "checkpoints" / "step-60" / name for folder in (whole, broken))
+        assert one.exists() == two.exists()
+        if one.exists():
+            left, right = load_file(one), load_file(two)
+            assert left.keys() == right.keys()
+            assert all(torch.equal(left[key], right[key]) for key in left), name
+    steady = [{key: value for key, value in line.items() if not key.startswith("speed/")} for line in metrics(whole)]
+    again = [{key: value for key, value in line.items() if not key.startswith("speed/")} for line in metrics(broken)]
+    assert again == steady
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_passed_over(command: Command, tmp_path: Path) -> None:
+    arguments = [*TINY, "loop.max_steps=8", "loop.checkpoint_every=4", "hydra.run.dir=run"]
+    assert command("train", *arguments).code == 0
+    run = tmp_path / "run"
+    newest = run / "checkpoints" / "step-8" / "optimizer.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    refused = command("train", "resume=run/checkpoints/step-8")
+    assert refused.code == 2
+    assert "optimizer.safetensors: damaged" in refused.err
+    done = command("train", "resume=run", "loop.max_steps=10")
+    assert done.code == 0
+    assert "step-8" in done.err and "going on from run/checkpoints/step-4" in done.err
+    assert metrics(run)[-1]["step"] == 10
+
+
+def test_a_resumed_run_keeps_its_loss_and_takes_new_values(command: Command, tmp_path: Path) -> None:
+    assert command("train", *SHORT).code == 0
+    refused = command("train", "resume=run", "loss=triplet")
+    assert refused.code == 2
+    assert "a resumed run keeps its loss" in refused.err and "model=run" in refused.err
+    assert command("train", "resume=run", "loop.max_steps=7").code == 0
+    assert "max_steps: 7" in (tmp_path / "run" / "config.yaml").read_text()
+    assert "loop.nonsense: there is no such key" in command("train", "resume=run", "+loop.nonsense=1").err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, number: int) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", "loss=mnrl", *TINY, "loop.max_steps=100000", "loop.log_every=1",
+         f"hydra.run.dir={run}"], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    deadline = time.monotonic() + 120
+    while not ((run / "metrics.jsonl").exists() and "train/loss" in (run / "metrics.jsonl").read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert f"python -m train resume={run}" in err
+    assert "Traceback" not in err
+    assert len(list((run / "checkpoints").glob("step-*/manifest.json"))) == 1
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_its_rows(command: Command, tmp_path: Path) -> None:
+    done = command("train", "loss=mnrl", *SHORT, "loop.learning_rate=1e30", "loop.warmup=0", "loop.max_grad_norm=0")
+    assert done.code == 2
+    assert re.search(r"the (loss|gradient) of step \d+ is not finite; its rows were \d+, \d+", done.err)
+    assert "Traceback" not in done.err
+
+
+def test_early_stopping(command: Command, tmp_path: Path) -> None:
+    done = command("train", "loss=cosine", *TINY, "loop.max_steps=40", "loop.evaluate_every=1", "loop.learning_rate=1e-12",
+                   "loop.patience=3", "hydra.run.dir=run")
+    assert done.code == 0
+    assert "3 evaluations without a better one" in done.err
+    assert metrics(tmp_path / "run")[-1]["step"] < 40
+
+
+def test_fast_and_padded_give_the_same_losses(command: Command, tmp_path: Path) -> None:
+    for fast in ("true", "false"):
+        assert command("train", "loss=mnrl", *TINY, "model.dropout=0", "loop.max_steps=5", "loop.log_every=1",
+                       f"loop.fast={fast}", f"hydra.run.dir={fast}").code == 0
+    fast, padded = ([line["train/loss"] for line in metrics(tmp_path / name) if "train/loss" in line]
+                    for name in ("true", "false"))
+    np.testing.assert_allclose(fast, padded, rtol=1e-5)
+
+
+def test_suite_chooses_the_best(command: Command, tmp_path: Path) -> None:
+    assert command("train", "loss=mnrl", "suite=sample", *SHORT).code == 0
+    about = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())
+    assert about["training"]["measure"] == "suite_spearman_cosine"
+    assert set(about["measured"]) == {"sample-en-dev", "sample-zh-dev"}
+
+
+def test_chinese(command: Command, tmp_path: Path) -> None:
+    assert command("train", "loss=mnrl", "data.language=zh", *SHORT).code == 0
+    assert "sample-zh-dev" in json.loads((tmp_path / "run" / "report" / "report.json").read_text())["tasks"]
+
+
+PAIRS = "sentence1,sentence2,score\n" + "".join(f"text {i},words {i},{i % 6}\n" for i in range(40))
+NLI = "premise,hypothesis,label\n" + "".join(f"p {i},h {i},{('entailment', 'neutral')[i % 2]}\n" for i in range(40))
+
+
+@pytest.mark.parametrize(("arguments", "files", "said"), [
+    (["loss=mnlr"], {}, "did you mean 'mnrl'"),
+    (["model=berd"], {}, "did you mean 'bert'"),
+    (["data=sampel"], {}, "did you mean 'sample'"),
+    (["data=none.csv"], {}, "none.csv"),
+    (["loop.batchsize=3"], {}, "did you mean 'loop.batch_size'"),
+    (["loop.batch_size=0"], {}, "loop.batch_size: is 0"),
+    (["loop.batch_size=three"], {}, "loop.batch_size"),
+    (["loop.schedule=step"], {}, "loop.schedule"),
+    (["loss=softmax", "loss.concatenation=[u,w]"], {}, "no part 'w'"),
+    (["loss=triplet", "loss.distance=cosinus"], {}, "did you mean 'cosine'"),
+    (["+loss.temperature=3"], {}, "loss.temperature"),
+    (["data.language=fr"], {}, "data.language=fr"),
+    (["loss=softmax", "data=p.csv"], {"p.csv": PAIRS}, "loss=softmax takes pair_class (premise, hypothesis, label)"),
+    (["loss=cosine", "data=p.csv"], {"p.csv": PAIRS.replace(",3\n", ",7\n")}, "line 5 (row 4), column score"),
+    (["loss=cosine", "data=p.csv", "data.score_range=[0,1]"], {"p.csv": PAIRS}, "score_range"),
+    (["loss=cosine", "data=p.csv"], {"p.csv": "sentence1,sentence2,score\n"}, "p.csv"),
+    (["loss=softmax", "data=n.csv"], {"n.csv": NLI.replace("neutral", "maybe", 1)}, "'maybe'"),
+    (["loss=softmax", "data=n.csv"], {"n.csv": NLI.replace("neutral", "entailment")}, "at least two labels"),
+    (["loss=batch_hard", "data=t.csv"], {"t.csv": "text,label\n" + "".join(f"a {i},x\n" for i in range(30))}, "two classes"),
+    (["loss=batch_hard", "data=t.csv"], {"t.csv": "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))},
+     "at least two texts"),
+    (["loss=cosine", "data=x.csv"], {"x.csv": "a,b\n1,2\n"}, "data.columns."),
+    (["model=nowhere/at-all"], {}, "nowhere/at-all"),
+    (["model=empty"], {"empty/readme.txt": "nothing"}, "is no model"),
+    (["resume=empty"], {"empty/readme.txt": "nothing"}, "is no run"),
+    (["resume=auto"], {}, "no unfinished run"),
+    (["suite=sts", "data_dir=null"], {}, "data_dir="),
+    (["seed=x"], {}, "seed"),
+])
+def test_bad_input_is_one_line(command: Command, tmp_path: Path, arguments: list[str], files: dict[str, str], said: str,
+                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SENTENCE_FORGE_DATA", raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = command("train", *([] if any(each.startswith(("model", "resume")) for each in arguments) else TINY), *arguments)
+    errors = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert done.code == 2, done.err
+    assert len(errors) == 1 and said in errors[0], done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("outputs/train/*/config.yaml"))  # nothing half-made is left
+
+
+def test_a_run_is_not_written_over(command: Command, tmp_path: Path) -> None:
+    assert command("train", *SHORT).code == 0
+    done = command("train", *SHORT)
+    assert done.code == 2 and "holds a run already" in done.err
+
+
+def test_chinese_file_names_and_odd_characters(command: Command, tmp_path: Path) -> None:
+    name = "新闻 [1] a=b, 'q'.csv"
+    (tmp_path / name).write_text(PAIRS, encoding="utf-8")
+    done = command("train", "loss=cosine", f"data={name}", *SHORT)
+    assert done.code == 0, done.err
+
+
+def test_no_text_twice_in_a_batch_and_every_row_once() -> None:
+    generator = np.random.default_rng(1)
+    text_ids = generator.integers(0, 60, size=(200, 2))
+    text_ids[:, 1] += 1000
+    sampler = NoDuplicates(text_ids=text_ids, batch_size=16, seed=3)
+    seen: list[int] = []
+    for batch in sampler.epoch(0):
+        texts = text_ids[batch].reshape(-1)
+        assert len(set(texts.tolist())) == len(texts)
+        seen += batch.tolist()
+    left_out = set(range(200)) - set(seen)
+    assert len(seen) == len(set(seen)) and len(left_out) <= 5
+    assert [b.tolist() for b in sampler.epoch(0)] == [b.tolist() for b in sampler.epoch(0)]
+    assert [b.tolist() for b in sampler.epoch(0)] != [b.tolist() for b in sampler.epoch(1)]
+
+
+def test_p_classes_times_k_texts() -> None:
+    labels = ["a"] * 50 + ["b"] * 9 + ["c"] * 4 + ["d"] * 1
+    sampler = ClassesTimesTexts(labels=labels, batch_size=12, seed=0, texts_per_class=4, classes_per_batch=3)
+    seen: Counter[int] = Counter()
+    for batch in sampler.epoch(0):
+        classes = Counter(labels[row] for row in batch)
+        assert len(classes) == 3 and max(classes.values()) <= 4 and len(set(batch.tolist())) == len(batch)
+        seen.update(batch.tolist())
+    assert set(seen) == set(range(64))  # no class, and no text, is dropped
+
+
+def test_batches_go_on_from_any_point() -> None:
+    sampler = Shuffled(rows=50, batch_size=8, seed=5)
+    whole = Batches(sampler)
+    first = [next(whole).tolist() for _ in range(20)]
+    later = Batches(sampler, epoch=1, position=3)
+    assert [next(later).tolist() for _ in range(10)] == first[10:]
+    assert sorted(sum(first[:7], [])) == list(range(50))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_learning_rate_is_that_of_transformers(schedule: str) -> None:
+    from transformers import get_scheduler
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=3e-5)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    stock = get_scheduler(name, optimizer, num_warmup_steps=10, num_training_steps=100)
+    for step in range(100):
+        ours = learning_rate_at(step, peak=3e-5, warmup=10, total=100, schedule=schedule)
+        assert ours == pytest.approx(stock.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        stock.step()
