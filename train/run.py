@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +20,7 @@ from configs.schema import Loop, Precision, Train
 from data_readers import checks
 from data_readers.sample import sample_path
 from data_readers.source import Source
-from encoders.card import ABOUT, model_card
+from encoders.card import ABOUT, model_card, read_about
 from encoders.encoder import Encoder, best_device, load_encoder
 from eval.dev import MEASURES, dev_measure, similarity_histograms
 from eval.evaluate import Report, evaluate
@@ -92,7 +90,8 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
     loss.to(encoder.model.device)
     rows = Rows(tokens=_tokens(encoder, split.texts), text_ids=split.text_ids, numbers=split.numbers,
                 labels=_encoded_labels(loss, split, source))
-    _encoded_labels(loss, dev, source)
+    if isinstance(loss, Classifies):
+        _encoded_labels(loss, dev, source)  # a class the head can't name shows now, not at the first evaluation
     sampler = targets.build(settings.loss["sampler"], "loss.sampler", plugins=settings.plugins,
                             rows=len(split.numbers), text_ids=split.text_ids, labels=split.labels,
                             batch_size=loop.batch_size, seed=settings.seed)
@@ -109,40 +108,44 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
     write_atomic(run / "config.yaml", config_yaml)
     write_json(run / "environment.json", _environment(settings, source, command, encoder))
     untouched = _untouched(run, encoder, report_tasks, data_dir, fresh=resume is None)
-    tracker = Tracker(run, state.step)
-    if resume is None:
-        tracker.text("config", f"```yaml\n{config_yaml}```")
 
-    def measure() -> dict[str, float]:
-        vectors = encoder.encode(dev.texts)
-        at = {text: number for number, text in enumerate(dev.texts)}
+    with Tracker(run, state.step) as tracker:
+        if resume is None:
+            tracker.text("config", f"```yaml\n{config_yaml}```")
 
-        def look_up(texts: list[str]) -> np.ndarray:
-            return vectors[[at[text] for text in texts]]
+        def measure() -> dict[str, float]:
+            vectors = encoder.encode(dev.texts)
+            if not np.isfinite(vectors).all():
+                raise UserError(f"after step {state.step} the model gives vectors that are no numbers; a smaller "
+                                "loop.learning_rate may help, the last checkpoint is whole")
+            at = {text: number for number, text in enumerate(dev.texts)}
 
-        measured = dev_measure(shape, dev.columns, look_up, _predictor(loss, encoder.model.device))
-        positive, negative = similarity_histograms(shape, dev.columns, look_up)
-        tracker.histograms(state.step, {"dev/positive_cosines": positive, "dev/negative_cosines": negative})
-        if tasks:
-            found = evaluate(encoder, tasks, data_dir, resamples=1)
-            return {"suite_spearman_cosine": found.json["average"], **measured}
-        return measured
+            def look_up(texts: list[str]) -> np.ndarray:
+                return vectors[[at[text] for text in texts]]
 
-    def on_better(step: int) -> None:
-        with staged_folder(run / "model", replace=True) as folder:
-            checkpoint.save_model(folder, encoder.model, loss)
+            measured = dev_measure(shape, dev.columns, look_up, _predictor(loss, encoder.model.device))
+            positive, negative = similarity_histograms(shape, dev.columns, look_up)
+            tracker.histograms(state.step, {"dev/positive_cosines": positive, "dev/negative_cosines": negative})
+            if tasks:
+                found = evaluate(encoder, tasks, data_dir, resamples=1)
+                return {"suite_spearman_cosine": found.json["average"], **measured}
+            return measured
 
-    log.info("training: %d steps of %d rows on %s; %s", plan.total, loop.batch_size * loop.accumulate,
-             encoder.model.device, run)
-    try:
-        measured = train(run=run, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
-                         settings=plan, state=state, evaluate=measure, on_better=on_better, tracker=tracker)
-    except Interrupted as stopped:
-        tracker.close()
-        log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
-        sys.exit(128 + stopped.number)
-    _finish(run, settings, state, measured, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape,
-            split)
+        def on_better(step: int) -> None:
+            with staged_folder(run / "model", replace=True) as folder:
+                checkpoint.save_model(folder, encoder.model, loss)
+                write_json(folder / ABOUT, {"training": {"best_step": step}})
+
+        log.info("training: %d steps of %d rows on %s; %s", plan.total, loop.batch_size * loop.accumulate,
+                 encoder.model.device, run)
+        try:
+            measured = train(run=run, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
+                             settings=plan, state=state, evaluate=measure, on_better=on_better, tracker=tracker)
+        except Interrupted as stopped:
+            log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
+            sys.exit(128 + stopped.number)
+        _finish(run, settings, state, measured, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape,
+                split)
 
 
 def _finish(run: Path, settings: Train, state: State, measured: Mapping[str, float], dev: Split, encoder: Encoder,
@@ -175,7 +178,6 @@ def _finish(run: Path, settings: Train, state: State, measured: Mapping[str, flo
                      "seed": settings.seed, "batch_size": training["batch_size"],
                      "learning_rate": settings.loop.learning_rate, "epochs": settings.loop.epochs},
                     {"best/dev": float(state.best or 0.0), "best/sts": report.json["average"]})
-    tracker.close()
     before = state.baseline.get(name)
     log.info("best: step %d, dev %s %.4f (untouched %s)", state.best_step, name, state.best,
              "?" if before is None else f"{before:.4f}")
@@ -201,6 +203,10 @@ def _restore(run: Path, given: Path, encoder: Encoder, loss: Loss, optimizer: to
         if int(newer.name.rpartition("-")[2]) > state.step:
             shutil.rmtree(newer)
     log.info("going on from %s, step %d", folder, state.step)
+    if state.best_step is not None and read_about(run / "model").get("training", {}).get("best_step") != state.best_step:
+        # the run went on past this checkpoint before, and another way: its later best is not this run's
+        log.warning("the weights of the best step so far, %d, are gone; the best from here on counts", state.best_step)
+        state.best = state.best_step = None
     return state
 
 
@@ -215,7 +221,7 @@ def _encoded_labels(loss: Loss, split: Split, source: Source) -> torch.Tensor | 
         return None
     try:
         return loss.encode_labels(split.labels)
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         position, _, reason = str(error).partition(": ")
         row = split.numbers[int(position)] if position.isdigit() else "?"
         raise UserError(f"{source.files()[0]}: row {row}: {reason or error}") from None

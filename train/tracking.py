@@ -63,8 +63,12 @@ class Tracker:
         for name, value in measures.items():
             self._board.add_scalar(name, value, 0)
 
-    def close(self) -> None:
-        """Flush and close."""
+    def __enter__(self) -> Tracker:
+        """Return the tracker."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Flush and close, however the run ended."""
         self._file.close()
         self._board.close()
 

@@ -1,0 +1,208 @@
+"""``python -m search DIR [QUERY]``: top-k by cosine, in the terminal or as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from search.engine import Index
+
+_BATCH = 256
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m search --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parse = _Parser(prog="python -m search", description="Search an exported index by cosine similarity.",
+                    epilog="Without a query: one line of standard input each, or a prompt if it is a terminal.")
+    parse.add_argument("dir", metavar="DIR", help="the export's output folder, or its index folder")
+    parse.add_argument("query", metavar="QUERY", nargs="?", help="what to look for")
+    parse.add_argument("-k", type=int, default=10, metavar="N", help="hits a query, or pairs (default 10)")
+    parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
+    parse.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parse.add_argument("--queries", metavar="FILE", help="read queries from FILE, one a line (UTF-8; - is stdin)")
+    mode = parse.add_mutually_exclusive_group()
+    mode.add_argument("--pairs", action="store_true", help="print the most similar pairs of different titles")
+    mode.add_argument("--verify", action="store_true", help="check every file and promise of the index")
+    parse.add_argument("--repeats", action="store_true", help="with --pairs: count equal titles as pairs too")
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for bad input or a damaged index, 130 for Ctrl-C."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        _run(_parse(argv))
+        sys.stdout.flush()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has what it wanted (head, less); let the interpreter's last flush go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    args = parser().parse_args(argv)
+    if args.k < 1:
+        raise UserError(f"-k {args.k}: must be 1 or more")
+    if args.query is not None and (args.queries or args.pairs or args.verify):
+        other = "--queries" if args.queries else "--pairs" if args.pairs else "--verify"
+        raise UserError(f"{other} takes no query, but {args.query!r} was given; leave one of them out")
+    if args.queries and (args.pairs or args.verify):
+        raise UserError("--queries can't be joined with --pairs or --verify; leave one of them out")
+    if args.repeats and not args.pairs:
+        raise UserError("--repeats goes with --pairs only")
+    return args
+
+
+def _run(args: argparse.Namespace) -> None:
+    from search.engine import Index
+
+    if args.verify:
+        _verify(Path(args.dir), as_json=args.json)
+        return
+    with Index.open(args.dir) as index:
+        if args.pairs:
+            _pairs(index, args)
+        elif args.query is not None:
+            _answer(index, [args.query], args)
+        elif args.queries or not sys.stdin.isatty():
+            for batch in _batches(_queries(args.queries)):
+                _answer(index, batch, args)
+        else:
+            _prompt(index, args)
+
+
+def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> None:
+    """Search and print; a batch's times are shared out evenly among its queries."""
+    from search.table import hits_table, times_line
+
+    index.prepare(exact=args.exact)  # loading is not what the times are about
+    begun = time.perf_counter()
+    vectors = index.encode(queries)
+    encoded = time.perf_counter()
+    found = index.hits(*index.search_vectors(vectors, args.k, exact=args.exact))
+    encode_ms = (encoded - begun) * 1000 / len(queries)
+    search_ms = (time.perf_counter() - encoded) * 1000 / len(queries)
+    width = _width()
+    for query, hits in zip(queries, found, strict=True):
+        if args.json:
+            _json({"query": query, "took_ms": {"encode": round(encode_ms, 3), "search": round(search_ms, 3)},
+                   "hits": [hit._asdict() for hit in hits]})
+        else:
+            _lines([times_line(query, len(hits), len(index.ids), encode_ms, search_ms, width),
+                    *hits_table(hits, width)])
+
+
+def _pairs(index: Index, args: argparse.Namespace) -> None:
+    from search.table import pairs_table
+
+    pairs = index.pairs(args.k, repeats=args.repeats)
+    if args.json:
+        for pair in pairs:
+            _json(pair._asdict())
+        return
+    _lines(pairs_table(pairs, _width()))
+    repeated = index.repeated_rows
+    if repeated and not args.repeats:
+        sys.stderr.write(f"{repeated:,} {'row repeats' if repeated == 1 else 'rows repeat'} an earlier title word for "
+                         "word; --repeats counts those pairs too\n")
+
+
+def _verify(folder: Path, *, as_json: bool) -> None:
+    from search.verify import verify
+
+    problems = verify(folder)
+    if as_json:
+        _json({"whole": not problems, "problems": problems})
+    elif not problems:
+        _lines([f"{folder}: every file, row and vector is as it should be"])
+    else:
+        _lines(problems)
+    if problems:
+        raise UserError(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)} found; index the corpus again")
+
+
+def _prompt(index: Index, args: argparse.Namespace) -> None:
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() its editing and history
+
+    sys.stderr.write(f"{len(index.ids):,} titles; type a query, an empty line leaves\n")
+    while True:
+        try:
+            query = input("search> ").strip()
+        except EOFError:
+            sys.stdout.write("\n")
+            return
+        if not query:
+            return
+        try:
+            _answer(index, [query], args)
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+        sys.stdout.flush()
+
+
+def _queries(path: str | None) -> Iterator[str]:
+    """Yield the lines of a file, or of standard input; empty ones are left out."""
+    if path in (None, "-"):
+        yield from _decoded("stdin", sys.stdin.buffer)
+        return
+    try:
+        with Path(path).open("rb") as file:
+            yield from _decoded(path, file)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _decoded(name: str, file: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError:
+            raise UserError(f"{name}, line {number}: is not UTF-8; save it as UTF-8") from None
+        if text:
+            yield text
+
+
+def _batches(queries: Iterable[str]) -> Iterator[list[str]]:
+    queries = iter(queries)
+    while batch := list(islice(queries, _BATCH)):
+        yield batch
+
+
+def _width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _json(value: object) -> None:
+    _lines([json.dumps(value, ensure_ascii=False)])
+
+
+def _lines(lines: Iterable[str]) -> None:
+    # Bytes, so that a terminal or pipe set to another encoding can't fail on a title.
+    sys.stdout.flush()
+    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+    sys.stdout.buffer.flush()

@@ -1,0 +1,251 @@
+"""An index opened for searching: texts or vectors in, ranked rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
+from runtime.errors import UserError
+from search.column import Column
+from search.encoder import TextEncoder, check_fingerprint, load_query_encoder
+from search.generation import Generation, newest, numbers
+from search.index import FastIndex
+from search.pairs import most_similar_pairs
+
+NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
+_OPEN_ATTEMPTS = 5
+
+
+class Hit(NamedTuple):
+    """One row found: rank from 1, cosine, and what the corpus calls it."""
+
+    rank: int
+    score: float
+    id: str
+    title: str
+
+
+class Pair(NamedTuple):
+    """Two rows and their cosine; the first stands earlier in the corpus."""
+
+    score: float
+    id1: str
+    title1: str
+    id2: str
+    title2: str
+
+
+def index_folder(folder: str | Path) -> Path:
+    """Return the folder that holds an index's manifests, given it or the export's output folder.
+
+    Raises:
+        UserError: there is no index.
+    """
+    folder = Path(folder)
+    index = folder / "index" if (folder / "index").is_dir() else folder
+    if not index.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if not numbers(index):
+        raise UserError(f"{folder}: {NO_INDEX}")
+    return index
+
+
+class Index:
+    """One generation of an index, open for reading; it stays whole while a newer one is written.
+
+    Made by `Index.open`. Safe to search from several threads.
+
+    >>> index = Index.open("news")                                          # doctest: +SKIP
+    >>> index.search(["winter air in Beijing"], k=3)[0][0].title            # doctest: +SKIP
+    """
+
+    def __init__(self, generation: Generation, export: Path, encoder: TextEncoder | None) -> None:
+        import pyarrow.parquet as pq
+
+        self._generation = generation
+        self._export = export
+        self._encoder: TextEncoder | None = None
+        if encoder is not None:
+            self._use(encoder)
+        with pq.ParquetFile(generation.rows) as file:
+            rows = file.read(columns=["id", "title"]).combine_chunks()
+        self._rows = rows
+        self.ids: Sequence[str] = Column(rows["id"].chunk(0))
+        self.titles: Sequence[str] = Column(rows["title"].chunk(0))
+        self.vectors: np.memmap = np.load(generation.vectors, mmap_mode="r", allow_pickle=False)
+        self._array = np.asarray(self.vectors)
+        self._fast: FastIndex | None = None
+        if len(self.titles) != len(self.vectors):
+            raise UserError(f"{generation.vectors}: {len(self.vectors)} vectors for {len(self.titles)} titles")
+
+    @classmethod
+    def open(cls, folder: str | Path, encoder: TextEncoder | None = None) -> Self:
+        """Open the newest whole generation of an index.
+
+        Args:
+            folder: an export's output folder, or the ``index`` folder in it.
+            encoder: encodes the queries; by default the export's own, loaded when the first text is searched.
+
+        Raises:
+            UserError: there is no index here, no generation of it is whole, or ``encoder`` isn't the one that made it.
+        """
+        index = index_folder(folder)
+        for attempt in range(_OPEN_ATTEMPTS):
+            generation = newest(index)
+            if generation is None:
+                raise UserError(f"{folder}: {NO_INDEX}")
+            try:
+                return cls(generation, index.parent, encoder)
+            except FileNotFoundError:
+                # A writer went on by two generations between our reading the manifest and opening its files.
+                if attempt == _OPEN_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the encoder that made the vectors."""
+        return self._generation.manifest["fingerprint"]
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """What encodes the queries, loaded at first use."""
+        if self._encoder is None:
+            self._use(load_query_encoder(self._export, self.fingerprint))
+        assert self._encoder is not None
+        return self._encoder
+
+    def prepare(self, *, exact: bool = False) -> None:
+        """Load now what the first query would load: the encoder and, unless ``exact``, the fast index."""
+        _ = self.encoder
+        if not exact:
+            _ = self.fast
+
+    def _use(self, encoder: TextEncoder) -> None:
+        check_fingerprint(self._generation.folder, self.fingerprint, encoder.fingerprint)
+        self._encoder = encoder
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Return the unit vectors of query texts, float32 [len(texts), dim].
+
+        Raises:
+            UserError: an empty query, or one whose vector is zero or not finite.
+        """
+        for text in texts:
+            if not text.strip():
+                raise UserError("query: is empty; type some words")
+        vectors = self.encoder.encode(list(texts))
+        bad = bad_row(vectors)
+        if bad is not None:
+            raise UserError(f"query: the vector of {texts[bad[0]][:80]!r} {bad[1]}; the model can't encode it")
+        return normalise(vectors)
+
+    def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False) -> list[list[Hit]]:
+        """Return the ``k`` nearest rows of each text, best first.
+
+        Args:
+            texts: the queries.
+            k: hits a query; more than there are rows gives all rows.
+            exact: scan every vector instead of asking the fast index.
+
+        Raises:
+            UserError: as `encode` and `search_vectors`.
+        """
+        if isinstance(texts, str):
+            raise TypeError("search takes a list of texts, not one string")
+        if not texts:
+            return []
+        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact))
+
+    def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *,
+                       exact: bool = False) -> tuple[FloatArray, IntArray]:
+        """Return the ``k`` nearest rows of each query vector.
+
+        Args:
+            queries: floating [q, dim], or [dim] for one; of any length but zero.
+            k: hits a query; more than there are rows gives all rows.
+            exact: scan every vector: what ``sentence_transformers.util.semantic_search`` returns, to 1e-6.
+
+        Returns:
+            scores, float32 [q, min(k, rows)], falling; positions in ``ids``, ``titles`` and ``vectors``, int64, alike.
+
+        Raises:
+            UserError: k below 1, vectors of another dimension, or one that is zero or not finite.
+        """
+        queries = np.atleast_2d(np.asarray(queries))
+        if k < 1:
+            raise UserError(f"k={k}: must be 1 or more")
+        if queries.ndim != 2 or queries.shape[1] != self._array.shape[1]:
+            raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._array.shape[1]} "
+                            "dimensions")
+        fast = None if exact else self.fast
+        if fast is None or fast.candidates(k) >= len(self._array):
+            return cosine_top_k(self._array, queries, k)
+        return fast.search(normalise(queries), k)
+
+    @property
+    def fast(self) -> FastIndex | None:
+        """The fast index, loaded at first use; None where the exact scan answers."""
+        about = self._generation.manifest["fast"]
+        if self._fast is None and about is not None:
+            self._fast = FastIndex.load(self._generation.fast, self._array, about["k_factor"])
+        return self._fast
+
+    def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
+        """Return what `search_vectors` found with the rows' ids and titles."""
+        return [[Hit(rank, float(score), self.ids[row], self.titles[row])
+                 for rank, (score, row) in enumerate(zip(*found, strict=True), start=1)]
+                for found in zip(scores, positions, strict=True)]
+
+    def pairs(self, k: int = 10, *, repeats: bool = False) -> list[Pair]:
+        """Return the ``k`` most similar pairs of rows, each once, best first.
+
+        Exact up to 50,000 titles; of more, those with distant neighbourhoods are not compared (see `search.pairs`).
+
+        Args:
+            k: how many; more than there are gives all.
+            repeats: count rows with the very same title as pairs too. Without, a title that repeats stands for all its
+                rows by its first one, and the pairs are near-duplicates rather than duplicates.
+
+        Raises:
+            UserError: k below 1.
+        """
+        if k < 1:
+            raise UserError(f"k={k}: must be 1 or more")
+        rows = np.arange(len(self.vectors)) if repeats else self._first_rows()
+        scores, left, right = most_similar_pairs(self._array, rows, k)
+        return [Pair(float(score), self.ids[i], self.titles[i], self.ids[j], self.titles[j])
+                for score, i, j in zip(scores, left, right, strict=True)]
+
+    @property
+    def repeated_rows(self) -> int:
+        """How many rows have a title that an earlier row has."""
+        return len(self.titles) - self._generation.manifest["distinct"]
+
+    def _first_rows(self) -> IntArray:
+        """Return the row at which each distinct title stands first, rising."""
+        import pyarrow.compute as pc
+
+        codes = pc.dictionary_encode(self._rows["title"].chunk(0)).indices.to_numpy()
+        return np.sort(np.unique(codes, return_index=True)[1])
+
+    def close(self) -> None:
+        """Let go of the mapped files; the index can't be searched afterwards."""
+        self._fast = None
+        self._array = np.empty((0, 0), np.float32)
+        del self.vectors
+
+    def __enter__(self) -> Self:
+        """Return the index itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()

@@ -1,0 +1,157 @@
+"""Corpus in, index out: encode what is new, reuse what is known, and switch to the new generation in one step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_readers.titles import Rejected
+from encoders.similarity import IntArray, bad_row, normalise
+from runtime.errors import UserError
+from runtime.files import writer_lock
+from search.encoder import TextEncoder, check_fingerprint
+from search.generation import Generation, newest, prune
+from search.segments import (
+    Segment,
+    drop_segments,
+    known_hashes,
+    next_number,
+    read_hashes,
+    read_segments,
+    text_hashes,
+    write_segment,
+)
+from search.writing import Rows, same_rows, show_rejected, write_generation
+
+log = logging.getLogger(__name__)
+
+FAST_FROM = 20_000
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What a run did.
+
+    Args:
+        rows: live rows in the index now.
+        encoded: distinct titles encoded by this run.
+        reused: distinct titles whose vector was there already, from the last index or from a run that was cut short.
+        added: rows whose id is new.
+        changed: rows whose id was there with another title.
+        removed: ids that have left.
+        rejected: rows of the corpus that were not indexed.
+        seconds: wall-clock.
+    """
+
+    rows: int
+    encoded: int
+    reused: int
+    added: int
+    changed: int
+    removed: int
+    rejected: int
+    seconds: float
+
+
+def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encoder: TextEncoder, *,
+                 rejected: Sequence[Rejected] = (), segment_rows: int = 4096, fast_from: int = FAST_FROM,
+                 progress: Callable[[int, int], None] | None = None) -> IndexReport:
+    """Make ``folder`` the index of exactly these rows, in this order.
+
+    Each distinct title is encoded once; vectors known from the last generation or from a run that was killed are
+    reused by the title's hash. Finished segments go to disk as they are encoded, and the new generation replaces the
+    old one in one step at the end: until then readers see the old one. When this returns, all of it is on the disk.
+
+    Args:
+        folder: the index; made if it isn't there.
+        ids: unique, one a row.
+        titles: one a row; may repeat.
+        encoder: what encodes them, and later the queries.
+        rejected: rows of the corpus left out, written to ``rejected.csv``.
+        segment_rows: distinct titles encoded between two writes to disk: the most that a kill can cost.
+        fast_from: rows from which a fast index is built; below, the exact scan is quick enough.
+        progress: called with (titles encoded, titles to encode) after each segment.
+
+    Raises:
+        UserError: nothing to index, an id that repeats, an index of another model, another process writing here, or a
+            title whose vector is zero or not finite.
+    """
+    begun = time.monotonic()
+    _check(ids, titles)
+    rows = Rows(ids, titles, text_hashes(titles), rejected)
+    with writer_lock(folder):
+        base = newest(folder)
+        if base is not None:
+            check_fingerprint(folder, base.manifest["fingerprint"], encoder.fingerprint)
+        damaged = base.damaged() if base is not None else []
+        live = _live_vectors(base, damaged)
+        first = np.sort(np.unique(rows.hashes, return_index=True)[1])
+        known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
+        missing = first[~np.isin(rows.hashes[first], known)]
+        _encode(folder, rows, missing, encoder, segment_rows, progress)
+        added, changed, removed = _difference(base, rows) if live else (len(ids), 0, 0)
+        if base is None or damaged or not same_rows(base, rows):
+            sources = [*live, *read_segments(folder, encoder.fingerprint)]
+            base = write_generation(folder, rows, sources, encoder.fingerprint, fast_from)
+        show_rejected(base)
+        drop_segments(folder)
+        prune(folder)
+    return IndexReport(len(ids), len(missing), len(first) - len(missing), added, changed, removed, len(rejected),
+                       time.monotonic() - begun)
+
+
+def _check(ids: Sequence[str], titles: Sequence[str]) -> None:
+    if len(ids) != len(titles):
+        raise ValueError(f"{len(ids)} ids for {len(titles)} titles")
+    if not len(ids):
+        raise UserError("corpus: no titles to index; what was indexed before stays as it is")
+    seen: dict[str, int] = {}
+    for row, name in enumerate(ids, start=1):
+        if seen.setdefault(name, row) != row:
+            raise UserError(f"corpus: id {name!r} stands in rows {seen[name]} and {row}; ids must be unique")
+
+
+def _live_vectors(base: Generation | None, damaged: Sequence[Path]) -> list[Segment]:
+    """Return the last generation as a source to reuse vectors from; none if it or its bytes are not as they were.
+
+    Copying vectors without looking would give damaged ones a fresh checksum.
+    """
+    for path in damaged:
+        log.warning("%s: damaged, its bytes differ from the manifest's sha256; it will be made anew", path)
+    if base is None or base.rows in damaged or base.vectors in damaged:
+        return []
+    return [Segment(read_hashes(base.rows), np.load(base.vectors, mmap_mode="r", allow_pickle=False))]
+
+
+def _encode(folder: Path, rows: Rows, missing: IntArray, encoder: TextEncoder, segment_rows: int,
+            progress: Callable[[int, int], None] | None) -> None:
+    """Encode the titles at the places ``missing`` and write them as segments."""
+    number = next_number(folder)
+    if progress is not None:
+        progress(0, len(missing))
+    for start in range(0, len(missing), segment_rows):
+        places = missing[start:start + segment_rows]
+        vectors = encoder.encode([rows.titles[place] for place in places])
+        bad = bad_row(vectors)
+        if bad is not None:
+            title = rows.titles[places[bad[0]]]
+            raise UserError(f"corpus: the vector of title {title[:80]!r} (id {rows.ids[places[bad[0]]]!r}) {bad[1]}; "
+                            "the model can't encode it, so leave the row out")
+        write_segment(folder, number, rows.hashes[places], normalise(vectors), encoder.fingerprint)
+        number += 1
+        if progress is not None:
+            progress(min(start + segment_rows, len(missing)), len(missing))
+
+
+def _difference(base: Generation | None, rows: Rows) -> tuple[int, int, int]:
+    """Return how many rows were added, changed and removed against ``base``, by id."""
+    if base is None:
+        return len(rows.ids), 0, 0
+    before = dict(zip(base.ids(), read_hashes(base.rows).tolist(), strict=True))
+    known = [(before[name], sha) for name, sha in zip(rows.ids, rows.hashes.tolist(), strict=True) if name in before]
+    return len(rows.ids) - len(known), sum(old != new for old, new in known), len(before) - len(known)

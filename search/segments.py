@@ -1,0 +1,118 @@
+"""The journal of an unfinished indexing run: finished blocks of encoded texts, kept until they are committed.
+
+A segment is a folder ``segments/<number>/`` of ``rows.parquet`` (sha: the texts' hashes), ``vectors.npy`` (one unit
+vector a row) and ``manifest.json`` with their sha256. It is written once, whole or not at all. A run that is killed
+finds its segments again and encodes only what is in none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import UserError
+from runtime.files import read_manifest, staged_folder, write_manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+FOLDER = "segments"
+HASH_BYTES = 16
+Hashes = npt.NDArray[np.bytes_]
+
+
+class Segment(NamedTuple):
+    """Texts by hash, S16 [n], and their unit vectors, float32 [n, dim], memory-mapped."""
+
+    hashes: Hashes
+    vectors: npt.NDArray[np.float32]
+
+
+def text_hashes(texts: Iterable[str]) -> Hashes:
+    """Return the first 16 bytes of each text's sha256, as S16 [n]: equal for equal texts only."""
+    digests = b"".join(hashlib.sha256(text.encode()).digest()[:HASH_BYTES] for text in texts)
+    return np.frombuffer(digests, dtype=f"S{HASH_BYTES}")
+
+
+def write_segment(index: Path, number: int, hashes: Hashes, vectors: npt.NDArray[np.float32],
+                  fingerprint: str) -> None:
+    """Put one finished block of texts on the disk under ``index``; it is whole there, or absent."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with staged_folder(index / FOLDER / f"{number:06d}") as folder:
+        pq.write_table(pa.table({"sha": hash_column(hashes)}), folder / "rows.parquet")
+        np.save(folder / "vectors.npy", vectors, allow_pickle=False)
+        write_manifest(folder, {"fingerprint": fingerprint, "rows": len(hashes)})
+
+
+def read_segments(index: Path, fingerprint: str) -> list[Segment]:
+    """Return the finished segments under ``index``; remove what is damaged or was left half-written.
+
+    To be called by the writer only.
+
+    Raises:
+        UserError: a segment was encoded by another model.
+    """
+    segments = []
+    for folder in sorted((index / FOLDER).glob("*")):
+        try:
+            manifest = None if folder.name.startswith(".") else read_manifest(folder)
+        except UserError as error:
+            log.warning("%s; its texts will be encoded again", error)
+            manifest = None
+        if manifest is None:
+            shutil.rmtree(folder)
+            continue
+        if manifest["fingerprint"] != fingerprint:
+            raise UserError(f"{index}: holds an unfinished index of another model; go on with that model, "
+                            "remove the folder, or write to another one (out=)")
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        segments.append(Segment(read_hashes(folder / "rows.parquet"), vectors))
+    return segments
+
+
+def known_hashes(segments: Sequence[Segment]) -> Hashes:
+    """Return the hashes of all segments, one after the other, S16 [n]."""
+    return np.concatenate([segment.hashes for segment in segments]) if segments else text_hashes([])
+
+
+def next_number(index: Path) -> int:
+    """Return the number after the last segment's."""
+    return max((int(folder.name) for folder in (index / FOLDER).glob("[0-9]*")), default=-1) + 1
+
+
+def drop_segments(index: Path) -> None:
+    """Remove the journal, once what it holds is committed."""
+    going = index / f".tmp-{FOLDER}"
+    shutil.rmtree(going, ignore_errors=True)
+    if (index / FOLDER).exists():
+        # Renamed first: a kill half-way through would leave segments that look damaged.
+        (index / FOLDER).rename(going)
+        shutil.rmtree(going)
+
+
+def hash_column(hashes: Hashes) -> pa.Array:
+    """Return hashes as a pyarrow array of 16 fixed bytes."""
+    import pyarrow as pa
+
+    buffer = pa.py_buffer(np.ascontiguousarray(hashes).tobytes())
+    return pa.Array.from_buffers(pa.binary(HASH_BYTES), len(hashes), [None, buffer])
+
+
+def read_hashes(path: Path) -> Hashes:
+    """Return the ``sha`` column of a Parquet file as S16 [n]."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        digests = file.read(columns=["sha"])["sha"].to_pylist()
+    return np.frombuffer(b"".join(digests), dtype=f"S{HASH_BYTES}")

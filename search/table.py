@@ -1,0 +1,84 @@
+"""Hits and pairs as text: a table cut to the terminal's width, or tab-separated lines where no one looks."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from search.engine import Hit, Pair
+
+_DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+_ID_WIDTH = 16
+
+
+def width_of(text: str) -> int:
+    """Return how many terminal cells ``text`` takes: two for a wide East Asian character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(char) or unicodedata.category(char) == "Cf"
+               else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def cut(text: str, width: int) -> str:
+    """Return ``text`` in at most ``width`` cells, an ellipsis at the end where something is left out."""
+    if width_of(text) <= width:
+        return text
+    kept, used = [], 1
+    for char in text:
+        used += width_of(char)
+        if used > width:
+            break
+        kept.append(char)
+    return "".join(kept).rstrip() + "…"
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with white space and control characters made single spaces: titles may hold either."""
+    shown = (" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
+    return " ".join("".join(shown).split())
+
+
+def hits_table(hits: Sequence[Hit], width: int | None) -> list[str]:
+    """Return one line a hit: rank, score, id, title.
+
+    Args:
+        hits: of one query, best first.
+        width: the terminal's width in cells; None for tab-separated values, complete.
+    """
+    if width is None:
+        return [f"{hit.rank}\t{hit.score:.4f}\t{one_line(hit.id)}\t{one_line(hit.title)}" for hit in hits]
+    ids = [cut(one_line(hit.id), _ID_WIDTH) for hit in hits]
+    id_width = max(map(width_of, ids), default=0)
+    rank_width = max(3, len(str(len(hits))))
+    room = max(20, width - rank_width - id_width - 12)
+    return [f"{hit.rank:>{rank_width}}  {_BOLD}{hit.score:7.4f}{_PLAIN}  "
+            f"{_DIM}{' ' * (id_width - width_of(name))}{name}{_PLAIN}  {cut(one_line(hit.title), room)}"
+            for hit, name in zip(hits, ids, strict=True)]
+
+
+def pairs_table(pairs: Sequence[Pair], width: int | None) -> list[str]:
+    """Return a score and two ids and titles a pair: on two lines for a terminal, on one for a file."""
+    if width is None:
+        return ["\t".join((f"{pair.score:.4f}", one_line(pair.id1), one_line(pair.title1), one_line(pair.id2),
+                           one_line(pair.title2))) for pair in pairs]
+    ids = [cut(one_line(name), _ID_WIDTH) for pair in pairs for name in (pair.id1, pair.id2)]
+    id_width = max(map(width_of, ids), default=0)
+    room = max(20, width - id_width - 12)
+    lines = []
+    for pair in pairs:
+        for score, name, title in ((f"{pair.score:7.4f}", pair.id1, pair.title1), (" " * 7, pair.id2, pair.title2)):
+            name = cut(one_line(name), _ID_WIDTH)
+            lines.append(f"{_BOLD}{score}{_PLAIN}  {_DIM}{' ' * (id_width - width_of(name))}{name}{_PLAIN}  "
+                         f"{cut(one_line(title), room)}")
+    return lines
+
+
+def times_line(query: str, hits: int, rows: int, encode_ms: float, search_ms: float, width: int | None) -> str:
+    """Return the line above the hits: the query, how many of how many rows, and the two times."""
+    times = f"{hits} of {rows:,} titles · encode {encode_ms:.1f} ms · search {search_ms:.1f} ms"
+    query = one_line(query)
+    if width is None:
+        return f"# {query}\t{times}"
+    return f"{_BOLD}{cut(query, max(10, width - width_of(times) - 2))}{_PLAIN}  {_DIM}{times}{_PLAIN}"

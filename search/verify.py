@@ -1,0 +1,87 @@
+"""Hold an index against everything it claims: checksums, counts, ids, unit vectors, and the fast index's recall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from encoders.similarity import bad_row
+from runtime.errors import UserError
+from runtime.files import read_manifest
+from search.engine import index_folder
+from search.generation import Generation, numbers, read_generation
+from search.index import RECALL, FastIndex, recall_at_10, sample_queries
+from search.segments import FOLDER
+
+_BLOCK = 65_536
+_UNIT = 1e-5
+
+
+def verify(folder: str | Path) -> list[str]:
+    """Check every generation of an index, and the segments of a run that was cut short.
+
+    Args:
+        folder: an export's output folder, or the ``index`` folder in it.
+
+    Returns:
+        One line a problem; empty if all is well.
+
+    Raises:
+        UserError: there is no index.
+    """
+    index = index_folder(folder)
+    problems = []
+    for number in numbers(index):
+        try:
+            generation = read_generation(index, number)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        damaged = [f"{path}: damaged, its bytes differ from the manifest's sha256" for path in generation.damaged()]
+        # What isn't as it was written needs no further looking into, and may not even be readable.
+        problems += damaged or _contradictions(generation)
+    for segment in sorted((index / FOLDER).glob("[0-9]*")):
+        try:
+            read_manifest(segment)
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _contradictions(generation: Generation) -> list[str]:
+    """Return where a generation's files, each as it was written, contradict one another or the promises made."""
+    about = generation.manifest
+    ids = generation.ids()
+    vectors = np.load(generation.vectors, mmap_mode="r", allow_pickle=False)
+    problems = []
+    if len(ids) != about["rows"]:
+        problems.append(f"{generation.rows}: {len(ids)} rows, but the manifest says {about['rows']}")
+    if len(set(ids)) != len(ids):
+        problems.append(f"{generation.rows}: {len(ids) - len(set(ids))} ids repeat")
+    if vectors.shape != (about["rows"], about["dim"]) or vectors.dtype != np.float32:
+        return [*problems, f"{generation.vectors}: {vectors.dtype} {vectors.shape}, but the manifest says "
+                           f"float32 {(about['rows'], about['dim'])}"]
+    for start in range(0, len(vectors), _BLOCK):
+        block = np.asarray(vectors[start:start + _BLOCK])
+        bad = bad_row(block)
+        if bad is not None:
+            problems.append(f"{generation.vectors}: row {start + bad[0]} {bad[1]}")
+            continue
+        length = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
+        wrong = np.flatnonzero(np.abs(length - 1) > _UNIT)
+        if len(wrong):
+            problems.append(f"{generation.vectors}: row {start + wrong[0]} has length {length[wrong[0]]:.6f}, not 1")
+    if about["fast"] is not None and not problems:
+        problems += _fast_problems(generation, np.asarray(vectors))
+    return problems
+
+
+def _fast_problems(generation: Generation, vectors: np.ndarray) -> list[str]:
+    fast = FastIndex.load(generation.fast, vectors, generation.manifest["fast"]["k_factor"])
+    if fast.codes.ntotal != len(vectors):
+        return [f"{generation.fast}: {fast.codes.ntotal} rows for {len(vectors)} vectors"]
+    recall = recall_at_10(fast, *sample_queries(vectors))
+    if recall < RECALL:
+        return [f"{generation.fast}: recall@10 {recall:.4f} against the exact scan, under {RECALL}"]
+    return []

@@ -1,0 +1,123 @@
+"""Write one generation of the index: rows, contiguous vectors, fast index, rejected rows, and last the manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_readers.titles import Rejected, write_rejected
+from encoders.similarity import FloatArray
+from runtime.files import sha256_file
+from search.generation import Generation, commit, numbers
+from search.index import build_fast
+from search.segments import Hashes, Segment, hash_column, known_hashes, read_hashes
+
+_BLOCK = 8192
+
+
+class Rows(NamedTuple):
+    """What an index is to hold: ids, titles and the titles' hashes, one a row; and what was left out."""
+
+    ids: Sequence[str]
+    titles: Sequence[str]
+    hashes: Hashes
+    rejected: Sequence[Rejected]
+
+
+def same_rows(base: Generation, rows: Rows) -> bool:
+    """Tell whether ``base`` already holds exactly these rows, in this order, with these rejected."""
+    if base.manifest["rows"] != len(rows.ids) or not np.array_equal(read_hashes(base.rows), rows.hashes):
+        return False
+    staged = base.folder / f".tmp-rejected-{os.getpid()}"
+    try:
+        write_rejected(staged, rows.rejected)
+        same_rejected = sha256_file(staged) == base.manifest["files"][base.rejected.name]["sha256"]
+    finally:
+        staged.unlink(missing_ok=True)
+    return same_rejected and base.ids() == list(rows.ids)
+
+
+def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], fingerprint: str,
+                     fast_from: int) -> Generation:
+    """Write and commit the generation after the newest one.
+
+    Args:
+        folder: the index.
+        rows: what it is to hold.
+        sources: hold a vector for every one of ``rows.hashes``.
+        fingerprint: of the encoder that made the vectors.
+        fast_from: rows from which a fast index is built.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    new = Generation(folder, max(numbers(folder), default=0) + 1, {})
+    data = (new.rows, new.vectors, new.fast, new.rejected)
+    dim = sources[0].vectors.shape[1]
+    # A run that was killed here may have left some of them, under the same number.
+    _remove(data)
+    try:
+        write_rejected(new.rejected, rows.rejected)
+        pq.write_table(pa.table({"id": pa.array(rows.ids, pa.large_string()),
+                                 "title": pa.array(rows.titles, pa.large_string()),
+                                 "sha": hash_column(rows.hashes)}), new.rows, use_dictionary=False)
+        _write_npy(new.vectors, (len(rows.ids), dim), _gather(sources, rows.hashes))
+        vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
+        fast = build_fast(vectors, new.fast) if len(vectors) >= fast_from else None
+        return commit(new, {
+            "format": 1, "fingerprint": fingerprint, "rows": len(vectors), "dim": dim,
+            "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
+        })
+    except BaseException:
+        if not new.path.exists():
+            _remove(data)
+        raise
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _gather(sources: Sequence[Segment], hashes: Hashes) -> Iterator[FloatArray]:
+    """Yield the vectors of ``hashes`` block by block, each from the source that holds it."""
+    known = known_hashes(sources)
+    order = np.argsort(known, kind="stable")
+    places = order[np.searchsorted(known, hashes, sorter=order)]
+    starts = np.cumsum([0, *(len(source.hashes) for source in sources)])
+    for start in range(0, len(hashes), _BLOCK):
+        wanted = places[start:start + _BLOCK]
+        block = np.empty((len(wanted), sources[0].vectors.shape[1]), np.float32)
+        owner = np.searchsorted(starts, wanted, side="right") - 1
+        for number in np.unique(owner):
+            mine = owner == number
+            block[mine] = sources[number].vectors[wanted[mine] - starts[number]]
+        yield block
+
+
+def _write_npy(path: Path, shape: tuple[int, int], blocks: Iterator[FloatArray]) -> None:
+    """Write a float32 npy file from blocks of rows.
+
+    By plain writes: through a memory map a full disk would kill the process (SIGBUS) where this raises.
+    """
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, "<f4").data)
+
+
+def show_rejected(generation: Generation) -> None:
+    """Let ``rejected.csv`` be this generation's list, for people to find."""
+    staged = generation.folder / f".tmp-rejected-{os.getpid()}"
+    staged.unlink(missing_ok=True)
+    try:
+        os.link(generation.rejected, staged)
+    except OSError:  # a file system without hard links
+        staged.write_bytes(generation.rejected.read_bytes())
+    # Where both names are one file already, rename does nothing and leaves the staged name.
+    staged.replace(generation.folder / "rejected.csv")
+    staged.unlink(missing_ok=True)
