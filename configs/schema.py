@@ -75,6 +75,7 @@ class Train:
     seed: int = 42
     device: Device = Device.auto
     resume: str | None = None  # a run, one of its checkpoints, or auto
+    resume_anyway: bool = False  # though data, versions or config.yaml changed since, so the result may be another
     plugins: list[str] = field(default_factory=list)  # your packages that _target_ may name
 
 
@@ -85,6 +86,7 @@ class Eval:
     model: Any = None
     suite: dict[str, Any] = field(default_factory=dict)
     baseline: Any = None  # another model: paired differences
+    models: list[str] = field(default_factory=list)  # further ones, for one table
     data_dir: str | None = None
     file: str | None = None  # scored pairs, for suite=file
     score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file

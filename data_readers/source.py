@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from data_readers.rejected import Rejected
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,9 +25,14 @@ class Source(Protocol):
     def read(self, shape: str, split: str) -> Dataset:
         """Return the rows of a split, ``train`` or ``dev``.
 
-        The columns are the shape's (texts and label str, score float64 in [0, 1], or [-1, 1] where that is the source's range), then ``row``
+        The columns are the shape's (texts and label str; score float64 in [0, 1], or in [-1, 1] where that is the
+        source's range), then ``row``
         (int64): the 1-based data row of the file, for error messages.
         """
+        ...
+
+    def rejected(self) -> Mapping[Path, Sequence[Rejected]]:
+        """Return the rows that were left out of what was read so far, by file."""
         ...
 
     def files(self) -> list[Path]:

@@ -13,6 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
+from encoders.vetting import vet
 from encoders.weights import locate
 from runtime.errors import UserError, one_of
 
@@ -58,15 +59,17 @@ def pretrained(
     """
     weights = locate(path, package)
     log.info("model: weights from %s", weights.origin)
-    model_kwargs = {"dtype": _dtype(dtype)}
+    vet(weights.folder, trust_remote_code=trust_remote_code)
+    trust = {"trust_remote_code": trust_remote_code}
+    model_kwargs: dict[str, Any] = {"dtype": _dtype(dtype)}
     if weights.is_sentence_transformer:
         model = _loading(weights.folder, lambda: SentenceTransformer(
             str(weights.folder), device="cpu", trust_remote_code=trust_remote_code, model_kwargs=model_kwargs,
             local_files_only=True))
         modules = list(model.children())
     else:
-        transformer = _loading(weights.folder, lambda: Transformer(str(weights.folder), model_kwargs=model_kwargs,
-                                         config_kwargs={"trust_remote_code": trust_remote_code}))
+        transformer = _loading(weights.folder, lambda: Transformer(
+            str(weights.folder), model_kwargs=model_kwargs | trust, processor_kwargs=dict(trust), config_kwargs=trust))
         modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")]
         model = SentenceTransformer(modules=modules, device="cpu")
     modules = _with_pooling(modules, pooling)
@@ -109,9 +112,9 @@ def from_scratch(
         normalize: whether vectors have unit length.
         seed: of the weights.
     """
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
-    tokenizer = BertTokenizerFast(tokenizer_object=_learn_wordpiece(texts(), vocabulary), model_max_length=max_length)
+    tokenizer = BertTokenizer(tokenizer_object=_learn_wordpiece(texts(), vocabulary), model_max_length=max_length)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=4 * hidden, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
@@ -142,7 +145,7 @@ def _learn_wordpiece(texts: list[str], vocabulary: int) -> Any:  # noqa: ANN401 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
     # The trainer numbers continuing characters in the random order of a hash map, and breaks ties by number: the same
-    # texts would learn another vocabulary each time. Given as special tokens of a throw-away tokenizer, they have an order.
+    # texts would learn another vocabulary each time. As special tokens of a throw-away tokenizer they are ordered.
     inner = sorted({f"##{character}" for word in words for character in word[1:]})
     scratch = Tokenizer(WordPiece(unk_token="[UNK]"))
     scratch.normalizer, scratch.pre_tokenizer = normalizer, splitter
@@ -209,7 +212,7 @@ def _with_dense(modules: list[nn.Module], dense: Sequence[Mapping[str, Any]], se
         for layer in dense:
             activation = str(layer.get("activation", "tanh"))
             if activation not in ACTIVATIONS:
-                raise UserError(f"model.dense: there is no activation {activation!r}; {one_of(ACTIVATIONS, activation)}")
+                raise UserError(f"model.dense: no activation {activation!r}; {one_of(ACTIVATIONS, activation)}")
             body.append(Dense(width, int(layer["out_features"]), activation_function=ACTIVATIONS[activation]()))
             width = int(layer["out_features"])
     return body + tail

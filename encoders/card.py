@@ -44,7 +44,8 @@ def model_card(about: Mapping[str, Any]) -> str:
             *(f"| {data['name']} | `{data['sha256'][:16]}…` |" for data in training["data"]), "",
         ]
     if measured:
-        lines += ["## Measured", "", "| task | Spearman of cosine x 100 |", "|---|---|",
-                  *(f"| {task} | {100 * value:.2f} |" for task, value in measured.items()), ""]
+        lines += ["## Measured", "", "| task | measure | x 100 |", "|---|---|---|",
+                  *(f"| {task} | {found['measure'].replace('_', ' ')} | {100 * found['value']:.2f} |"
+                    for task, found in measured.items()), ""]
     lines += [f"Fingerprint (sha256 of weights, tokenizer, modules, prompts, precision): `{about['fingerprint']}`", ""]
     return "\n".join(lines)

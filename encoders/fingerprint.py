@@ -7,6 +7,7 @@ import json
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules.module import Module
 
 
 def fingerprint(model: SentenceTransformer, precision: str = "fp32") -> str:
@@ -20,7 +21,7 @@ def fingerprint(model: SentenceTransformer, precision: str = "fp32") -> str:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     modules = []
     for module in list(model.children())[1:]:
-        modules.append([type(module).__name__, module.get_config_dict() if hasattr(module, "get_config_dict") else {}])
+        modules.append([type(module).__name__, module.get_config_dict() if isinstance(module, Module) else {}])
     about = {
         "modules": modules,
         "tokenizer": json.loads(model.tokenizer.backend_tokenizer.to_str()),

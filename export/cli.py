@@ -58,15 +58,16 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
     rows = _read(settings, corpus)
     from encoders.build import source_folder
     from encoders.encoder import Encoder, best_device
+    from eval.geometry import calibrate, language_of
     from export.model import write_model, write_onnx_files
     from runtime import targets
 
     model = targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: [])
     model.to(best_device() if settings.device.value == "auto" else settings.device.value)
     encoder = Encoder(model, name=settings.out)
-    described = {"fingerprint": encoder.fingerprint, "corpus": _about(settings, corpus)}
+    described: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": _about(settings, corpus)}
     if unfinished is not None and any(unfinished.get(key) != value for key, value in described.items()):
-        raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=, or remove it")
+        raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
     out.mkdir(parents=True, exist_ok=True)
     if unfinished is None:
         write_json(out / "manifest.json", {"state": "unfinished", **described})
@@ -76,9 +77,13 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
         write_model(encoder, source_folder(settings.model), out)
         data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
         described["onnx"] = write_onnx_files(encoder, out, data_dir)
+        described["marks"] = calibrate(encoder, data_dir, language_of([] if rows is None else rows.titles))
+        same = described["marks"]["same"]
+        log.info("same meaning from cosine %.3f: precision %.2f, recall %.2f, on %s", same["cosine"],
+                 same["precision"], same["recall"], described["marks"]["measured_on"])
         write_json(out / "manifest.json", {"state": "unfinished", **described})
     else:
-        described["onnx"] = unfinished["onnx"]
+        described |= {key: unfinished[key] for key in ("onnx", "marks")}
     described |= {"model": settings.model.get("path"), "dim": encoder.dim, "max_length": encoder.max_length}
     if rows is not None:
         described["index"] = _index(out, rows, encoder)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_readers.sample import sample_path
+from data_readers.seen import FILE as TRAINING_TEXTS
 from encoders.card import ABOUT, model_card, read_about
 from encoders.encoder import Encoder
 from encoders.onnx import TOKENIZER
@@ -35,7 +36,7 @@ def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
     about |= {"dim": encoder.dim, "max_length": encoder.max_length, "fingerprint": encoder.fingerprint}
     with staged_folder(out / "model", replace=True) as folder:
         encoder.model.save_pretrained(str(folder), create_model_card=False)
-        for name in ("loss.safetensors", "loss.json"):
+        for name in ("loss.safetensors", "loss.json", TRAINING_TEXTS):
             if source is not None and (source / name).is_file():
                 shutil.copy(source / name, folder / name)
         write_json(folder / ABOUT, about)

@@ -8,6 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+# sentence-transformers' losses hold a model and take labels even where, as here, only their maths is used
+NO_MODEL: Any = None
+NO_LABELS: Any = None
+
 
 class Loss(nn.Module, ABC):
     """A loss on embeddings.

@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer.losses import BatchHardTripletLo
 from sentence_transformers.sentence_transformer.losses.batch_hard_triplet import BatchHardTripletLossDistanceFunction
 from torch import Tensor
 
-from losses.base import Loss
+from losses.base import NO_MODEL, Loss
 from runtime.errors import UserError, one_of
 
 DISTANCES = {
@@ -36,7 +36,7 @@ class BatchHard(Loss):
         if distance not in DISTANCES:
             raise UserError(f"loss.distance: there is no distance {distance!r}; {one_of(DISTANCES, distance)}")
         self.labels = tuple(labels)
-        self.loss = BatchHardTripletLoss(model=None, distance_metric=DISTANCES[distance], margin=margin)
+        self.loss = BatchHardTripletLoss(model=NO_MODEL, distance_metric=DISTANCES[distance], margin=margin)
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
         """Return int64 class indices."""
@@ -45,4 +45,5 @@ class BatchHard(Loss):
 
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
         """Return the mean hinge over the batch; one ``[batch, dim]`` tensor, int64 labels ``[batch]``."""
+        assert labels is not None, "rows of this shape carry a label"
         return self.loss.compute_loss_from_embeddings(embeddings, labels)

@@ -8,7 +8,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 from torch import Tensor
 
-from losses.base import Loss
+from losses.base import NO_MODEL, Loss
 
 
 class Cosine(Loss):
@@ -20,7 +20,7 @@ class Cosine(Loss):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = CosineSimilarityLoss(model=None)
+        self.loss = CosineSimilarityLoss(model=NO_MODEL)
 
     def encode_labels(self, labels: Sequence[float]) -> Tensor:
         """Return float32 gold scores; one outside [-1, 1] raises ValueError."""
@@ -31,4 +31,5 @@ class Cosine(Loss):
 
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
         """Return the mean squared error; two ``[batch, dim]`` embeddings, float32 scores ``[batch]``."""
+        assert labels is not None, "rows of this shape carry a label"
         return self.loss.compute_loss_from_embeddings(embeddings, labels)

@@ -7,7 +7,7 @@ from sentence_transformers.sentence_transformer.losses import TripletLoss
 from sentence_transformers.sentence_transformer.losses.triplet import TripletDistanceMetric
 from torch import Tensor
 
-from losses.base import Loss
+from losses.base import NO_LABELS, NO_MODEL, Loss
 from runtime.errors import UserError, one_of
 
 DISTANCES = {
@@ -32,10 +32,10 @@ class Triplet(Loss):
         super().__init__()
         if distance not in DISTANCES:
             raise UserError(f"loss.distance: there is no distance {distance!r}; {one_of(DISTANCES, distance)}")
-        self.loss = TripletLoss(model=None, distance_metric=DISTANCES[distance], triplet_margin=margin)
+        self.loss = TripletLoss(model=NO_MODEL, distance_metric=DISTANCES[distance], triplet_margin=margin)
 
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
         """Return the mean hinge; ``embeddings`` are anchor, positive and one or more negatives."""
         anchor, positive, *negatives = embeddings
-        losses = [self.loss.compute_loss_from_embeddings([anchor, positive, negative], None) for negative in negatives]
-        return torch.stack(losses).mean()
+        return torch.stack([self.loss.compute_loss_from_embeddings([anchor, positive, negative], NO_LABELS)
+                            for negative in negatives]).mean()

@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from runtime.disk import is_full
 from runtime.errors import UserError, one_of
 
 # groups whose value may also be a path: the option that takes it, and under which key
@@ -68,9 +69,15 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
         nonlocal in_job
         in_job = True
         try:
+            _check_trust(config)
             job(config)
         except UserError as error:  # kept, since Hydra would print its own lines before it passes it on
             failed.append(error)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            failed.append(UserError(f"{error.filename or 'the disk'}: can't be written, there is no room left "
+                                    f"({error.strerror}); make room and start again"))
 
     try:
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name=config_name)(task)()
@@ -78,11 +85,30 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
         if in_job and not isinstance(error, OmegaConfBaseException):
             raise
         raise _explained(error, config_name, arguments) from None
-    for error in failed[:-1]:  # of a sweep's jobs
-        sys.stderr.write(f"error: {error}\n")
+    for each in failed[:-1]:  # of a sweep's jobs
+        sys.stderr.write(f"error: {each}\n")
     if failed:
         raise failed[-1]
     return 0
+
+
+def _check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig
+    """Refuse ``trust_remote_code`` from a YAML, which may be somebody else's: only who types the command may say it."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    typed = {override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}
+
+    def look(node: Any, path: str) -> None:  # noqa: ANN401
+        for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            key = f"{path}{name}"
+            if name == "trust_remote_code" and value not in (False, None) and key not in typed:
+                raise UserError(f"{key}: runs code that a model brings along, so it is taken from the command line "
+                                f"alone; type {key}=true there if you trust it")
+            if isinstance(value, Mapping | list):
+                look(value, f"{key}.")
+
+    look(OmegaConf.to_container(config, resolve=False), "")
 
 
 def options(group: str) -> list[str]:

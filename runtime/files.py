@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.disk import exchange, naming_a_full_disk
 from runtime.errors import UserError
 
 MANIFEST = "manifest.json"
 _STAGED = ".tmp-"
+_ASIDE = ".aside"
 
 
 def sha256_file(path: Path) -> str:
@@ -42,17 +44,23 @@ def fsync_tree(folder: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write ``data`` so that ``path`` holds either what it held before or all of ``data``, on the disk."""
+    """Write ``data`` so that ``path`` holds either what it held before or all of ``data``, on the disk.
+
+    Raises:
+        UserError: the disk is full.
+    """
     staged = path.with_name(f"{_STAGED}{path.name}-{os.getpid()}")
-    try:
-        with staged.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
+    content = data.encode() if isinstance(data, str) else data
+    with naming_a_full_disk(path, len(content)):
+        try:
+            with staged.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
     fsync(path.parent)
 
 
@@ -62,30 +70,57 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - whatever JSON 
 
 
 @contextlib.contextmanager
-def staged_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def staged_folder(path: Path, *, replace: bool = False, needs: int | None = None) -> Iterator[Path]:
     """Yield an empty folder that becomes ``path`` when the block ends well, and vanishes when it does not.
 
-    Everything in it is fsynced before the rename. With ``replace`` a folder that is there is moved aside, and removed
-    only after the new one stands in its place.
+    Everything in it is fsynced before the rename. A kill at any moment leaves the old folder or the new one, whole, and
+    perhaps staged leftovers beside it, which ``clear_leftovers`` removes.
+
+    Args:
+        path: its parent is made where it isn't there.
+        replace: a folder that is there changes places with the new one, and is then removed.
+        needs: bytes it will take, where that is known.
+
+    Raises:
+        UserError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f"{_STAGED}{path.name}-{os.getpid()}")
-    old = path.with_name(f"{_STAGED}{path.name}-{os.getpid()}-old")
+    aside = path.with_name(f"{_STAGED}{path.name}{_ASIDE}")
     shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
-    try:
-        yield staged
-        fsync_tree(staged)
-        if replace and path.exists():
-            path.rename(old)
-        staged.rename(path)
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
+    with naming_a_full_disk(path, needs):
+        try:
+            staged.mkdir()
+            yield staged
+            fsync_tree(staged)
+            if not (replace and path.exists()):
+                staged.rename(path)
+            elif not exchange(staged, path):
+                path.rename(aside)  # a kill before the next line is mended by clear_leftovers
+                staged.rename(path)
+        except BaseException:
+            if aside.exists() and not path.exists():
+                aside.rename(path)
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
     fsync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed writers left staged in ``folder``; give back what one had moved aside and not replaced.
+
+    To be called by whoever holds the right to write there. Only ``folder`` itself is looked at; it may be missing.
+    """
+    for left in folder.glob(f"{_STAGED}*"):
+        meant = folder / left.name.removeprefix(_STAGED).removesuffix(_ASIDE)
+        if left.name.endswith(_ASIDE) and not meant.exists():
+            left.rename(meant)
+        elif left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def files_below(folder: Path) -> list[str]:
@@ -94,27 +129,51 @@ def files_below(folder: Path) -> list[str]:
     return sorted(name for name in found if name != MANIFEST)
 
 
+def sealed(value: Mapping[str, Any]) -> str:
+    """Return an object's one spelling as JSON with its own sha256 in it, so that any flipped bit shows."""
+    content = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    whole = {**value, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    return json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """Return what ``sealed`` wrote to ``path``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it can't be read, or is not as it was written.
+    """
+    try:
+        text = path.read_bytes()
+        value = json.loads(text)
+        whole = text == sealed({key: item for key, item in value.items() if key != "sha256"}).encode()
+    except FileNotFoundError:
+        raise
+    except (ValueError, AttributeError, OSError, RecursionError) as error:
+        raise UserError(f"{path}: unreadable ({type(error).__name__})") from None
+    if not whole:
+        raise UserError(f"{path}: damaged, it differs from its own checksum")
+    return value
+
+
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write ``manifest.json``: ``about`` plus size and sha256 of every file in ``folder``. Write it last."""
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
              for name in files_below(folder)}
-    write_json(folder / MANIFEST, {**about, "files": files})
+    write_atomic(folder / MANIFEST, sealed({**about, "files": files}))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return a folder's manifest after holding every file against it.
+    """Return a folder's manifest after holding it, and every file, against it.
 
     Raises:
-        UserError: the manifest is missing or unreadable, or a file is missing or differs.
+        UserError: the manifest is missing or damaged, or a file is missing or differs.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
+        manifest = unsealed(folder / MANIFEST)
     except FileNotFoundError:
         raise UserError(f"{folder}: has no {MANIFEST}, so it was never finished") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{folder / MANIFEST}: unreadable ({type(error).__name__})") from None
-    for name, expected in files.items():
+    for name, expected in manifest["files"].items():
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file}: missing, though the manifest names it")

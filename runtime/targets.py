@@ -61,7 +61,8 @@ def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), o
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in given:
         if name not in parameters and not open_ended:
-            raise UserError(f"{key}.{name}: {node[TARGET]} takes no such key; {one_of(set(parameters) - set(offers), name)}")
+            takes = one_of(set(parameters) - set(offers), name)
+            raise UserError(f"{key}.{name}: {node[TARGET]} takes no such key; {takes}")
     offered = {name: value for name, value in offers.items() if name in parameters and name not in given}
     for name, parameter in parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD,

@@ -85,7 +85,8 @@ def test_the_best_checkpoint_is_never_the_untouched_one(command: Command, tmp_pa
 
 
 def test_a_better_model_comes_out(command: Command, tmp_path: Path) -> None:
-    assert command("train", "loss=cosine", *TINY, "loop.epochs=8", "loop.learning_rate=1e-3", "hydra.run.dir=run").code == 0
+    arguments = ["loss=cosine", *TINY, "loop.epochs=8", "loop.learning_rate=1e-3", "hydra.run.dir=run"]
+    assert command("train", *arguments).code == 0
     training = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())["training"]
     assert training["after"] > training["before"] + 0.02
 
@@ -103,8 +104,8 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(command: Command, tmp_pat
     done = command("train", "resume=broken")
     assert done.code == 0, done.err
     assert "going on from" in done.err
-    for name in ("model/model.safetensors", "model/loss.safetensors", "optimizer.safetensors", "generators.safetensors"):
-        one, two = (folder / "checkpoints" / "step-60" / name for folder in (whole, broken))
+    for name in ("model/model", "model/loss", "optimizer", "generators"):
+        one, two = (folder / "checkpoints" / "step-60" / f"{name}.safetensors" for folder in (whole, broken))
         assert one.exists() == two.exists()
         if one.exists():
             left, right = load_file(one), load_file(two)
@@ -171,8 +172,8 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_rows(command: Command, 
 
 
 def test_early_stopping(command: Command, tmp_path: Path) -> None:
-    done = command("train", "loss=cosine", *TINY, "loop.max_steps=40", "loop.evaluate_every=1", "loop.learning_rate=1e-12",
-                   "loop.patience=3", "hydra.run.dir=run")
+    done = command("train", "loss=cosine", *TINY, "loop.max_steps=40", "loop.evaluate_every=1", "loop.patience=3",
+                   "loop.learning_rate=1e-12", "hydra.run.dir=run")
     assert done.code == 0
     assert "3 evaluations without a better one" in done.err
     assert metrics(tmp_path / "run")[-1]["step"] < 40
@@ -202,6 +203,9 @@ def test_chinese(command: Command, tmp_path: Path) -> None:
 PAIRS = "sentence1,sentence2,score\n" + "".join(f"text {i},words {i},{i % 6}\n" for i in range(40))
 NLI = "premise,hypothesis,label\n" + "".join(f"p {i},h {i},{('entailment', 'neutral')[i % 2]}\n" for i in range(40))
 
+ONE_CLASS = "text,label\n" + "".join(f"a {i},x\n" for i in range(30))
+SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
+
 
 @pytest.mark.parametrize(("arguments", "files", "said"), [
     (["loss=mnlr"], {}, "did you mean 'mnrl'"),
@@ -222,9 +226,8 @@ NLI = "premise,hypothesis,label\n" + "".join(f"p {i},h {i},{('entailment', 'neut
     (["loss=cosine", "data=p.csv"], {"p.csv": "sentence1,sentence2,score\n"}, "p.csv"),
     (["loss=softmax", "data=n.csv"], {"n.csv": NLI.replace("neutral", "maybe", 1)}, "'maybe'"),
     (["loss=softmax", "data=n.csv"], {"n.csv": NLI.replace("neutral", "entailment")}, "at least two labels"),
-    (["loss=batch_hard", "data=t.csv"], {"t.csv": "text,label\n" + "".join(f"a {i},x\n" for i in range(30))}, "two classes"),
-    (["loss=batch_hard", "data=t.csv"], {"t.csv": "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))},
-     "at least two texts"),
+    (["loss=batch_hard", "data=t.csv"], {"t.csv": ONE_CLASS}, "two classes"),
+    (["loss=batch_hard", "data=t.csv"], {"t.csv": SINGLES}, "at least two texts"),
     (["loss=cosine", "data=x.csv"], {"x.csv": "a,b\n1,2\n"}, "data.columns."),
     (["model=nowhere/at-all"], {}, "nowhere/at-all"),
     (["model=empty"], {"empty/readme.txt": "nothing"}, "is no model"),
@@ -239,7 +242,8 @@ def test_bad_input_is_one_line(command: Command, tmp_path: Path, arguments: list
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    done = command("train", *([] if any(each.startswith(("model", "resume")) for each in arguments) else TINY), *arguments)
+    tiny = [] if any(each.startswith(("model", "resume")) for each in arguments) else TINY
+    done = command("train", *tiny, *arguments)
     errors = [line for line in done.err.splitlines() if line.startswith("error:")]
     assert done.code == 2, done.err
     assert len(errors) == 1 and said in errors[0], done.err
@@ -293,7 +297,7 @@ def test_batches_go_on_from_any_point() -> None:
     first = [next(whole).tolist() for _ in range(20)]
     later = Batches(sampler, epoch=1, position=3)
     assert [next(later).tolist() for _ in range(10)] == first[10:]
-    assert sorted(sum(first[:7], [])) == list(range(50))
+    assert sorted(row for batch in first[:7] for row in batch) == list(range(50))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

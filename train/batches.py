@@ -38,7 +38,7 @@ class NoDuplicates(Sampler):
     """Every row once an epoch, and no text twice in a batch: equal texts would be false in-batch negatives.
 
     A row whose texts are already in the batch waits for a later one, as in sentence-transformers' NO_DUPLICATES. What
-    is left when only clashing rows remain makes smaller batches; one of a single row, which has no negative, is left out.
+    is left when only clashing rows remain makes smaller batches; a single row, which has no negative, is left out.
 
     Args:
         text_ids: int64 ``[rows, columns]``, equal where texts are equal.
@@ -98,7 +98,8 @@ class ClassesTimesTexts(Sampler):
             by_class[label].append(row)
         single = sorted(label for label, rows in by_class.items() if len(rows) < 2)
         if len(by_class) < 2:
-            raise UserError(f"loss=batch_hard needs at least two classes; every text is labelled {next(iter(by_class))!r}")
+            raise UserError("loss=batch_hard needs at least two classes; every text is labelled "
+                            f"{next(iter(by_class))!r}")
         if texts_per_class < 2 or (classes_per_batch is not None and classes_per_batch < 2):
             raise UserError("loss.sampler: texts_per_class and classes_per_batch must be at least 2")
         if len(single) == len(by_class):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -15,11 +16,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from losses.base import Loss
 from runtime.errors import UserError
-from runtime.files import read_manifest, staged_folder, write_manifest
+from runtime.files import fsync, read_manifest, staged_folder, write_manifest
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)")
@@ -35,7 +36,7 @@ def save_model(folder: Path, model: SentenceTransformer, loss: Loss) -> None:
 
 
 def save(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer,
-         state: Mapping[str, Any]) -> None:
+         state: Mapping[str, Any], best: Path | None = None) -> None:
     """Write one checkpoint; ``folder`` appears only when all of it is on the disk.
 
     Args:
@@ -44,21 +45,30 @@ def save(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: tor
         loss: its own weights lie in ``model/`` too.
         optimizer: tensors as safetensors, the rest as JSON.
         state: the loop's own, JSON-ready.
+        best: the folder of the best model so far; kept as ``best/`` by links, so that going back loses neither.
+
+    Raises:
+        UserError: the disk is full.
     """
-    with staged_folder(folder, replace=True) as staged:
+    tensors, rest = _split(optimizer.state_dict())
+    needs = sum(tensor.nbytes for part in (model.state_dict(), loss.state_dict(), tensors) for tensor in part.values())
+    with staged_folder(folder, replace=True, needs=needs) as staged:
         save_model(staged / "model", model, loss)
-        tensors, rest = _split(optimizer.state_dict())
         save_file(tensors, staged / "optimizer.safetensors")
         generators, numbers = _generators()
         save_file(generators, staged / "generators.safetensors")
         (staged / "state.json").write_text(
             json.dumps({"loop": state, "optimizer": rest, "generators": numbers}), encoding="utf-8")
+        if best is not None and best.is_dir():
+            _link(best, staged / "best")
         write_manifest(staged, {"step": state["step"]})
 
 
 def load(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a verified checkpoint's state into freshly built parts, and return the loop's own state."""
-    read_manifest(folder)
+    """Put the state of a ``verified`` checkpoint into freshly built parts, and return the loop's own state.
+
+    The random generators are left to ``restore_generators``, since whatever is built after this may draw from them.
+    """
     saved = SentenceTransformer(str(folder / "model"), device="cpu", local_files_only=True,
                                 model_kwargs={"dtype": "float32"})
     model.load_state_dict(saved.state_dict())
@@ -66,8 +76,34 @@ def load(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: tor
         loss.load_state_dict(load_file(folder / "model" / "loss.safetensors"))
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     optimizer.load_state_dict(_joined(load_file(folder / "optimizer.safetensors"), state["optimizer"]))
-    _restore_generators(load_file(folder / "generators.safetensors"), state["generators"])
     return state["loop"]
+
+
+def restore_generators(folder: Path) -> None:
+    """Let every random generator go on as it stood in a checkpoint; to be called last before training."""
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    _restore_generators(load_file(folder / "generators.safetensors"), state["generators"])
+
+
+def restore_best(folder: Path, model: Path) -> None:
+    """Let ``model`` be the best model as of a checkpoint: a run that went on from there may have had another since."""
+    if (folder / "best").is_dir():
+        with staged_folder(model, replace=True) as staged:
+            _link(folder / "best", staged)
+    elif model.is_dir():
+        shutil.rmtree(model)
+
+
+def verified(run: Path, given: Path) -> Path:
+    """Return the checkpoint to go on from: ``given``, if it is one, else the run's newest good one.
+
+    Raises:
+        UserError: it is damaged, or there is none.
+    """
+    if given.parent.name != "checkpoints":
+        return newest_good(run)
+    read_manifest(given)
+    return given
 
 
 def newest_good(run: Path) -> Path:
@@ -94,9 +130,33 @@ def steps(run: Path) -> list[Path]:
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
+    """Remove all but the newest ``keep`` checkpoints; a kill meanwhile leaves whole ones only."""
     for folder in steps(run)[: -max(1, keep)]:
-        shutil.rmtree(folder)
+        going = folder.with_name(f".tmp-{folder.name}-pruned")
+        folder.rename(going)
+        shutil.rmtree(going)
+
+
+def set_aside_later(run: Path, step: int) -> None:
+    """Rename the checkpoints after ``step``, which a run going on from there would else take for its own."""
+    for folder in steps(run):
+        if int(folder.name.rpartition("-")[2]) > step:
+            aside = folder.with_name(f"replaced-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            log.info("%s: set aside as %s; remove it when you don't need it", folder, aside.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give ``source``'s files a second name in ``target``; copies where the file system has no links."""
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copy(one, other)
+            fsync(Path(other))
+
+    shutil.copytree(source, target, copy_function=link, dirs_exist_ok=True)
 
 
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -135,8 +195,3 @@ def _restore_generators(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any
     np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, words, next_gauss = numbers["python"]
     random.setstate((version, tuple(words), next_gauss))
-
-
-def load_head(folder: Path, loss: nn.Module) -> None:
-    """Load a model folder's loss weights into ``loss``."""
-    loss.load_state_dict(load_file(folder / "loss.safetensors"))

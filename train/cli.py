@@ -33,6 +33,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
     from configs.schema import Train
     from runtime import targets
+    from runtime.files import clear_leftovers, writer_lock
 
     hydra = HydraConfig.get()
     run = Path(hydra.runtime.output_dir)
@@ -48,9 +49,14 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
         shape = matching_shape(_node(settings.loss, "loss"), source, hydra.runtime.choices.get("loss") or "this loss")
         from train.run import start
 
-        start(run, settings, OmegaConf.to_yaml(config, resolve=True), source, shape,
-              resume=settings.resume, command=sys.argv)
+        with writer_lock(run):
+            for folder in (run, run / "checkpoints", run / "report"):
+                clear_leftovers(folder)
+            start(run, settings, OmegaConf.to_yaml(config, resolve=True), source, shape, resume=settings.resume,
+                  command=sys.argv, told=[each.partition("=")[0] for each in hydra.overrides.task])
     finally:
+        if made is not None and [file.name for file in made.iterdir()] == [".lock"]:
+            (made / ".lock").unlink()
         if made is not None and made.is_dir() and not any(made.iterdir()):
             made.rmdir()
 
@@ -71,8 +77,9 @@ def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # n
             return str(shape)
     takes = " or ".join(f"{shape} ({', '.join(SHAPES[shape].columns)})" for shape in loss["shapes"])
     fitting = sorted(each for each in options("loss") if set(_shapes_of(each)) & set(gives))
-    raise UserError(f"loss={name} takes {takes}; this data gives {', '.join(gives)}. Losses that take it: "
-                    f"{', '.join(fitting) or 'none'}; columns with other names: data.columns.{SHAPES[loss['shapes'][0]].columns[0]}=")
+    raise UserError(f"loss={name} takes {takes}; this data gives {', '.join(gives)}, which is for loss="
+                    f"{', '.join(fitting) or 'none'}. Where only the columns' names differ, map them: "
+                    f"data.columns.{SHAPES[loss['shapes'][0]].columns[0]}=")
 
 
 def _shapes_of(loss: str) -> list[str]:
@@ -81,7 +88,7 @@ def _shapes_of(loss: str) -> list[str]:
     from omegaconf import OmegaConf
 
     text = resources.files("configs").joinpath("loss", f"{loss}.yaml").read_text(encoding="utf-8")
-    return list(OmegaConf.create(text).get("shapes", []))
+    return list(OmegaConf.select(OmegaConf.create(text), "shapes", default=[]))
 
 
 def check_loop(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
@@ -116,14 +123,22 @@ def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: AN
     """Return the run to go on with, and its config with this command line's overrides over it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf, open_dict
+    from yaml import YAMLError
 
     from configs.schema import Train
+    from train.resume import check_config, find_run
 
-    run, checkpoint = _find_run(str(config.resume))
-    saved = OmegaConf.merge(OmegaConf.structured(Train), OmegaConf.load(run / "config.yaml"))
+    run, checkpoint = find_run(str(config.resume))
+    try:
+        saved = OmegaConf.merge(OmegaConf.structured(Train), OmegaConf.load(run / "config.yaml"))
+    except (OSError, ValueError, YAMLError) as error:
+        raise UserError(f"{run / 'config.yaml'}: is damaged ({type(error).__name__}); put back what was there, or "
+                        f"start a run with model={run}") from None
+    check_config(run, OmegaConf.to_container(saved, resolve=True, enum_to_str=True),  # type: ignore[arg-type]
+                 anyway=config.resume_anyway)
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
-        if key == "resume":
+        if key in ("resume", "resume_anyway"):
             continue
         if options(key):
             raise UserError(f"{key}=: a resumed run keeps its {key}; to train another way from here, start a run with "
@@ -133,26 +148,11 @@ def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: AN
         OmegaConf.update(saved, key, override.value())
     with open_dict(saved):
         saved.resume = str(checkpoint or run)
+        saved.resume_anyway = config.resume_anyway
     return run, saved
 
 
 _NOTHING = object()
-
-
-def _find_run(given: str) -> tuple[Path, Path | None]:
-    """Return the run and, if one was named, its checkpoint."""
-    if given == "auto":
-        runs = [file.parent for file in Path("outputs/train").glob("*/config.yaml")
-                if not (file.parent / "report" / "report.json").exists()]
-        if not runs:
-            raise UserError("resume=auto: there is no unfinished run below outputs/train")
-        return max(runs, key=lambda each: (each / "config.yaml").stat().st_mtime), None
-    path = Path(given).expanduser()
-    if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
-        return path.parent.parent, path
-    if not (path / "config.yaml").is_file():
-        raise UserError(f"resume={given}: is no run (it has no config.yaml)")
-    return path, None
 
 
 if __name__ == "__main__":

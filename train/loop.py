@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -76,8 +76,17 @@ class State:
     best_step: int | None = None
     evaluations_without_better: int = 0
     rows_seen: int = 0
-    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)  # of the steps since the last logged one
     baseline: dict[str, float] = field(default_factory=dict)
+
+
+class _Step(NamedTuple):
+    """What a step came to, still on the device."""
+
+    number: int
+    rows: np.ndarray
+    loss: Tensor
+    norm: Tensor
 
 
 class Interrupted(Exception):
@@ -88,21 +97,8 @@ class Interrupted(Exception):
         self.number, self.folder = number, folder
 
 
-def train(
-    *,
-    run: Path,
-    encoder: Encoder,
-    loss: Loss,
-    rows: Rows,
-    batches: Batches,
-    optimizer: torch.optim.Optimizer,
-    settings: Settings,
-    state: State,
-    evaluate: Callable[[], dict[str, float]],
-    on_better: Callable[[int], None],
-    tracker: Tracker,
-) -> dict[str, float]:
-    """Train from ``state`` to the end, and return the last evaluation.
+class Training:
+    """A run's loop, from ``state`` to the end.
 
     Args:
         run: the run's folder; checkpoints go below it.
@@ -116,119 +112,145 @@ def train(
         evaluate: gives the dev measures; the first one decides what is best, and larger is better.
         on_better: told the step when the measure is the best so far, step 0 excepted.
         tracker: is told everything.
-
-    Raises:
-        UserError: the loss or its gradient is not finite; names the step and the rows.
-        Interrupted: SIGINT or SIGTERM; the step was finished and a checkpoint written.
     """
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    pending: list[tuple[int, np.ndarray, Tensor, Tensor]] = []  # not yet looked at: looking makes a GPU wait
-    look_at_once = encoder.model.device.type == "cpu"
-    measured: dict[str, float] = {}
-    started, rows_at_start = time.perf_counter(), state.rows_seen
-    seconds_before, paused = state.seconds, 0.0
-    encoder.forward.work = Work()
 
-    def measure() -> None:
-        nonlocal measured, paused
-        begun = time.perf_counter()
-        measured = evaluate()
-        encoder.forward.work = Work()
-        name, value = next(iter(measured.items()))
-        tracker.scalars(state.step, {f"dev/{key}": number for key, number in measured.items()})
+    def __init__(self, *, run: Path, encoder: Encoder, loss: Loss, rows: Rows, batches: Batches,
+                 optimizer: torch.optim.Optimizer, settings: Settings, state: State,
+                 evaluate: Callable[[], dict[str, float]], on_better: Callable[[int], None], tracker: Tracker) -> None:
+        self.run, self.encoder, self.loss, self.rows, self.batches = run, encoder, loss, rows, batches
+        self.optimizer, self.settings, self.state = optimizer, settings, state
+        self.evaluate, self.on_better, self.tracker = evaluate, on_better, tracker
+        self.measured: dict[str, float] = {}
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._pending: list[_Step] = []  # not yet looked at: looking makes a GPU wait
+        self._norm = math.nan  # the last step's
+        self._seconds = 0.0  # of steps, without evaluations and checkpoints
+        self._rows = 0  # in those seconds
+
+    def train(self) -> dict[str, float]:
+        """Train, and return the last evaluation.
+
+        Raises:
+            UserError: the loss or its gradient is not finite; names the step and the rows.
+            Interrupted: SIGINT or SIGTERM; the step was finished and a checkpoint written.
+        """
+        settings, state = self.settings, self.state
         if state.step == 0:
-            state.baseline = dict(measured)
-            log.info("step 0 (untouched): dev %s %.4f", name, value)
-        else:
-            better = math.isfinite(value) and (state.best is None or value > state.best)
-            log.info("step %d of %d: dev %s %.4f%s", state.step, settings.total, name, value, " *" if better else "")
-            if better:
-                state.best, state.best_step, state.evaluations_without_better = value, state.step, 0
-                on_better(state.step)
-            else:
-                state.evaluations_without_better += 1
-        paused += time.perf_counter() - begun
+            self._measure()
+        self.encoder.forward.work = Work()
+        self.encoder.model.train()
+        bar = tqdm(total=settings.total, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
+        with bar, _Signals() as signals:
+            while state.step < settings.total and not self._given_up():
+                begun = time.perf_counter()
+                rate = self._step()
+                last = state.step == settings.total
+                logs, evaluates, saves = (last or state.step % every == 0 for every in (
+                    settings.log_every, settings.evaluate_every, settings.checkpoint_every))
+                if logs or evaluates or saves or signals.received:
+                    self._look()
+                self._seconds += time.perf_counter() - begun
+                bar.update()
+                if logs or state.step == 1:
+                    bar.set_postfix_str(self._log(rate))
+                if evaluates:
+                    self._measure()
+                stop = signals.received  # read once: it may come at any moment
+                if saves or stop or self._given_up():
+                    folder = self._save()
+                if self._given_up():
+                    log.info("stopped at step %d: %d evaluations without a better one", state.step, settings.patience)
+                elif stop and not last:
+                    raise Interrupted(stop, folder)
+        self.encoder.model.eval()
+        return self.measured
 
-    def save() -> Path:
-        nonlocal paused
-        begun = time.perf_counter()
-        state.epoch, state.position = batches.epoch, batches.position
-        state.seconds = seconds_before + time.perf_counter() - started - paused
-        folder = run / "checkpoints" / f"step-{state.step}"
-        checkpoint.save(folder, model=encoder.model, loss=loss, optimizer=optimizer, state=vars(state))
-        checkpoint.prune(run, settings.keep)
-        paused += time.perf_counter() - begun
-        return folder
+    def _given_up(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self.state.evaluations_without_better >= patience
 
-    def look() -> float:
-        """Return the mean loss since the last look, or stop the run on one that is no number."""
-        losses, norms = (torch.stack([each[i] for each in pending]).float().cpu().numpy() for i in (2, 3))
-        for (step, numbers, _, _), value, norm in zip(pending, losses, norms, strict=True):
-            if not (math.isfinite(value) and math.isfinite(norm)):
-                what = "loss" if not math.isfinite(value) else "gradient"
+    def _step(self) -> float:
+        """Take one optimiser step, and return its learning rate."""
+        settings, state = self.settings, self.state
+        numbers = []
+        total = torch.zeros((), device=self.encoder.model.device)
+        for _ in range(settings.accumulate):
+            chosen = next(self.batches)
+            numbers.append(self.rows.numbers[chosen])
+            value = _loss(self.encoder, self.loss, self.rows, chosen, bf16=settings.bf16) / settings.accumulate
+            value.backward()
+            total += value.detach()
+            self._rows += len(chosen)
+            state.rows_seen += len(chosen)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.max_grad_norm or math.inf)
+        rate = learning_rate_at(state.step, peak=settings.learning_rate, warmup=settings.warmup,
+                                total=settings.total, schedule=settings.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        state.step += 1
+        self._pending.append(_Step(state.step, np.concatenate(numbers), total, norm))
+        if self.encoder.model.device.type == "cpu":
+            self._look()  # before the step is taken; a GPU would have to wait, so there it is looked at when logging
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return rate
+
+    def _look(self) -> None:
+        """Look at the steps since the last look, and stop the run at one whose loss or gradient is no number."""
+        for step in self._pending:
+            loss, norm = float(step.loss), float(step.norm)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                what = "gradient" if math.isfinite(loss) else "loss"
                 raise UserError(
-                    f"the {what} of step {step} is not finite; its rows were {', '.join(map(str, numbers.tolist()))}; "
-                    "a smaller loop.learning_rate or loop.precision=fp32 may help, the last checkpoint is whole")
-        pending.clear()
-        return float(losses.mean())
+                    f"the {what} of step {step.number} is not finite; its rows were "
+                    f"{', '.join(map(str, step.rows.tolist()))}; a smaller loop.learning_rate or loop.precision=fp32 "
+                    "may help, the last checkpoint is whole")
+            self.state.losses.append(loss)
+            self._norm = norm
+        self._pending.clear()
 
-    if state.step == 0:
-        measure()
-    encoder.model.train()
-    bar = tqdm(total=settings.total, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
-    sums: list[float] = []
-    with _Signals() as signals:
-        while state.step < settings.total:
-            numbers = []
-            total_loss = torch.zeros((), device=encoder.model.device)
-            for _ in range(settings.accumulate):
-                chosen = next(batches)
-                numbers.append(rows.numbers[chosen])
-                state.rows_seen += len(chosen)
-                value = _loss(encoder, loss, rows, chosen, bf16=settings.bf16) / settings.accumulate
-                value.backward()
-                total_loss += value.detach()
-            norm = torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm or math.inf)
-            rate = learning_rate_at(state.step, peak=settings.learning_rate, warmup=settings.warmup,
-                                    total=settings.total, schedule=settings.schedule)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            state.step += 1
-            pending.append((state.step, np.concatenate(numbers), total_loss, norm))
-            last = state.step == settings.total
-            logs = state.step % settings.log_every == 0 or last or state.step == 1
-            evaluates = state.step % settings.evaluate_every == 0 or last
-            saves = state.step % settings.checkpoint_every == 0 or last or signals.received is not None
-            if look_at_once or logs or evaluates or saves:
-                sums.append(look())  # before the step is taken: a weight that is no number would spread
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            bar.update()
-            if logs:
-                speed = (state.rows_seen - rows_at_start) / (time.perf_counter() - started - paused)
-                work = encoder.forward.work
-                tracker.scalars(state.step, {
-                    "train/loss": float(np.mean(sums)), "train/learning_rate": rate, "train/gradient_norm": float(norm),
-                    "train/epoch": batches.done, "speed/pairs_per_second": speed,
-                    "speed/tokens_per_second": speed * work.real / max(1, work.texts) * rows.text_ids.shape[1],
-                    "speed/padding_share": work.padding_share})
-                bar.set_postfix_str(f"loss {np.mean(sums):.4f}, {speed:.0f} pairs/s")
-                sums = []
-            if evaluates:
-                measure()
-                encoder.model.train()
-            if saves or signals.received is not None:
-                folder = save()
-                if signals.received is not None and not last:
-                    bar.close()
-                    raise Interrupted(signals.received, folder)
-            if settings.patience is not None and state.evaluations_without_better >= settings.patience:
-                log.info("stopped at step %d: %d evaluations without a better one", state.step, settings.patience)
-                save()
-                break
-    bar.close()
-    encoder.model.eval()
-    return measured
+    def _log(self, rate: float) -> str:
+        """Tell the tracker how the last steps went, and return it in short."""
+        self._look()
+        work, speed = self.encoder.forward.work, self._rows / self._seconds
+        loss = float(np.mean(self.state.losses))
+        self.state.losses.clear()
+        self.tracker.scalars(self.state.step, {
+            "train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": self._norm,
+            "train/epoch": self.batches.done, "speed/pairs_per_second": speed,
+            "speed/tokens_per_second": work.real / self._seconds, "speed/padding_share": work.padding_share})
+        return f"loss {loss:.4f}, {speed:.0f} pairs/s"
+
+    def _measure(self) -> None:
+        """Evaluate on dev, and keep the model if it is the best."""
+        state, work = self.state, self.encoder.forward.work
+        self.measured = self.evaluate()
+        self.encoder.forward.work = work  # the evaluation's own texts don't count
+        self.encoder.model.train()
+        name, value = next(iter(self.measured.items()))
+        self.tracker.scalars(state.step, {f"dev/{key}": number for key, number in self.measured.items()})
+        if state.step == 0:
+            state.baseline = dict(self.measured)
+            log.info("step 0 (untouched): dev %s %.4f", name, value)
+            return
+        better = math.isfinite(value) and (state.best is None or value > state.best)
+        log.info("step %d of %d: dev %s %.4f%s", state.step, self.settings.total, name, value, " *" if better else "")
+        if better:
+            state.best, state.best_step, state.evaluations_without_better = value, state.step, 0
+            self.on_better(state.step)
+        else:
+            state.evaluations_without_better += 1
+
+    def _save(self) -> Path:
+        """Write a checkpoint, and remove those that are too old."""
+        self._look()
+        state = self.state
+        state.epoch, state.position = self.batches.epoch, self.batches.position
+        folder = self.run / "checkpoints" / f"step-{state.step}"
+        checkpoint.save(folder, model=self.encoder.model, loss=self.loss, optimizer=self.optimizer, state=vars(state),
+                        best=self.run / "model" if state.best_step is not None else None)
+        checkpoint.prune(self.run, self.settings.keep)
+        return folder
 
 
 def _loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, *, bf16: bool) -> Tensor:

@@ -8,19 +8,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from configs.schema import Loop, Precision, Train
 from data_readers import checks
+from data_readers.rejected import write_rejected_by_file
 from data_readers.sample import sample_path
 from data_readers.source import Source
-from encoders.card import ABOUT, model_card, read_about
+from encoders.card import ABOUT, model_card
 from encoders.encoder import Encoder, best_device, load_encoder
 from eval.dev import MEASURES, dev_measure, similarity_histograms
 from eval.evaluate import Report, evaluate
@@ -34,8 +36,9 @@ from runtime.seed import seed_everything
 from runtime.shapes import SHAPES
 from train import checkpoint
 from train.batches import Batches
-from train.loop import Interrupted, Rows, Settings, State, train
+from train.loop import Interrupted, Rows, Settings, State, Training
 from train.optim import adamw
+from train.resume import check_environment, has_checkpoints, read_environment, same_threads
 from train.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -56,12 +59,13 @@ class Split:
         ids = [[index.setdefault(text, len(index)) for text in self.columns[name]] for name in names]
         self.texts = list(index)
         self.text_ids = np.array(ids, dtype=np.int64).T
-        self.labels: list[Any] | None = self.columns[SHAPES[shape].label] if SHAPES[shape].label else None
+        label = SHAPES[shape].label
+        self.labels: list[Any] | None = None if label is None else self.columns[label]
         self.numbers = np.array(self.columns["row"], dtype=np.int64)
 
 
 def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: str, *, resume: str | None,
-          command: Sequence[str]) -> None:
+          command: Sequence[str], told: Collection[str] = ()) -> None:
     """Train, evaluate and report in the folder ``run``.
 
     Args:
@@ -72,17 +76,21 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
         shape: of the rows.
         resume: the run or the checkpoint to go on from; None starts anew.
         command: as typed, for the record.
+        told: config keys given on this command line.
     """
     seed_everything(settings.seed)
     if not sys.stderr.isatty():
         _quiet_progress_bars()
     loop = settings.loop
+    folder = None if resume is None else _checkpoint(run, Path(resume))
+    before = {} if folder is None else read_environment(run)
+    same_threads(before)
     split = Split(source, shape, "train")
     dev = Split(source, shape, "dev")
     log.info("data: %d training rows (%s), %d for dev", len(split.numbers), shape, len(dev.numbers))
     checks.leakage(split.dataset, dev.dataset, shape)
 
-    encoder = Encoder(_model(settings, split, run, resume), name="step 0", fast=loop.fast)
+    encoder = Encoder(_model(settings, split, folder), name="step 0", fast=loop.fast)
     encoder.model.to(best_device() if settings.device.value == "auto" else settings.device.value)
     labels = _labels(split, shape)
     loss: Loss = targets.build(settings.loss, "loss", plugins=settings.plugins, omit=("shapes", "sampler"),
@@ -96,21 +104,24 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
                             rows=len(split.numbers), text_ids=split.text_ids, labels=split.labels,
                             batch_size=loop.batch_size, seed=settings.seed)
     optimizer = adamw([encoder.model, loss], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
-    state = State()
-    if resume is not None:
-        state = _restore(run, Path(resume), encoder, loss, optimizer)
+    environment = _environment(settings, source, command, encoder, config_yaml, before)
+    check_environment(run, before, environment, told=told, anyway=settings.resume_anyway)
+    state = State() if folder is None else _restore(run, folder, encoder, loss, optimizer)
+    plan = _plan(loop, len(sampler.epoch(0)), encoder.model.device)  # of epoch 0: a later one may have fewer batches
     batches = Batches(sampler, state.epoch, state.position)
-    plan = _plan(loop, batches.per_epoch, encoder.model.device)
     tasks = {name: targets.build(node, f"suite.{name}", plugins=settings.plugins)
              for name, node in settings.suite.items()}
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
     report_tasks = tasks or _sample_task(split.texts)
+    if rejected := source.rejected():
+        write_rejected_by_file(run / "rejected.csv", rejected)
+        log.info("rows left out, each with its reason: %s", run / "rejected.csv")
+    write_json(run / "environment.json", environment)
     write_atomic(run / "config.yaml", config_yaml)
-    write_json(run / "environment.json", _environment(settings, source, command, encoder))
-    untouched = _untouched(run, encoder, report_tasks, data_dir, fresh=resume is None)
+    untouched = _untouched(run, encoder, report_tasks, data_dir, fresh=folder is None)
 
     with Tracker(run, state.step) as tracker:
-        if resume is None:
+        if folder is None:
             tracker.text("config", f"```yaml\n{config_yaml}```")
 
         def measure() -> dict[str, float]:
@@ -132,23 +143,25 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
             return measured
 
         def on_better(step: int) -> None:
-            with staged_folder(run / "model", replace=True) as folder:
-                checkpoint.save_model(folder, encoder.model, loss)
-                write_json(folder / ABOUT, {"training": {"best_step": step}})
+            with staged_folder(run / "model", replace=True) as staged:
+                checkpoint.save_model(staged, encoder.model, loss)
+                write_json(staged / ABOUT, {"training": {"best_step": step}})
 
+        if folder is not None:
+            checkpoint.restore_generators(folder)
         log.info("training: %d steps of %d rows on %s; %s", plan.total, loop.batch_size * loop.accumulate,
                  encoder.model.device, run)
         try:
-            measured = train(run=run, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
-                             settings=plan, state=state, evaluate=measure, on_better=on_better, tracker=tracker)
+            Training(run=run, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
+                     settings=plan, state=state, evaluate=measure, on_better=on_better, tracker=tracker).train()
         except Interrupted as stopped:
             log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
             sys.exit(128 + stopped.number)
-        _finish(run, settings, state, measured, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape,
+        _finish(run, settings, state, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape,
                 split)
 
 
-def _finish(run: Path, settings: Train, state: State, measured: Mapping[str, float], dev: Split, encoder: Encoder,
+def _finish(run: Path, settings: Train, state: State, dev: Split, encoder: Encoder,
             tracker: Tracker, untouched: Report, tasks: Mapping[str, Any], data_dir: Path | None, source: Source,
             shape: str, split: Split) -> None:
     """Report on the best model, and give its folder the facts it will be asked for."""
@@ -158,11 +171,10 @@ def _finish(run: Path, settings: Train, state: State, measured: Mapping[str, flo
     best = load_encoder(run / "model", device=str(encoder.model.device))
     best.name = run.name
     report = evaluate(best, tasks, data_dir, baseline=untouched)
-    name = next(iter(measured))
+    name = next(iter(state.baseline))
     training = {
         "loss": str(settings.loss[targets.TARGET]).rpartition(".")[2], "shape": shape, "rows": len(split.numbers),
-        "steps": state.step, "epochs": round(state.epoch + 0.0, 3), "batch_size": settings.loop.batch_size * settings.loop.accumulate,
-        "learning_rate": settings.loop.learning_rate, "seed": settings.seed, "base": _base(settings),
+        "steps": state.step, "batch_size": settings.loop.batch_size * settings.loop.accumulate, "learning_rate": settings.loop.learning_rate, "seed": settings.seed, "base": _base(settings),
         "measure": name, "before": state.baseline.get(name), "after": state.best, "best_step": state.best_step,
         "data": [{"name": file.name, "sha256": sha256_file(file)} for file in source.files()],
     }
@@ -186,28 +198,34 @@ def _finish(run: Path, settings: Train, state: State, measured: Mapping[str, flo
              run / "tensorboard")
 
 
-def _model(settings: Train, split: Split, run: Path, resume: str | None) -> Any:  # noqa: ANN401 - SentenceTransformer
-    if resume is not None:  # the checkpoint's folder has the architecture, a learnt tokenizer too
-        return load_encoder(_checkpoint(run, Path(resume)) / "model", device="cpu").model
+def _model(settings: Train, split: Split, folder: Path | None) -> Any:  # noqa: ANN401 - SentenceTransformer
+    if folder is not None:  # the checkpoint's folder has the architecture, a learnt tokenizer too
+        return load_encoder(folder / "model", device="cpu").model
     return targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: split.texts)
 
 
-def _checkpoint(run: Path, given: Path) -> Path:
-    return given if given.parent.name == "checkpoints" else checkpoint.newest_good(run)
+def _checkpoint(run: Path, resume: Path) -> Path | None:
+    """Return the checkpoint to go on from; None where the run stopped before its first, and so starts again."""
+    if has_checkpoints(run):
+        return checkpoint.verified(run, resume)
+    log.info("%s: stopped before its first checkpoint; it starts again", run)
+    _start_over(run)
+    return None
 
 
-def _restore(run: Path, given: Path, encoder: Encoder, loss: Loss, optimizer: torch.optim.Optimizer) -> State:
-    folder = _checkpoint(run, given)
+def _restore(run: Path, folder: Path, encoder: Encoder, loss: Loss, optimizer: torch.optim.Optimizer) -> State:
     state = State(**checkpoint.load(folder, model=encoder.model, loss=loss, optimizer=optimizer))
-    for newer in checkpoint.steps(run):  # else they would be taken for this run's next time
-        if int(newer.name.rpartition("-")[2]) > state.step:
-            shutil.rmtree(newer)
+    checkpoint.set_aside_later(run, state.step)
+    checkpoint.restore_best(folder, run / "model")
     log.info("going on from %s, step %d", folder, state.step)
-    if state.best_step is not None and read_about(run / "model").get("training", {}).get("best_step") != state.best_step:
-        # the run went on past this checkpoint before, and another way: its later best is not this run's
-        log.warning("the weights of the best step so far, %d, are gone; the best from here on counts", state.best_step)
-        state.best = state.best_step = None
     return state
+
+
+def _start_over(run: Path) -> None:
+    """Remove what a run without checkpoints has logged, which comes again."""
+    (run / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("tensorboard", "model"):
+        shutil.rmtree(run / name, ignore_errors=True)
 
 
 def _labels(split: Split, shape: str) -> list[str]:
@@ -276,7 +294,8 @@ def _untouched(run: Path, encoder: Encoder, tasks: Mapping[str, Any], data_dir: 
     """Return the report on the model before its training; a resumed run reads its own vectors' report again."""
     folder = run / "untouched"
     if fresh:
-        encoder.model.save_pretrained(str(folder), create_model_card=False)
+        with staged_folder(folder, replace=True) as staged:
+            encoder.model.save_pretrained(str(staged), create_model_card=False)
         return evaluate(encoder, tasks, data_dir)
     before = load_encoder(folder, device=str(encoder.model.device))
     before.name = "step 0"
@@ -301,13 +320,16 @@ def _base(settings: Train) -> str:
     return str(settings.model.get("path") or str(settings.model[targets.TARGET]).rpartition(".")[2])
 
 
-def _environment(settings: Train, source: Source, command: Sequence[str], encoder: Encoder) -> dict[str, Any]:
+def _environment(settings: Train, source: Source, command: Sequence[str], encoder: Encoder, config_yaml: str,
+                 before: Mapping[str, Any]) -> dict[str, Any]:
     packages = ("torch", "sentence-transformers", "transformers", "datasets", "hydra-core", "tokenizers", "numpy")
     return {
         "command": list(command), "python": sys.version.split()[0],
         "versions": {package: metadata.version(package) for package in packages}, "git": _git_commit(),
         "device": str(encoder.model.device), "threads": torch.get_num_threads(), "seed": settings.seed,
         "data": {str(file): sha256_file(file) for file in source.files()},
+        "config": OmegaConf.to_container(OmegaConf.create(config_yaml)),
+        "config_before": before.get("config"),  # a kill between this file and config.yaml leaves that one's older
     }
 
 

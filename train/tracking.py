@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ class Tracker:
         self._metrics = run / "metrics.jsonl"
         if self._metrics.exists():
             lines = self._metrics.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step(line) is not None and _step(line) <= from_step]
+            kept = [line for line in lines if _step(line) <= from_step]
             self._metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = self._metrics.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=from_step + 1 if from_step else None)
@@ -73,8 +74,8 @@ class Tracker:
         self._board.close()
 
 
-def _step(line: str) -> int | None:
+def _step(line: str) -> float:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):
-        return None  # the line a killed process left half-written
+        return math.inf  # the line a killed process left half-written

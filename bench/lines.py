@@ -1,0 +1,41 @@
+"""How measurements are taken and printed: interleaved repeats, medians, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+
+def line(name: str, value: float, unit: str, *, peer: str | None = None, peer_value: float | None = None,
+         **more: object) -> None:
+    """Print one measurement; ``ratio`` is value / peer_value, whichever of the two is better when larger."""
+    ratio = None if peer_value is None else value / peer_value
+    entry = {"name": name, "value": round(value, 6), "unit": unit, "peer": peer,
+             "peer_value": None if peer_value is None else round(peer_value, 6),
+             "ratio": None if ratio is None else round(ratio, 4), **more}
+    sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return the wall-clock seconds of one call."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def interleaved(calls: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Time ``calls`` one after the other, ``repeats`` times round: noise falls on all alike."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for times, call in zip(taken, calls, strict=True):
+            times.append(seconds(call))
+    return taken
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)

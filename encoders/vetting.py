@@ -1,0 +1,73 @@
+"""A model folder is data: what in it would run code, or reach outside it, is refused before a library looks at it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from runtime.errors import UserError
+
+_OWN_MODULES = "sentence_transformers."
+_SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+def vet(folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Refuse a folder whose ``modules.json`` or weight index leaves it, or that wants to bring its own code along.
+
+    Args:
+        folder: a sentence-transformers or transformers folder.
+        trust_remote_code: lets it bring code; never lets it leave the folder.
+
+    Raises:
+        UserError: names the file and what it wants.
+    """
+    modules = _read(folder / "modules.json")
+    parts = [folder]
+    if modules is not None:
+        if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+            raise UserError(f"{folder / 'modules.json'}: is no list of modules")
+        for module in modules:
+            parts.append(folder / _inside(folder / "modules.json", module.get("path", "")))
+            kind = str(module.get("type", ""))
+            if not kind.startswith(_OWN_MODULES) and not trust_remote_code:
+                raise UserError(f"{folder / 'modules.json'}: wants to run code of its own ({kind}); if you trust it, "
+                                "type model.trust_remote_code=true")
+    for part in parts:
+        for file in (part / "config.json", *sorted(part.glob("sentence_*_config.json"))):
+            if not trust_remote_code:
+                _vet_attention(file, _read(file))
+        for name in _SHARDS:
+            index = _read(part / name)
+            shards = index.get("weight_map") if isinstance(index, dict) else None
+            for shard in set(map(str, shards.values())) if isinstance(shards, dict) else ():
+                _inside(part / name, shard)
+
+
+def _vet_attention(file: Path, about: Any) -> None:  # noqa: ANN401 - what JSON holds
+    """Refuse an attention kernel by a hub's name: transformers would fetch and run it."""
+    for name, value in about.items() if isinstance(about, dict) else ():
+        if name.lstrip("_") in ("attn_implementation", "experts_implementation") and "/" in str(value):
+            raise UserError(f"{file}: {name} is a kernel from the hub ({value}), code that is; if you trust it, type "
+                            "model.trust_remote_code=true")
+        _vet_attention(file, value)
+
+
+def _read(file: Path) -> Any:  # noqa: ANN401 - what JSON holds
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: can't be read ({type(error).__name__})") from None
+
+
+def _inside(file: Path, given: Any) -> str:  # noqa: ANN401 - what JSON holds
+    """Return a path that stays in its folder.
+
+    Looked at as written and not resolved: the hub's cache is made of links to elsewhere.
+    """
+    path = PurePosixPath(str(given).replace("\\", "/"))
+    if not isinstance(given, str) or path.is_absolute() or ".." in path.parts or ":" in given or "\0" in given:
+        raise UserError(f"{file}: names {str(given)[:80]!r}, which is outside the model's folder")
+    return given

@@ -1,0 +1,122 @@
+"""Going on with a run: which one, from where, and whether what comes out is what an unbroken run would have given."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+
+log = logging.getLogger(__name__)
+
+DECIDING_PACKAGES = ("torch", "numpy", "transformers", "sentence-transformers", "tokenizers")
+WITHOUT_EFFECT = ("loop.log_every", "loop.checkpoint_every", "loop.keep", "loop.projector", "resume", "resume_anyway")
+"""Keys whose change leaves every weight as it would have been."""
+
+
+def find_run(given: str) -> tuple[Path, Path | None]:
+    """Return the run that ``resume=`` means and, if one was named, its checkpoint.
+
+    Raises:
+        UserError: there is no such run; for ``auto``, none that is unfinished.
+    """
+    if given == "auto":
+        runs = [file.parent for file in Path("outputs/train").glob("*/config.yaml")
+                if not (file.parent / "report" / "report.json").exists()]
+        if not runs:
+            raise UserError("resume=auto: there is no unfinished run below outputs/train")
+        return max(runs, key=lambda each: (each / "config.yaml").stat().st_mtime), None
+    path = Path(given).expanduser()
+    if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
+        return path.parent.parent, path
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"resume={given}: is no run (it has no config.yaml)")
+    return path, None
+
+
+def has_checkpoints(run: Path) -> bool:
+    """Whether a run got as far as its first checkpoint, whole or not."""
+    return any((run / "checkpoints").glob("step-*"))
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    """Return a run's ``environment.json``; empty, with a warning, where it can't be read."""
+    try:
+        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.warning("%s: unreadable (%s), so what changed since the run began can't be told",
+                    run / "environment.json", type(error).__name__)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def same_threads(before: Mapping[str, Any]) -> None:
+    """Compute on a CPU with as many threads as the run began with: another number adds up in another order."""
+    import torch
+
+    wanted = before.get("threads")
+    if before.get("device") == "cpu" and isinstance(wanted, int) and 0 < wanted != torch.get_num_threads():
+        log.info("threads: %d, as the run began (here it would be %d)", wanted, torch.get_num_threads())
+        torch.set_num_threads(wanted)
+
+
+def check_config(run: Path, config: Mapping[str, Any], *, anyway: bool) -> None:
+    """Hold a run's ``config.yaml`` against the config it was trained with.
+
+    Raises:
+        UserError: a key that decides the result was changed in the file, and ``anyway`` wasn't said.
+    """
+    before = read_environment(run)
+    versions = [before[key] for key in ("config", "config_before") if isinstance(before.get(key), dict)]
+    if versions:
+        changed = min((_changed(version, config) for version in versions), key=len)
+        _say(run, changed, [key for key in changed if key not in WITHOUT_EFFECT], f"{run / 'config.yaml'} was edited",
+             anyway)
+
+
+def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, Any], *, told: Collection[str],
+                      anyway: bool) -> None:
+    """Say what differs between the run's environment and this one; see ``environment.json``.
+
+    Args:
+        run: for messages.
+        before: as it was recorded.
+        now: as it is.
+        told: config keys given on this command line; the user knows of them.
+        anyway: whether to go on all the same.
+
+    Raises:
+        UserError: other training data, device or deciding packages, and ``anyway`` wasn't said.
+    """
+    if not before:
+        return
+    changed = _changed({key: before.get(key) for key in ("python", "versions", "device", "data")},
+                       {key: now.get(key) for key in ("python", "versions", "device", "data")})
+    deciding = [key for key in changed if key.startswith("data.") or (key == "device" and "device" not in told)
+                or key.removeprefix("versions.") in DECIDING_PACKAGES]
+    _say(run, changed, deciding, "since the run began", anyway)
+
+
+def flat(config: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
+    """Return a nested config as ``{"loop.epochs": 1.0, ...}``."""
+    if not isinstance(config, Mapping):
+        return {path: config}
+    return {key: value for name, below in config.items()
+            for key, value in flat(below, f"{path}.{name}" if path else str(name)).items()}
+
+
+def _changed(before: Any, now: Any) -> dict[str, str]:  # noqa: ANN401 - what JSON holds
+    old, new = flat(before), flat(now)
+    return {key: f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)}
+
+
+def _say(run: Path, changed: Mapping[str, str], deciding: Collection[str], why: str, anyway: bool) -> None:
+    if deciding and not anyway:
+        raise UserError(f"{run}: {why}: {'; '.join(changed[key] for key in deciding)}. The result would not be that of "
+                        "an unbroken run; resume_anyway=true goes on all the same")
+    for key, text in changed.items():
+        log.info("%s: %s%s", why, text, " (resume_anyway)" if key in deciding else "")
