@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo install test test-slow check bench clean
+.PHONY: demo install test test-slow soak check bench clean
 
 demo: $(VENV)/.installed
 	@VENV=$(VENV) sh bench/demo.sh
@@ -16,6 +16,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -rs -m slow
+
+# a quarter of an hour: kills, damage and hostile input at their full counts, as one table
+soak: $(VENV)/.installed-dev
+	@PYTHONPATH=$(CURDIR) $(BIN)/python tests/soak.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -41,11 +41,11 @@ class Loop:
     Where an interval is a number of steps, a value below 1 is a fraction of the run.
     """
 
-    epochs: float = 1.0
+    epochs: float = 3.0
     max_steps: int | None = None  # optimiser steps; instead of epochs
     batch_size: int = 32  # rows a forward
     accumulate: int = 1  # forwards an optimiser step
-    learning_rate: float = 2e-5
+    learning_rate: float = 5e-5
     weight_decay: float = 0.01  # not on biases and normalisation weights
     schedule: Schedule = Schedule.linear
     warmup: float = 0.1  # steps, or below 1 a fraction of the run

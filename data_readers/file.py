@@ -12,14 +12,17 @@ from data_readers import derive
 from data_readers.checks import normalise
 from data_readers.delimited import header
 from data_readers.recognise import find_files, shape_of
+from data_readers.rejected import Rejected
 from data_readers.source import check_request
 from data_readers.split import hold_out
 from data_readers.table import ROW, Table, read_table, rows_at, to_dataset
-from runtime.errors import UserError
+from runtime.errors import UserError, one_of
 from runtime.shapes import NLI_LABELS, PAIR_SCORE, SHAPES
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_ON_BAD_ROW = ("stop", "skip")
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class FileSource:
         labels: the allowed labels; None means entailment, neutral, contradiction for pair_class (or 0, 1, 2 in that
             order) and anything for labelled_text.
         seed: of the held-out rows.
+        on_bad_row: ``stop`` at the first one, or ``skip`` them and go on; see ``rejected``.
 
     Raises:
         UserError: an argument is out of its range. Files are looked at later.
@@ -66,7 +70,11 @@ class FileSource:
         score_range: Sequence[float] = (0, 5),
         labels: Sequence[str] | None = None,
         seed: int = 0,
+        on_bad_row: str = "stop",
     ) -> None:
+        if on_bad_row not in _ON_BAD_ROW:
+            raise UserError(f"data.on_bad_row: there is no {on_bad_row!r}; {one_of(_ON_BAD_ROW, on_bad_row)}")
+        self._rejected: dict[Path, list[Rejected]] | None = {} if on_bad_row == "skip" else None
         if not 0 < dev_fraction < 1:
             raise UserError(f"data.dev_fraction is {dev_fraction}; give a share between 0 and 1")
         if len(score_range) != 2 or not (all(map(math.isfinite, score_range)) and score_range[0] < score_range[1]):
@@ -91,6 +99,10 @@ class FileSource:
             needed = {"triplet": {"entailment", "contradiction"}, "pair": {"entailment"}}
             follows = tuple(shape for shape in follows if needed[shape] <= set(self._labels or NLI_LABELS))
         return [own, *follows]
+
+    def rejected(self) -> dict[Path, list[Rejected]]:
+        """Return the bad rows that were skipped in each file read so far."""
+        return {file: rows for file, rows in (self._rejected or {}).items() if rows}
 
     def files(self) -> list[Path]:
         """Return the train file and, if there is one, the dev file."""
@@ -133,7 +145,11 @@ class FileSource:
     def _read(self, file: Path, own: str, columns: dict[str, str]) -> Table:
         labels = self._labels or (NLI_LABELS if own == "pair_class" else None)
         may_be_empty = ("label",) if own == "labelled_text" else ()
-        return read_table(file, columns, score_range=self._score_range, labels=labels, may_be_empty=may_be_empty)
+        rejected: list[Rejected] | None = None
+        if self._rejected is not None:
+            rejected = self._rejected[file] = []
+        return read_table(file, columns, score_range=self._score_range, labels=labels, may_be_empty=may_be_empty,
+                          rejected=rejected)
 
     def _part(self, file: Path, table: Table, own: str, split: str) -> Table:
         """Return the part of a lone file that is train, or the part that is held out for dev."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_readers.rows import BadRow, Row, check_header, first_fault, shown
+from data_readers.rows import MOST_RATIO, MOST_UNPACKED, BadRow, Row, check_header, first_fault, shown
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 _BATCH = 8192
+_LEAST_ROW = 8  # bytes a row takes in memory at the least
 
 
 def header(path: Path) -> list[str]:
@@ -57,11 +58,21 @@ def _open(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _refuse_bombs(path, file.metadata)
             yield file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not Parquet, cut short or damaged ({str(error).splitlines()[0]})") from None
+
+
+def _refuse_bombs(path: Path, about: pyarrow.parquet.FileMetaData) -> None:
+    size = path.stat().st_size
+    unpacked = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+    # equal values take almost no room in the file, however many rows there are
+    if max(unpacked, about.num_rows * _LEAST_ROW) > max(MOST_UNPACKED, MOST_RATIO * size):
+        raise UserError(f"{path}: {about.num_rows:,} rows and {unpacked:,} bytes unpacked in a file of {size:,} bytes: "
+                        "a zip bomb? If it is sound, write it again without compression")
 
 
 def _check_type(path: Path, column: str, kind: pyarrow.DataType) -> None:

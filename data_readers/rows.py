@@ -15,6 +15,12 @@ from runtime.errors import UserError, one_of
 MAX_CELL = 1 << 24
 """Characters in one cell or one physical line; a file with more in it is damaged or means harm."""
 
+MOST_UNPACKED = 1 << 29
+"""Bytes that a packed file may become whatever its size; beyond, ``MOST_RATIO`` counts."""
+
+MOST_RATIO = 200
+"""Times its size that a packed file may become; text packs to a third or a tenth, a bomb to a thousandth."""
+
 _SHOWN = 500
 _MAGIC = {
     b"\xff\xfe": "is UTF-16, not UTF-8; save it as UTF-8",
@@ -133,7 +139,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
         try:
             raw = stack.enter_context(path.open("rb"))
             if path.suffix == ".gz":
-                unpacked = stack.enter_context(gzip.GzipFile(fileobj=raw))
+                unpacked = stack.enter_context(_Gunzip(path, raw))
                 # GzipFile is written in Python: few large reads instead of many small ones
                 raw = stack.enter_context(io.BufferedReader(cast("io.RawIOBase", unpacked), 1 << 20))
             _refuse_other_formats(path, raw)
@@ -146,6 +152,24 @@ def open_text(path: Path) -> Iterator[TextIO]:
             raise UserError(f"{path}: not gzip, or damaged ({error}); copy or download it again") from None
         except OSError as error:
             raise UserError(f"{path}: can't be read ({error.strerror or error})") from None
+
+
+class _Gunzip(gzip.GzipFile):
+    """Unpacks until it is plain that the file means harm."""
+
+    def __init__(self, path: Path, packed: BinaryIO) -> None:
+        super().__init__(fileobj=packed)
+        self._path, self._unpacked = path, 0
+        self._most = max(MOST_UNPACKED, MOST_RATIO * path.stat().st_size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to ``size`` unpacked bytes."""
+        data = super().read(size)
+        self._unpacked += len(data)
+        if self._unpacked > self._most:
+            raise UserError(f"{self._path}: unpacks to more than {self._most:,} bytes, over {MOST_RATIO} times its "
+                            "size: a zip bomb? If it is sound, unpack it and give the unpacked file")
+        return data
 
 
 def _refuse_other_formats(path: Path, raw: BinaryIO | io.BufferedReader) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_readers.file import FileSource
+from data_readers.rejected import Rejected
 from data_readers.source import check_request
 from runtime.errors import UserError, one_of
 
@@ -64,6 +65,10 @@ class SampleSource:
     def shapes(self) -> list[str]:
         """Return all six shapes, NLI's first."""
         return list(self._by_shape)
+
+    def rejected(self) -> dict[Path, list[Rejected]]:
+        """Return nothing: the sample has no bad rows."""
+        return {}
 
     def files(self) -> list[Path]:
         """Return the five files."""

@@ -1,4 +1,4 @@
-"""Training data as columns: read strictly, checked against its shape, stopped by the first bad row."""
+"""Training data as columns: read strictly, checked against its shape, stopped by the first bad row or without those."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_readers.delimited import read_rows
+from data_readers.rejected import Rejected
 from data_readers.rows import BadRow, place, shown
 from runtime.errors import UserError
 from runtime.shapes import NLI_LABELS, SHAPES
@@ -33,6 +34,7 @@ def read_table(
     score_range: tuple[float, float] = (0.0, 5.0),
     labels: Sequence[str] | None = None,
     may_be_empty: Sequence[str] = (),
+    rejected: list[Rejected] | None = None,
 ) -> Table:
     """Read the columns of a shape from a file, with the column ``row`` added.
 
@@ -45,27 +47,42 @@ def read_table(
             (entailment, neutral, contradiction: the order of the Hugging Face and SBERT releases) if the file has
             nothing else.
         may_be_empty: columns that may hold blank cells.
+        rejected: takes the bad rows, and reading goes on; None stops at the first.
 
     Raises:
-        UserError: the first bad row: malformed, a blank text, a score that is no number or out of range, an unknown
-            label; the message gives file, line, row and column.
+        UserError: no row is good, or without ``rejected`` the first bad row: malformed, a blank text, a score that is
+            no number or out of range, an unknown label; the message gives file, line, row and column.
     """
     parsers = [_parser(name, score_range, name in may_be_empty) for name in columns]
     names = list(columns)
     table: Table = {name: [] for name in (*names, ROW)}
     lists, numbers, lines = [table[name] for name in names], table[ROW], []
+    left_out: list[Rejected] = []
     for row in read_rows(path, list(columns.values())):
         if isinstance(row, BadRow):
-            raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
-        for position, (value, parse) in enumerate(zip(row.values, parsers, strict=True)):
+            if rejected is None:
+                raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
+            left_out.append(Rejected(row.line, row.number, row.reason, row.text))
+            continue
+        cells = []
+        for name, value, parse in zip(names, row.values, parsers, strict=True):
             try:
-                lists[position].append(parse(value))
+                cells.append(parse(value))
             except ValueError as error:
-                raise UserError(f"{place(path, row.line, row.number, columns[names[position]])}: {error}") from None
-        numbers.append(row.number)
-        lines.append(row.line)
+                if rejected is None:
+                    raise UserError(f"{place(path, row.line, row.number, columns[name])}: {error}") from None
+                left_out.append(Rejected(row.line, row.number, f"column {columns[name]}: {error}", shown(value)))
+                break
+        else:
+            for column, cell in zip(lists, cells, strict=True):
+                column.append(cell)
+            numbers.append(row.number)
+            lines.append(row.line)
     if labels is not None and "label" in table:
-        table["label"] = _check_labels(path, columns["label"], table, lines, labels)
+        table = _with_labels(path, columns["label"], table, lines, labels, None if rejected is None else left_out)
+    if rejected is not None and left_out:
+        _report(path, left_out, len(table[ROW]))
+        rejected += sorted(left_out, key=lambda bad: bad.row)
     return table
 
 
@@ -121,13 +138,30 @@ def parse_score(text: str, score_range: tuple[float, float]) -> float:
     return score
 
 
-def _check_labels(path: Path, column: str, table: Table, lines: list[int], labels: Sequence[str]) -> list[str]:
+def _report(path: Path, left_out: Sequence[Rejected], good: int) -> None:
+    first = min(left_out, key=lambda bad: bad.row)
+    if not good:
+        raise UserError(f"{path}: none of its {len(left_out)} rows can be used; the first, "
+                        f"line {first.line}: {first.reason}")
+    logger.warning("%s: %d of %d rows are left out; the first, line %d: %s", path, len(left_out), good + len(left_out),
+                   first.line, first.reason)
+
+
+def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels: Sequence[str],
+                 left_out: list[Rejected] | None) -> Table:
+    """Return the table with known labels only; the rows of others go to ``left_out``, or the first one stops."""
     found: list[str] = table["label"]
     if set(labels) == set(NLI_LABELS) and set(found) <= {"0", "1", "2"}:
         logger.info("%s: labels 0, 1, 2 are read as %s", path, ", ".join(NLI_LABELS))
-        return [NLI_LABELS[int(label)] for label in found]
-    for label, number, line in zip(found, table[ROW], lines, strict=True):
-        if label and label not in labels:
-            raise UserError(f"{place(path, line, number, column)}: label {shown(label)[:40]!r} is not one of "
-                            f"{', '.join(labels)}; remove the row, or give the set with labels=[...]")
-    return found
+        return table | {"label": [NLI_LABELS[int(label)] for label in found]}
+    kept = []
+    for position, (label, number, line) in enumerate(zip(found, table[ROW], lines, strict=True)):
+        if not label or label in labels:
+            kept.append(position)
+            continue
+        reason = f"label {shown(label)[:40]!r} is not one of {', '.join(labels)}"
+        if left_out is None:
+            raise UserError(f"{place(path, line, number, column)}: {reason}; remove the row, set "
+                            "data.on_bad_row=skip, or give the set with labels=[...]")
+        left_out.append(Rejected(line, number, f"column {column}: {reason}", shown(label)))
+    return table if len(kept) == len(found) else rows_at(table, kept)

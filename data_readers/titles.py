@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from data_readers.delimited import read_rows
+from data_readers.rejected import Rejected
 from data_readers.rows import BadRow, shown
 from runtime.errors import UserError
-from runtime.files import write_atomic
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A row that is not in the corpus: its physical line, its data row (both 1-based), why, and what it holds."""
-
-    line: int
-    row: int
-    reason: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -81,12 +68,3 @@ def read_corpus(
         else:
             rejected.append(Rejected(row.line, row.number, reason, shown(title)))
     return Corpus(ids, titles, rejected, rows)
-
-
-def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
-    """Write the rejected rows as CSV with the columns line, row, reason, text: all of it or nothing."""
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("line", "row", "reason", "text"))
-    writer.writerows((bad.line, bad.row, bad.reason, bad.text) for bad in rejected)
-    write_atomic(path, table.getvalue())

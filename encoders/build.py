@@ -210,12 +210,21 @@ def _with_dense(modules: list[nn.Module], dense: Sequence[Mapping[str, Any]], se
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in dense:
+            _check_dense(layer)
             activation = str(layer.get("activation", "tanh"))
             if activation not in ACTIVATIONS:
                 raise UserError(f"model.dense: no activation {activation!r}; {one_of(ACTIVATIONS, activation)}")
             body.append(Dense(width, int(layer["out_features"]), activation_function=ACTIVATIONS[activation]()))
             width = int(layer["out_features"])
     return body + tail
+
+
+def _check_dense(layer: Any) -> None:  # noqa: ANN401 - what YAML holds
+    if not isinstance(layer, Mapping) or "out_features" not in layer:
+        raise UserError(f"model.dense: {layer!r} is no layer; give {{out_features: <size>, activation: tanh}}")
+    for name in layer:
+        if name not in ("out_features", "activation"):
+            raise UserError(f"model.dense: there is no key {name!r}; {one_of(('out_features', 'activation'), name)}")
 
 
 def _with_normalize(modules: list[nn.Module], normalize: bool | None) -> list[nn.Module]:

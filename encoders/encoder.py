@@ -14,6 +14,7 @@ from encoders.build import pretrained
 from encoders.fingerprint import fingerprint
 from encoders.forward import Forward
 from encoders.tokens import Tokens, tokenize
+from runtime.errors import UserError
 
 
 class Encoder:
@@ -83,15 +84,22 @@ class Encoder:
         return vectors
 
 
-def load_encoder(path: str | Path, *, package: str | None = None, device: str | None = None) -> Encoder:
+def load_encoder(path: str | Path, *, package: str | None = None, device: str = "auto") -> Encoder:
     """Load any model (folder, run, export, hub id) as an ``Encoder``."""
     model = pretrained(str(path), package=package)
-    model.to(device or best_device())
+    model.to(pick_device(device))
     return Encoder(model, name=str(path))
 
 
-def best_device() -> str:
-    """Return cuda, mps or cpu: the first of them that is here."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def pick_device(name: str = "auto") -> str:
+    """Return the device a user means: ``auto`` is the first of cuda, mps and cpu that is here.
+
+    Raises:
+        UserError: the device is not here.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(each for each, available in here.items() if available)
+    if not here[name.partition(":")[0]]:
+        raise UserError(f"device={name}: there is no {name} here; use device=auto or device=cpu")
+    return name

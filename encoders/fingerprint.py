@@ -9,6 +9,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.module import Module
 
+# Of a transformer's config, what moves a vector while every weight stays as it is; the rest is in the shapes, or says
+# who wrote it.
+_DECIDING = ("hidden_act", "hidden_activation", "activation", "num_attention_heads", "num_heads", "n_heads",
+             "num_key_value_heads", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "rms_norm_eps",
+             "position_embedding_type", "local_attention", "global_attn_every_n_layers", "sliding_window", "is_decoder")
+
 
 def fingerprint(model: SentenceTransformer, precision: str = "fp32") -> str:
     """Return the hex sha256 of a model's weights, tokenizer, modules, lengths, prompts and precision.
@@ -22,8 +28,10 @@ def fingerprint(model: SentenceTransformer, precision: str = "fp32") -> str:
     modules = []
     for module in list(model.children())[1:]:
         modules.append([type(module).__name__, module.get_config_dict() if isinstance(module, Module) else {}])
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
     about = {
         "modules": modules,
+        "config": {name: getattr(config, name) for name in _DECIDING if hasattr(config, name)},
         "tokenizer": json.loads(model.tokenizer.backend_tokenizer.to_str()),
         "max_length": model.max_seq_length,
         "prompts": dict(model.prompts),

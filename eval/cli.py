@@ -1,8 +1,9 @@
-"""``python -m eval``: a model on a suite of tasks, beside a baseline where one is given."""
+"""``python -m eval``: a model on a suite of tasks, beside a baseline and other models where they are given."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from runtime.errors import UserError
 log = logging.getLogger(__name__)
 
 ABOUT = """
-Measure a model on semantic textual similarity; writes report.json, report.md and report.html.
+Measure a model; writes report.json, report.md and report.html.
 
   python -m eval model=outputs/train/<run> suite=sts data_dir=<folder>
   python -m eval model=./my-model suite=file file=pairs.csv          your scored pairs
   python -m eval model=outputs/train/<run> baseline=minilm           by how much it is better, and how sure
+  python -m eval model=<a> baseline=<b> models=[<c>,<d>]             several in one table; seeds as mean and sd
+  python -m eval.compare outputs/*/*                                 a leaderboard of what was measured before
 
-A folder, a run or a hub id is a model. suite=[sts,file] measures several; score_range=[0,5] is the file's.
+A folder, a run or a hub id is a model. suite=[sts,retrieval] measures several; score_range=[0,5] is the file's.
 """
 
 
@@ -43,21 +46,27 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
         if settings.resamples < 1:
             raise UserError(f"resamples: is {settings.resamples}; it must be at least 1 (2000 is usual)")
         tasks = {name: targets.build(node, f"suite.{name}", plugins=settings.plugins)
-                 for name, node in settings.suite.items()}
+                 for name, node in settings.suite.items() if node is not None}
         data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
         if data_dir is not None and not data_dir.is_dir():
             raise UserError(f"data_dir={settings.data_dir}: no such folder")
         for task in tasks.values():
             task.locate(data_dir)  # a file that is missing shows before the model is loaded
+        others = [_node(name) for name in settings.models]
+        abouts = [_about(node) for node in [settings.model, *others]]  # a folder that is no model shows now, too
+        from eval.models import with_models
         from eval.report import write_report
         from eval.terminal import terminal
 
-        baseline = None
-        if settings.baseline is not None:
-            baseline = evaluate(_encoder(settings.baseline, settings, "baseline"), tasks, data_dir,
-                                resamples=settings.resamples, seed=settings.seed)
-        report = evaluate(_encoder(settings.model, settings, "model"), tasks, data_dir, resamples=settings.resamples,
-                          seed=settings.seed, baseline=baseline)
+        def measured(node: Mapping[str, Any], key: str, baseline: Any = None, *, deep: bool = False) -> Any:  # noqa: ANN401
+            encoder, head, seen = _loaded(node, settings, key)
+            return evaluate(encoder, tasks, data_dir, resamples=settings.resamples, seed=settings.seed,
+                            baseline=baseline, head=head, seen=seen, deep=deep)
+
+        baseline = None if settings.baseline is None else measured(settings.baseline, "baseline")
+        report = measured(settings.model, "model", baseline, deep=True)
+        further = [measured(node, "models", baseline) for node in others]
+        report = with_models(report, further, abouts)
         write_report(report, output)
         log.info("%s\nreport: %s", terminal(report), output / "report.html")
     finally:
@@ -65,10 +74,38 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
             made.rmdir()
 
 
-def _encoder(node: dict[str, Any], settings: Any, key: str) -> Any:  # noqa: ANN401 - encoders.encoder.Encoder
-    from encoders.encoder import Encoder, best_device
+def _node(name: str) -> dict[str, Any]:
+    """Return the config of a further model: the name of an option of ``model=``, else a folder, a run or a hub id."""
+    from importlib import resources
+
+    from omegaconf import OmegaConf
+
+    from runtime.cli import options
+
+    option = name if name in options("model") and name != "folder" else "folder"
+    text = resources.files("configs").joinpath("model", f"{option}.yaml").read_text(encoding="utf-8")
+    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text), resolve=False)  # type: ignore[assignment]
+    return node | {"path": name} if option == "folder" else node
+
+
+def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any, Any]:  # noqa: ANN401
+    """Return a model's encoder, and what its folder keeps of its training: its head and the hashes of its texts."""
+    from data_readers.seen import Seen
+    from encoders.build import source_folder
+    from encoders.encoder import Encoder, pick_device
+    from eval.nli import load_head
     from runtime import targets
 
     model = targets.build(node, key, plugins=settings.plugins, texts=lambda: [])
-    model.to(best_device() if settings.device.value == "auto" else settings.device.value)
-    return Encoder(model, name=str(node.get("path") or node[targets.TARGET]))
+    model.to(pick_device(settings.device.value))
+    encoder = Encoder(model, name=str(node.get("path") or node[targets.TARGET]))
+    folder = source_folder(node)
+    return encoder, load_head(folder, encoder.dim), Seen.of(folder)
+
+
+def _about(node: Mapping[str, Any]) -> dict[str, Any]:
+    from encoders.build import source_folder
+    from encoders.card import read_about
+
+    folder = source_folder(node)
+    return {} if folder is None else read_about(folder)

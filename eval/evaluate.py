@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.stats import Floats, bootstrap, difference, percentile_interval
-from eval.sts import Pairs, ScoredPairs
-from eval.tasks import EncodedTexts, TaskResult, TextEncoder
+from data_readers.seen import Seen
+from eval.failures import changes, slices, worst
+from eval.geometry import geometry
+from eval.honesty import honesty
+from eval.significance import steiger, williams
+from eval.stats import Floats, difference, percentile_interval, spearman
+from eval.tasks import EncodedTexts, Head, Task, TaskResult, TaskRows, TextEncoder, unit_vectors
 from runtime.errors import UserError
 
 
@@ -34,16 +38,28 @@ class Report:
     baseline: Report | None = None
 
 
-def evaluate(encoder: TextEncoder, tasks: Mapping[str, ScoredPairs], data_dir: Path | None, *, resamples: int = 2000,
-             seed: int = 0, baseline: Report | None = None) -> Report:
+def evaluate(encoder: TextEncoder, tasks: Mapping[str, Task], data_dir: Path | None, *, resamples: int = 2000,
+             seed: int = 0, baseline: Report | None = None, head: Head | None = None, seen: Seen | None = None,
+             deep: bool = True) -> Report:
     """Return the report on every task whose file is there; an absent one is named and not averaged over.
 
-    Every distinct text of all tasks is encoded once, in one call. With a ``baseline``, a report on the same rows, each
-    task also has the paired difference.
+    Every distinct text of all tasks is encoded once, in one call. With a ``baseline``, a report on the same rows with
+    the same ``resamples`` and ``seed``, each task also has the paired difference.
+
+    Args:
+        encoder: the model.
+        tasks: by the name the report gives them.
+        data_dir: where their files lie.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        baseline: what to hold the model against.
+        head: the model's classifier of pairs; without one, tasks that need it are skipped and named.
+        seen: what the model was trained on, to be looked for among the tests.
+        deep: also say where it fails, what the tests share with the training and how the vectors lie.
 
     Raises:
-        UserError: no task's file is there; a file or the vectors are bad (see ``ScoredPairs``); the baseline was
-            evaluated on other rows.
+        UserError: no task's file is there; a file or the vectors are bad (see the tasks); the baseline was evaluated
+            on other rows.
     """
     began = time.monotonic()
     present = {name: task.read(data_dir) for name, task in tasks.items() if task.locate(data_dir) is not None}
@@ -52,53 +68,122 @@ def evaluate(encoder: TextEncoder, tasks: Mapping[str, ScoredPairs], data_dir: P
         looked_for = ", ".join(task.where(data_dir) for task in tasks.values()) or "no task was given"
         raise UserError(f"nothing to evaluate on ({looked_for}); set data_dir= or SENTENCE_FORGE_DATA to the folder "
                         "that holds them")
+    skipped = {} if head is not None else {name: "the model has no head that classifies pairs (loss=softmax trains one)"
+                                           for name in present if getattr(tasks[name], "needs_head", False)}
+    present = {name: rows for name, rows in present.items() if name not in skipped}
+    if not present:
+        name, why = next(iter(skipped.items()))
+        raise UserError(f"{name}: {why}")
     if baseline is not None:
-        _check_same_rows(baseline, present)
-    encoded = EncodedTexts(encoder, (text for pairs in present.values() for text in pairs.texts))
-    results = {name: tasks[name].score(pairs, encoded, resamples=resamples, seed=_seed_of(name, seed))
-               for name, pairs in present.items()}
+        _check_same_rows(baseline, present, resamples, seed)
+    encoded = EncodedTexts(encoder, (text for rows in present.values() for text in rows.texts), head)
+    results = {name: tasks[name].score(rows, encoded, resamples=resamples, seed=_seed_of(name, seed))
+               for name, rows in present.items()}
+    rows_json = {name: dict(result.row) for name, result in results.items()}
+    if deep:
+        for name, rows in present.items():
+            before = None if baseline is None else baseline.results.get(name)
+            rows_json[name] |= _deeper(rows, results[name], encoded, seen, before, resamples)
     report: dict[str, Any] = {
-        "model": encoder.name, "fingerprint": encoder.fingerprint, "protocol": "all",
-        "tasks": {name: dict(result.row) for name, result in results.items()}, "absent": absent,
-        "average": float(np.mean([result.row["spearman_cosine"] for result in results.values()])),
-        "average_ci95": _interval([result.samples for result in results.values()]),
-        "max_length": getattr(encoder, "max_length", None),
+        "model": encoder.name, "fingerprint": encoder.fingerprint, "protocol": "all", "tasks": rows_json,
+        "absent": absent, "skipped": skipped, **_averages(results), "max_length": getattr(encoder, "max_length", None),
+        "trained_on": None if seen is None else {"hashes": len(seen.hashes)},
     }
     if baseline is not None:
-        report["baseline"] = _against(baseline, results, resamples, seed)
+        report["baseline"] = _against(baseline, results, present, deep)
     report |= {"resamples": resamples, "seed": seed, "seconds": round(time.monotonic() - began, 2),
                "versions": _versions()}
     return Report(report, results, baseline)
 
 
-def _check_same_rows(baseline: Report, present: Mapping[str, Pairs]) -> None:
-    for name, pairs in present.items():
+def _check_same_rows(baseline: Report, present: Mapping[str, TaskRows], resamples: int, seed: int) -> None:
+    about = baseline.json
+    for name, rows in present.items():
+        if name in about["skipped"]:
+            continue
         if name not in baseline.results:
-            raise UserError(f"{name}: the baseline {baseline.json['model']} was not evaluated on it; "
+            raise UserError(f"{name}: the baseline {about['model']} was not evaluated on it; "
                             "evaluate both on the same suite and data_dir")
-        if baseline.results[name].row["data"]["sha256"] != pairs.sha256:
-            raise UserError(f"{name}: the baseline {baseline.json['model']} was evaluated on other rows than "
-                            f"{pairs.path}; evaluate both on the same file")
+        if baseline.results[name].row["data"]["sha256"] != rows.sha256:
+            raise UserError(f"{name}: the baseline {about['model']} was evaluated on other rows than "
+                            f"{rows.path}; evaluate both on the same file")
+    if (about["resamples"], about["seed"]) != (resamples, seed):
+        raise ValueError("the baseline was resampled otherwise, so that its samples are not paired with these")
 
 
-def _against(baseline: Report, results: Mapping[str, TaskResult], resamples: int, seed: int) -> dict[str, Any]:
+def _deeper(rows: TaskRows, result: TaskResult, encoded: EncodedTexts, seen: Seen | None, before: TaskResult | None,
+            resamples: int) -> dict[str, Any]:
+    """Return the parts of a task's row that need more than its number."""
+    if not rows.units:  # a task that keeps its rows to itself
+        return {}
+    found: dict[str, Any] = {"honesty": honesty(rows, result, seen, before, resamples)}
+    if result.cosine is not None:
+        low, high = result.row["score_range"]
+        domains = getattr(rows, "domains", None)
+        found |= {"failures": worst(result, rows.units), "slices": slices(result, rows.units, domains),
+                  "geometry": geometry(result, unit_vectors(encoded.encode(rows.texts)), low, high)}
+    return found
+
+
+def _averages(results: Mapping[str, TaskResult]) -> dict[str, Any]:
+    """Return the mean of the tasks that share a measure, for each measure, and that of the first one by itself."""
+    found: dict[str, Any] = {}
+    for measure in dict.fromkeys(result.row["measure"] for result in results.values()):
+        of_measure = [result for result in results.values() if result.row["measure"] == measure]
+        found[measure] = {"value": float(np.mean([result.value for result in of_measure])),
+                          "ci95": _interval([result.samples for result in of_measure]), "tasks": len(of_measure)}
+    first = next(iter(found.values()))
+    return {"average": first["value"], "average_ci95": first["ci95"], "averages": found}
+
+
+def _against(baseline: Report, results: Mapping[str, TaskResult], present: Mapping[str, TaskRows],
+             deep: bool) -> dict[str, Any]:
     """Return the baseline's numbers and by how much ``results`` differ, a task at a time and on average."""
     tasks: dict[str, Any] = {}
-    deltas, samples = [], []
-    for name, result in results.items():
+    shared = {name: result for name, result in results.items() if name in baseline.results}
+    for name, result in shared.items():
         before = baseline.results[name]
-        of_both = bootstrap([result.cosine, before.cosine], result.gold, resamples=resamples, seed=_seed_of(name, seed))
-        deltas.append(result.row["spearman_cosine"] - before.row["spearman_cosine"])
-        samples.append(of_both[0] - of_both[1])
-        found = difference(deltas[-1], samples[-1])
-        tasks[name] = {"spearman_cosine": before.row["spearman_cosine"],
-                       "spearman_cosine_ci95": before.row["spearman_cosine_ci95"],
-                       "delta": found.delta, "delta_ci95": list(found.ci95), "p": found.p}
-    mean = difference(float(np.mean(deltas)), np.mean(samples, axis=0))
-    return {"model": baseline.json["model"], "fingerprint": baseline.json["fingerprint"], "tasks": tasks,
-            "average": float(np.mean([row["spearman_cosine"] for row in tasks.values()])),
-            "average_ci95": _interval([baseline.results[name].samples for name in results]),
-            "delta": mean.delta, "delta_ci95": list(mean.ci95), "p": mean.p}
+        measure = result.row["measure"]
+        tasks[name] = {"measure": measure, measure: before.value, f"{measure}_ci95": before.row[f"{measure}_ci95"],
+                       **_differs([(result, before)])}
+        if measure == "spearman_cosine":
+            tasks[name] |= _parametric(result, before)
+        if deep and result.cosine is not None:
+            tasks[name]["changes"] = changes(result, before, present[name].units)
+            slices_before = slices(before, present[name].units, getattr(present[name], "domains", None))
+            tasks[name]["slices"] = slices_before
+    averages = {}
+    for measure in dict.fromkeys(row["measure"] for row in tasks.values()):
+        names = [name for name, row in tasks.items() if row["measure"] == measure]
+        averages[measure] = {"value": float(np.mean([baseline.results[name].value for name in names])),
+                             "ci95": _interval([baseline.results[name].samples for name in names]),
+                             **_differs([(shared[name], baseline.results[name]) for name in names]),
+                             "tasks": len(names)}
+    about: dict[str, Any] = {"model": baseline.json["model"], "fingerprint": baseline.json["fingerprint"],
+                             "tasks": tasks, "averages": averages}
+    if averages:
+        first = next(iter(averages.values()))
+        about |= {"average": first["value"], "average_ci95": first["ci95"], "delta": first["delta"],
+                  "delta_ci95": first["delta_ci95"], "p": first["p"]}
+    return about
+
+
+def _differs(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> dict[str, Any]:
+    """Return the mean difference of results now and before, with its interval and p where all have samples."""
+    delta = float(np.mean([now.value - before.value for now, before in pairs]))
+    samples = [now.samples - before.samples for now, before in pairs
+               if now.samples is not None and before.samples is not None]
+    if len(samples) < len(pairs):
+        return {"delta": delta, "delta_ci95": None, "p": None}
+    found = difference(delta, np.mean(samples, axis=0))
+    return {"delta": delta, "delta_ci95": list(found.ci95), "p": found.p}
+
+
+def _parametric(result: TaskResult, before: TaskResult) -> dict[str, Any]:
+    assert result.cosine is not None and before.cosine is not None
+    three = (result.value, before.value, spearman(result.cosine, before.cosine), len(result.cosine))
+    t, z = williams(*three), steiger(*three)
+    return {"williams": {"t": t.statistic, "df": t.df, "p": t.p}, "steiger": {"z": z.statistic, "p": z.p}}
 
 
 def _seed_of(task: str, seed: int) -> list[int]:
@@ -106,8 +191,9 @@ def _seed_of(task: str, seed: int) -> list[int]:
     return [seed, zlib.crc32(task.encode())]
 
 
-def _interval(samples: list[Floats]) -> list[float]:
-    return list(percentile_interval(np.mean(samples, axis=0)))
+def _interval(samples: Sequence[Floats | None]) -> list[float] | None:
+    known = [each for each in samples if each is not None]
+    return list(percentile_interval(np.mean(known, axis=0))) if len(known) == len(samples) else None
 
 
 def _versions() -> dict[str, str]:

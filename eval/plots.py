@@ -89,6 +89,22 @@ def scatter(gold: Floats, cosine: Floats, gold_range: tuple[float, float]) -> st
     return _plot(x, y, body, "gold score", "cosine", "gold score against cosine, with the median cosine by score")
 
 
+def small(gold: Floats, cosine: Floats, before: Floats | None = None) -> str:
+    """Return a small plot without numbers: median cosine by score with its middle half; ``before`` is dashed."""
+    x = Axis(float(gold.min()), float(gold.max()), 2, 178)
+    y = Axis(-0.2, 1.0, 98, 2)
+    body = "".join(f'<path class="rule" d="M2 {_px(at)}H178"/>' for at in y([0.0, 0.5, 1.0]))
+    centres, quartiles = binned(gold, np.clip(cosine, -0.2, 1))
+    at = x(centres)
+    upper, middle, lower = (y(quartiles[:, column]) for column in (2, 1, 0))
+    band = _path([*zip(at, upper, strict=True), *zip(at[::-1], lower[::-1], strict=True)], closed=True)
+    body += f'<path class="band" d="{band}"/><path class="line" d="{_path(list(zip(at, middle, strict=True)))}"/>'
+    if before is not None:
+        _, old = binned(gold, np.clip(before, -0.2, 1))
+        body += f'<path class="before" d="{_path(list(zip(at, y(old[:, 1]), strict=True)))}"/>'
+    return f'<svg class="plot" viewBox="0 0 180 100" role="img" aria-label="median cosine by score">{body}</svg>'
+
+
 def binned(gold: Floats, cosine: Floats, bins: int = 11, fewest: int = 5) -> tuple[Floats, Floats]:
     """Return the mean score and the quartiles of the cosines [bins, 3] of equally wide bins of the score.
 

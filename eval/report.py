@@ -8,7 +8,21 @@ from typing import Any
 
 from eval.evaluate import Report
 from eval.page import page
-from eval.wording import change, hundred, interval, p_value, protocol, story, task_title
+from eval.terminal import mean_sd
+from eval.wording import (
+    change,
+    headline,
+    hundred,
+    interval,
+    limits,
+    measure_name,
+    p_value,
+    protocol,
+    story,
+    task_title,
+    trained_on,
+    value,
+)
 from runtime.files import write_atomic, write_json
 
 
@@ -44,13 +58,9 @@ def markdown(report: Report, training: Mapping[str, Any] | None = None) -> str:
         lines += [f"Not in the data folder and not averaged over: {', '.join(about['absent'])}.", ""]
     if training is not None:
         lines += [*_training(training), ""]
+    lines += _models(about) + _honesty(about)
     for name, row in about["tasks"].items():
-        if row["domains"]:
-            lines += [f"## {_cell(task_title(name, row))}, by sub-set", "", "| sub-set | pairs | Spearman | Pearson |",
-                      "|---|---:|---:|---:|"]
-            lines += [f"| {_cell(domain)} | {part['n']} | {hundred(part.get('spearman_cosine'))} | "
-                      f"{hundred(part.get('pearson_cosine'))} |" for domain, part in row["domains"].items()]
-            lines.append("")
+        lines += _domains(name, row) + _failures(name, row)
     lines += [f"Fingerprint `{about['fingerprint']}`. "
               + ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + ".", ""]
     lines += [f"- `{row['data']['path']}` sha256 `{row['data']['sha256']}`" for row in about["tasks"].values()]
@@ -59,25 +69,92 @@ def markdown(report: Report, training: Mapping[str, Any] | None = None) -> str:
 
 def _tasks(about: Mapping[str, Any]) -> list[str]:
     before = about.get("baseline")
-    head = ["task", "Spearman", "95 % interval", "Pearson", "pairs", "texts cut"]
+    several = len(about["averages"]) > 1
+    head = ["task", headline(about), "95 % interval", "Pearson", "scored", "texts cut"]
     if before:
         head += [f"{_cell(before['model'])}", "difference", "95 % interval", "p"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for name, row in about["tasks"].items():
-        cells = [_cell(task_title(name, row)), hundred(row["spearman_cosine"]), interval(row["spearman_cosine_ci95"]),
-                 hundred(row["pearson_cosine"]), str(row["n"]), str(row["truncated"])]
-        lines.append("| " + " | ".join(cells + (_against(before["tasks"][name]) if before else [])) + " |")
-    if len(about["tasks"]) > 1:
-        cells = ["**average**", f"**{hundred(about['average'])}**", interval(about["average_ci95"]), "", "", ""]
-        if before:
-            cells += _against({**before, "spearman_cosine": before["average"]})
-        lines.append("| " + " | ".join(cells) + " |")
+        title = task_title(name, row) + (f", {measure_name(row['measure'])}" if several else "")
+        cells = [_cell(title), hundred(value(row)), interval(limits(row)),
+                 hundred(row["pearson_cosine"]) if "pearson_cosine" in row else "", _count(row["n"]),
+                 _count(row["truncated"])]
+        lines.append("| " + " | ".join(cells + (_against(before["tasks"].get(name)) if before else [])) + " |")
+    for measure, average in about["averages"].items():
+        if average["tasks"] > 1:
+            name = f"average {measure_name(measure)}" if several else "average"
+            cells = [f"**{name}**", f"**{hundred(average['value'])}**", interval(average["ci95"]), "", "", ""]
+            old = before["averages"].get(measure) if before else None
+            lines.append("| " + " | ".join(cells + (_against(old and {**old, "measure": "value"}) if before else []))
+                         + " |")
     return lines
 
 
-def _against(row: Mapping[str, Any]) -> list[str]:
-    return [hundred(row["spearman_cosine"]), change(row["delta"]), interval(row["delta_ci95"], sign=True),
+def _against(row: Mapping[str, Any] | None) -> list[str]:
+    if row is None:
+        return ["–", "", "", ""]
+    return [hundred(value(row)), change(row["delta"]), interval(row["delta_ci95"], sign=True),
             p_value(row["p"]).removeprefix("p = ").removeprefix("p ")]
+
+
+def _models(about: Mapping[str, Any]) -> list[str]:
+    if not about.get("models"):
+        return []
+    names = list(about["tasks"])
+    lines = ["## Models", "", "| model | " + " | ".join(map(_cell, names)) + " | average |",
+             "|---" + "|---:" * (len(names) + 1) + "|"]
+    for row in about["models"]:
+        cells = [hundred(row["tasks"].get(name, {}).get("value")) for name in names]
+        lines.append(f"| {_cell(row['model'])} | {' | '.join(cells)} | {hundred(row['average'])} |")
+    for row in about.get("seeds", ()):
+        cells = [mean_sd(row["tasks"].get(name)) for name in names]
+        lines.append(f"| {_cell(row['model'])}, mean ± sd of {len(row['seeds'])} seeds | {' | '.join(cells)} | "
+                     f"{mean_sd(row['average'])} |")
+    return [*lines, ""]
+
+
+def _honesty(about: Mapping[str, Any]) -> list[str]:
+    tasks = {name: row for name, row in about["tasks"].items() if "honesty" in row}
+    if not tasks:
+        return []
+    lines = ["## How far to trust it", "", trained_on(about), "",
+             "| task | texts cut | repeated | trained on, to the letter | normalised | texts seen | without |",
+             "|---|---:|---:|---:|---:|---:|---:|"]
+    for name, row in tasks.items():
+        known = row["honesty"]["trained_on"]
+        cells = ["not recorded", "", "", ""]
+        if known:
+            without = known.get("without")
+            last = f"{hundred(without['value'])} of {without['n']}" if without else "the same"
+            if without and "delta" in without:
+                last += f", {change(without['delta'])} against the baseline"
+            cells = [str(known["exact"]), str(known["normalised"]), f"{known['texts']} of {known['of_texts']}", last]
+        lines.append(f"| {_cell(name)} | {row['truncated']} | {row['honesty']['duplicates']} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _domains(name: str, row: Mapping[str, Any]) -> list[str]:
+    if not row["domains"]:
+        return []
+    measures = list(dict.fromkeys(measure for found in row["domains"].values() for measure in found if measure != "n"))
+    head = " | ".join("95 % interval" if measure.endswith("_ci95") else measure_name(measure) for measure in measures)
+    lines = [f"## {_cell(task_title(name, row))}, by part", "", f"| part | scored | {head} |",
+             "|---" + "|---:" * (len(measures) + 1) + "|"]
+    for part, found in row["domains"].items():
+        cells = [interval(found.get(measure)) if measure.endswith("_ci95") else hundred(found.get(measure))
+                 for measure in measures]
+        lines.append(f"| {_cell(part)} | {found['n']} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _failures(name: str, row: Mapping[str, Any], shown: int = 6) -> list[str]:
+    if not row.get("failures"):
+        return []
+    lines = [f"## {_cell(task_title(name, row))}, worst pairs", "",
+             "| rank error | gold | cosine | text | other text |", "|---:|---:|---:|---|---|"]
+    lines += [f"| {round(100 * pair['error']):+d} % | {pair['gold']:g} | {pair['cosine']:.3f} | "
+              f"{_cell(pair['text1'])} | {_cell(pair['text2'])} |" for pair in row["failures"][:shown]]
+    return [*lines, ""]
 
 
 def _training(training: Mapping[str, Any]) -> list[str]:
@@ -90,6 +167,10 @@ def _training(training: Mapping[str, Any]) -> list[str]:
                   f"{hundred(before['after'])} after{sure}.", ""]
     lines += ["| | |", "|---|---|"]
     return lines + [f"| {_cell(str(name))} | {_cell(str(value))} |" for name, value in training.get("rows", ())]
+
+
+def _count(count: int | None) -> str:
+    return "–" if count is None else str(count)
 
 
 def _cell(text: str) -> str:

@@ -89,6 +89,12 @@ def bootstrap(xs: Sequence[ArrayLike], y: ArrayLike, statistic: Statistic = "spe
     return np.concatenate([of_chunk(counts) for counts in resample_counts(len(gold), resamples, seed)], axis=1)
 
 
+def bootstrap_mean(values: ArrayLike, *, resamples: int = 2000, seed: Seed = 0) -> Floats:
+    """Return the mean of ``values`` [n] in each resample of them, [resamples]."""
+    kept = np.asarray(values, dtype=np.float64)
+    return np.concatenate([counts @ kept / len(kept) for counts in resample_counts(len(kept), resamples, seed)])
+
+
 def percentile_interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the central ``level`` of bootstrap samples, those that are NaN left out."""
     tail = (1 - level) / 2

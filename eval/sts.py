@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_readers.delimited import header, read_rows
-from data_readers.rows import BadRow, Row, place
-from data_readers.sample import sample_path
+from data_readers.delimited import header
+from eval.source import FileTask, strict_rows
 from eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
-from eval.tasks import TaskResult, TextEncoder
+from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors
 from runtime.errors import UserError, one_of
 from runtime.files import sha256_file
 
 FEWEST = 10  # pairs below which a correlation says nothing
 _FIELDS = ("sentence1", "sentence2", "score")
-_ENDINGS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".jsonl.gz", ".jsonl", ".parquet")
 _FLAT = 1e-6  # cosines of float32 vectors that differ by less than this are rounding
 
 
@@ -45,8 +43,13 @@ class Pairs:
         """All texts of both sides, each once."""
         return list(dict.fromkeys([*self.sentence1, *self.sentence2]))
 
+    @property
+    def units(self) -> list[tuple[str, ...]]:
+        """The pairs."""
+        return list(zip(self.sentence1, self.sentence2, strict=True))
 
-class ScoredPairs:
+
+class ScoredPairs(FileTask):
     """A file of scored pairs as a task: ``path``, or ``<data_dir>/<folder>/<split>`` with an ending.
 
     Args:
@@ -64,42 +67,16 @@ class ScoredPairs:
                  sample: str | None = None, score_range: Sequence[float] = (0, 5),
                  columns: Mapping[str, str] | None = None, domain_column: str = "domain",
                  label: str | None = None) -> None:
-        if sum(value is not None for value in (folder, path, sample)) != 1:
-            raise UserError("a task of scored pairs needs one of folder= (in data_dir=), path= (a file) and sample=")
+        super().__init__(folder=folder, split=split, path=path, sample=sample, sample_file="sts_dev", label=label)
         bounds = [float(bound) for bound in score_range]
         if len(bounds) != 2 or not bounds[0] < bounds[1]:
             raise UserError(f"score_range={list(score_range)}: give the lowest and the highest score, such as [0, 5]")
         unknown = sorted(set(columns or {}) - set(_FIELDS))
         if unknown:
             raise UserError(f"columns: {unknown[0]!r} is not a field of scored pairs; {one_of(_FIELDS, unknown[0])}")
-        self.folder, self.split, self.path, self.sample, self.label = folder, split, path, sample, label
         self.low, self.high = bounds
         self.domain_column = domain_column
         self.columns = [(columns or {}).get(field, field) for field in _FIELDS]
-
-    def where(self, data_dir: Path | None) -> str:
-        """Say which file is meant, found or not."""
-        if self.sample is not None:
-            return f"sample/{self.sample}/sts_dev.csv"
-        return self.path or f"{data_dir or '<data_dir>'}/{self.folder}/{self.split}.csv.gz"
-
-    def locate(self, data_dir: Path | None) -> Path | None:
-        """Return the file, or None where the data folder has none.
-
-        Raises:
-            UserError: ``path`` was given and there is no such file, or no sample in the language.
-        """
-        if self.sample is not None:
-            return sample_path(self.sample, "sts_dev")
-        if self.path is not None:
-            path = Path(self.path).expanduser()
-            if not path.is_file():
-                raise UserError(f"{self.path}: no such file; give a file of scored pairs")
-            return path
-        if data_dir is None:
-            return None
-        stem = data_dir / str(self.folder)
-        return next((path for end in _ENDINGS if (path := stem / f"{self.split}{end}").is_file()), None)
 
     def read(self, data_dir: Path | None) -> Pairs:
         """Return the file's rows.
@@ -108,13 +85,11 @@ class ScoredPairs:
             UserError: the file is absent, lacks a column, has fewer than 10 rows or only one score, or holds a bad
                 row; the message names file, line and column.
         """
-        path = self.locate(data_dir)
-        if path is None:
-            raise UserError(f"{self.where(data_dir)}: no such file; set data_dir= or SENTENCE_FORGE_DATA to the folder "
-                            f"that holds {self.folder}/")
+        path = self.found(data_dir)
         with_domains = self.domain_column in header(path)
         wanted = [*self.columns, *([self.domain_column] if with_domains else [])]
-        rows = [self._values(path, row) for row in read_rows(path, wanted)]
+        rows = [(self._score(place, values[2]), values)
+                for place, values in strict_rows(path, wanted, self.columns[:2])]
         if len(rows) < FEWEST:
             raise UserError(f"{path}: has {len(rows)} rows; a correlation needs at least {FEWEST}")
         gold = np.array([row[0] for row in rows], dtype=np.float64)
@@ -122,7 +97,7 @@ class ScoredPairs:
             raise UserError(f"{path}: column {self.columns[2]!r} holds {gold[0]:g} in every row; "
                             "a correlation needs scores that differ")
         return Pairs([row[1][0] for row in rows], [row[1][1] for row in rows], gold,
-                     [row[1][3] for row in rows] if with_domains else None, self._shown(path), sha256_file(path))
+                     [row[1][3] for row in rows] if with_domains else None, self.shown(path), sha256_file(path))
 
     def run(self, encoder: TextEncoder, data_dir: Path | None, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Read the file, encode its texts and return what ``score`` says.
@@ -139,11 +114,7 @@ class ScoredPairs:
             UserError: a vector is not finite, or all cosines are equal.
         """
         texts = pairs.texts
-        vectors = np.asarray(encoder.encode(texts), dtype=np.float32)
-        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(broken):
-            raise UserError(f"{pairs.path}: the model {encoder.name} gives NaN or infinite vectors for {len(broken)} "
-                            f"of {len(texts)} texts, first {texts[broken[0]][:60]!r}; its weights are damaged")
+        vectors = finite_vectors(encoder, texts, pairs.path)
         row_of = {text: row for row, text in enumerate(texts)}
         similarity = similarities(vectors, np.array([row_of[text] for text in pairs.sentence1]),
                                   np.array([row_of[text] for text in pairs.sentence2]))
@@ -151,46 +122,38 @@ class ScoredPairs:
         if np.ptp(cosine) < _FLAT:
             raise UserError(f"{pairs.path}: the model {encoder.name} gives every pair the cosine {cosine[0]:.4f}; "
                             "its vectors have collapsed, so there is nothing to correlate")
-        row: dict[str, Any] = {"n": len(pairs.gold)}
+        row: dict[str, Any] = {"measure": "spearman_cosine", "n": len(pairs.gold)}
         if self.label:
             row = {"label": self.label, **row}
         for name, values in similarity.items():
             row[f"spearman_{name}"] = _or_none(values, pairs.gold, "spearman")
             row[f"pearson_{name}"] = _or_none(values, pairs.gold, "pearson")
         samples = bootstrap([cosine], pairs.gold, resamples=resamples, seed=seed)[0]
-        domains = _by_domain(cosine, pairs)
+        domains = _by_domain(cosine, pairs, resamples, seed)
         alone = [domain["spearman_cosine"] for domain in domains.values() if "spearman_cosine" in domain]
         if len(alone) > 1:  # SentEval's protocol, beside the one that counts
             row["spearman_cosine_mean_of_domains"] = float(np.mean(alone))
+        of_pearson = bootstrap([cosine], pairs.gold, "pearson", resamples=resamples, seed=seed)[0]
         row |= {"spearman_cosine_ci95": list(percentile_interval(samples)),
+                "pearson_cosine_ci95": list(percentile_interval(of_pearson)),
                 "truncated": int(encoder.count_truncated(texts)), "texts": len(texts),
                 "score_range": [self.low, self.high], "domains": domains,
                 "data": {"path": pairs.path, "sha256": pairs.sha256}}
-        return TaskResult(row, cosine, pairs.gold, samples, self.label)
 
-    def _shown(self, path: Path) -> str:
-        """Return what a report calls the file: nothing of where on this machine the data folder lies."""
-        if self.sample is not None:
-            return self.where(None)
-        if self.path is not None:
-            return path.name if path.is_absolute() else Path(self.path).as_posix()
-        return f"{self.folder}/{path.name}"
+        def on(some: Bools) -> float | None:
+            return _or_none(cosine[some], pairs.gold[some], "spearman") if some.sum() >= FEWEST else None
 
-    def _values(self, path: Path, row: Row | BadRow) -> tuple[float, list[str]]:
-        if isinstance(row, BadRow):
-            raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
-        for column, text in zip(self.columns[:2], row.values[:2], strict=True):
-            if not text.strip():
-                raise UserError(f"{place(path, row.line, row.number, column)}: is empty; fill it or remove the row")
-        value = row.values[2]
+        return TaskResult(row, samples, on, cosine, pairs.gold, self.label)
+
+    def _score(self, place: str, value: str) -> float:
         try:
             score = float(value) if "_" not in value else math.nan
         except ValueError:
             score = math.nan
         if not self.low <= score <= self.high:
-            raise UserError(f"{place(path, row.line, row.number, self.columns[2])}: {value[:40]!r} is not a number "
-                            f"from {self.low:g} to {self.high:g}; correct it or set score_range=")
-        return score, row.values
+            raise UserError(f"{place}, column {self.columns[2]}: {value[:40]!r} is not a number from {self.low:g} to "
+                            f"{self.high:g}; correct it or set score_range=")
+        return score
 
 
 def similarities(vectors: NDArray[np.float32], left: NDArray[np.int_], right: NDArray[np.int_]) -> dict[str, Floats]:
@@ -213,7 +176,7 @@ def similarities(vectors: NDArray[np.float32], left: NDArray[np.int_], right: ND
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _by_domain(cosine: Floats, pairs: Pairs) -> dict[str, dict[str, Any]]:
+def _by_domain(cosine: Floats, pairs: Pairs, resamples: int, seed: Seed) -> dict[str, dict[str, Any]]:
     found = {}
     for domain in sorted(set(pairs.domains or [])):
         of_domain = np.array([name == domain for name in pairs.domains or []])
@@ -222,6 +185,10 @@ def _by_domain(cosine: Floats, pairs: Pairs) -> dict[str, dict[str, Any]]:
             for statistic in ("spearman", "pearson"):
                 value = _or_none(cosine[of_domain], pairs.gold[of_domain], statistic)
                 row |= {} if value is None else {f"{statistic}_cosine": value}
+            if "spearman_cosine" in row:
+                samples = bootstrap([cosine[of_domain]], pairs.gold[of_domain], resamples=resamples, seed=seed)[0]
+                if np.isfinite(samples).any():
+                    row["spearman_cosine_ci95"] = list(percentile_interval(samples))
         found[domain] = row
     return found
 

@@ -32,6 +32,7 @@ th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal}
 th:last-child,td:last-child{padding-right:0}
 td a{color:inherit;text-decoration:none;font-weight:600}td a:hover{text-decoration:underline}
 td small{display:block;font-weight:400;color:var(--soft);font-size:12px;line-height:1.3}
+.summary td:first-child{min-width:150px}
 td.value{font-weight:700;font-size:16px}
 tr.total td{border-top:2px solid var(--line)}tr.total td:first-child{font-weight:700}
 .span{width:34%;min-width:200px}
@@ -68,6 +69,29 @@ align-items:center}
 dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:3px 18px;margin:0;font-size:13px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .story{font-size:17px;margin:0 0 18px}
+.multiples{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:18px 24px}
+figure{margin:0;min-width:0}figcaption{font-size:13px;display:flex;justify-content:space-between;gap:8px;margin-bottom:4px}
+figcaption a{color:inherit;text-decoration:none;overflow-wrap:anywhere}figcaption a:hover{text-decoration:underline}
+.multiples .plot{background:color-mix(in srgb,var(--line) 25%,transparent);border-radius:8px}
+.rule{stroke:var(--line);stroke-width:1}.multiples .band{fill:var(--main);fill-opacity:.16}
+.multiples .before{fill:none}
+.facts{grid-template-columns:max-content minmax(0,1fr)}.facts b{font-weight:600}.facts span{color:var(--soft)}
+.wide{overflow-x:auto}
+details{border-top:1px solid var(--line);margin-top:18px;padding-top:12px}
+summary{cursor:pointer;font-weight:600;font-size:14px}summary small{font-weight:400;color:var(--soft);margin-left:6px}
+details>.wide{margin-top:10px}
+.pairs{font-size:13px}.pairs th,.pairs td{text-align:right;vertical-align:top;padding:7px 10px}
+.pairs td.text{text-align:left;white-space:normal;min-width:220px;width:44%;overflow-wrap:anywhere}
+.pairs th:nth-last-child(-n+2){text-align:left}
+.sortable button{all:unset;cursor:pointer;white-space:nowrap}.sortable button:hover{color:var(--ink)}
+.sortable button:focus-visible,summary:focus-visible{outline:2px solid var(--main);outline-offset:2px;border-radius:3px}
+.sortable button::after{content:"↕";opacity:.35;margin-left:4px}
+[aria-sort=descending] button::after{content:"↓";opacity:1}[aria-sort=ascending] button::after{content:"↑";opacity:1}
+.over{color:var(--bad);font-weight:600}.under{color:var(--main);font-weight:600}td.best{font-weight:700}
+main.board{max-width:none}.board td,.board th{white-space:nowrap}
+.heat{background:color-mix(in srgb,var(--main) calc(var(--heat)*.55),transparent)}
+.small td:not(:first-child){white-space:nowrap}.small td.wrap{white-space:normal;min-width:170px}
+.models td{vertical-align:top}
 section+section{margin-top:0}.below{margin-top:20px}
 footer{max-width:1120px;margin:0 auto;padding:0 24px 48px;color:var(--soft);font-size:12px}
 footer code{overflow-wrap:anywhere;font-size:11.5px}
@@ -77,13 +101,13 @@ footer code{overflow-wrap:anywhere;font-size:11.5px}
 .summary thead{display:none}.summary tr{display:grid;grid-template-columns:1fr 1fr 1fr;padding:12px 0;
 border-top:1px solid var(--line)}
 .summary tbody tr:first-child,.summary tr.total td{border-top:0}
-.summary td{border:0;padding:1px 0;min-width:0}.summary td:first-child{grid-column:span 2}
+.summary td{border:0;padding:1px 0;min-width:0}.summary td:first-child{grid-column:span 2;min-width:0}
 .summary td.value{font-size:18px}.summary td.value small{font-size:11px}
 .summary td.span{grid-column:1/-1;width:auto;padding:4px 0}
 .summary td.change{grid-column:1/-1;text-align:left}.summary td.change small{display:inline;margin-left:8px}
 .summary td.minor{font-size:12px;color:var(--soft)}.summary td.minor:empty{display:none}
 .summary td.minor::before{content:attr(data-name) " "}.summary td.minor.first{text-align:left}
 .summary td.minor.second{text-align:center}
-.bar u{top:0;bottom:0}dl{grid-template-columns:minmax(0,1fr)}dt{margin-top:4px}footer{padding:0 14px 32px}}
+.bar u{top:0;bottom:0}dl,.facts{grid-template-columns:minmax(0,1fr)}dt{margin-top:4px}footer{padding:0 14px 32px}}
 @media print{body{background:#fff}.card{break-inside:avoid;box-shadow:none}}
 """

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.stats import Floats
+from eval.stats import Floats, Seed
+from runtime.errors import UserError
+
+Bools = NDArray[np.bool_]
+Head = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[str] | NDArray[Any]]
+"""A trained classifier: the vectors of premises and hypotheses [n, dim] to the label names it predicts [n]."""
 
 
 class TextEncoder(Protocol):
@@ -40,12 +46,14 @@ class EncodedTexts:
     Args:
         encoder: encodes every distinct one of ``texts`` once, and counts what it truncates.
         texts: everything that will be asked for.
+        head: the model's classifier of pairs, if it has one.
     """
 
-    def __init__(self, encoder: TextEncoder, texts: Iterable[str]) -> None:
+    def __init__(self, encoder: TextEncoder, texts: Iterable[str], head: Head | None = None) -> None:
         self.name = encoder.name
         self.fingerprint = encoder.fingerprint
-        self._encoder = encoder
+        self.head = head
+        self.source = encoder
         distinct = list(dict.fromkeys(texts))
         self._row = {text: row for row, text in enumerate(distinct)}
         self._vectors = np.asarray(encoder.encode(distinct), dtype=np.float32)
@@ -56,7 +64,31 @@ class EncodedTexts:
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Return how many of ``texts`` are longer than the model reads."""
-        return self._encoder.count_truncated(texts)
+        return self.source.count_truncated(texts)
+
+
+class TaskRows(Protocol):
+    """The rows of a task, read."""
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts, each once."""
+        ...
+
+    @property
+    def units(self) -> Sequence[tuple[str, ...]]:
+        """What is scored, one entry each: a pair, a title; resampled, and looked for in the training data."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """What a report calls the file."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file's bytes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,15 +96,63 @@ class TaskResult:
     """What one task found.
 
     Args:
-        row: its part of report.json: ``n``, ``spearman_cosine``, ... as fractions.
-        cosine: the predicted similarity of each pair, float64 [n].
-        gold: the score of each pair in the range of the file, float64 [n].
-        samples: the bootstrap samples behind ``spearman_cosine_ci95``, float64 [resamples].
+        row: its part of report.json, as fractions: ``measure``, the name of the one number that counts; that number
+            under its name, with ``<name>_ci95``; ``n``, ``truncated``, ``texts``, ``data`` and what else there is.
+        samples: the bootstrap samples behind the interval, float64 [resamples]; None where there is no interval.
+        on: the measure over some of the units only; None where it is not defined there.
+        cosine: the similarity of each pair, float64 [n], where the units are pairs with a score.
+        gold: the score of each pair in the range of the file, float64 [n], likewise.
         label: what a heading calls the task, if its name does not say it all.
     """
 
     row: Mapping[str, Any]
-    cosine: Floats
-    gold: Floats
-    samples: Floats
+    samples: Floats | None
+    on: Callable[[Bools], float | None]
+    cosine: Floats | None = None
+    gold: Floats | None = None
     label: str | None = None
+
+    @property
+    def value(self) -> float:
+        """The one number that counts."""
+        return self.row[self.row["measure"]]
+
+
+class Task(Protocol):
+    """An evaluation: one file of code, one YAML in ``configs/suite``."""
+
+    def where(self, data_dir: Path | None) -> str:
+        """Say which file is meant, found or not."""
+        ...
+
+    def locate(self, data_dir: Path | None) -> Path | None:
+        """Return the file, or None where the data folder has none."""
+        ...
+
+    def read(self, data_dir: Path | None) -> Any:  # noqa: ANN401 - TaskRows, of the task's own kind
+        """Return the file's rows."""
+        ...
+
+    def score(self, rows: Any, encoder: EncodedTexts, /, *, resamples: int, seed: Seed) -> TaskResult:  # noqa: ANN401
+        """Return what the encoder makes of them."""
+        ...
+
+
+def finite_vectors(encoder: TextEncoder, texts: Sequence[str], path: str) -> NDArray[np.float32]:
+    """Return the vectors of ``texts``, float32 [n, dim].
+
+    Raises:
+        UserError: one is not finite; the message names the first text.
+    """
+    vectors = np.asarray(encoder.encode(texts), dtype=np.float32)
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise UserError(f"{path}: the model {encoder.name} gives NaN or infinite vectors for {len(broken)} of "
+                        f"{len(texts)} texts, first {texts[broken[0]][:60]!r}; its weights are damaged")
+    return vectors
+
+
+def unit_vectors(vectors: NDArray[np.float32]) -> Floats:
+    """Return ``vectors`` [n, dim] at length 1, float64; a zero vector stays zero."""
+    norm = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return vectors / np.where(norm == 0, 1.0, norm)

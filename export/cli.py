@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime.cli import entry
 from runtime.errors import UserError
-from runtime.files import sha256_file, write_json
+from runtime.files import clear_leftovers, sha256_file, write_json
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +57,19 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
     unfinished = _unfinished(out)
     rows = _read(settings, corpus)
     from encoders.build import source_folder
-    from encoders.encoder import Encoder, best_device
+    from encoders.encoder import Encoder, pick_device
     from eval.geometry import calibrate, language_of
     from export.model import write_model, write_onnx_files
     from runtime import targets
 
     model = targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: [])
-    model.to(best_device() if settings.device.value == "auto" else settings.device.value)
+    model.to(pick_device(settings.device.value))
     encoder = Encoder(model, name=settings.out)
     described: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": _about(settings, corpus)}
     if unfinished is not None and any(unfinished.get(key) != value for key, value in described.items()):
         raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
     out.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(out)
     if unfinished is None:
         write_json(out / "manifest.json", {"state": "unfinished", **described})
     else:
@@ -86,7 +87,7 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
         described |= {key: unfinished[key] for key in ("onnx", "marks")}
     described |= {"model": settings.model.get("path"), "dim": encoder.dim, "max_length": encoder.max_length}
     if rows is not None:
-        described["index"] = _index(out, rows, encoder)
+        described["index"] = _index(out, rows, _fastest(out, encoder))
     write_json(out / "manifest.json", {"state": "finished", **described})
     log.info("exported to %s", out)
     if rows is not None:
@@ -104,11 +105,21 @@ def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: AN
     rows = _read(settings, corpus)
     from encoders.encoder import load_encoder
 
-    encoder = load_encoder(out / "model", device=None if settings.device.value == "auto" else settings.device.value)
+    encoder = load_encoder(out / "model", device=settings.device.value)
     if encoder.fingerprint != about["fingerprint"]:
         raise UserError(f"{out / 'model'}: is not the model that was exported here; export it again")
-    about |= {"index": _index(out, rows, encoder), "corpus": _about(settings, corpus), "state": "finished"}
+    about |= {"index": _index(out, rows, _fastest(out, encoder)), "corpus": _about(settings, corpus),
+              "state": "finished"}
     write_json(out / "manifest.json", about)
+
+
+def _fastest(out: Path, encoder: Any) -> Any:  # noqa: ANN401 - an encoder, as is what comes back
+    """Return what encodes the corpus soonest with the same vectors: on a CPU the ONNX file, if there is one."""
+    from encoders.onnx import OnnxEncoder, read_about
+
+    if encoder.model.device.type == "cpu" and "fp32" in read_about(out).get("onnx", {}):
+        return OnnxEncoder(out)
+    return encoder
 
 
 def _unfinished(out: Path) -> dict[str, Any] | None:

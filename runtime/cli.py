@@ -73,11 +73,11 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
             job(config)
         except UserError as error:  # kept, since Hydra would print its own lines before it passes it on
             failed.append(error)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             if not is_full(error):
                 raise
-            failed.append(UserError(f"{error.filename or 'the disk'}: can't be written, there is no room left "
-                                    f"({error.strerror}); make room and start again"))
+            failed.append(UserError(f"{getattr(error, 'filename', None) or 'the disk'}: can't be written, there is no "
+                                    f"room left ({error}); make room and start again"))
 
     try:
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name=config_name)(task)()

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,12 @@ def staged_folder(path: Path, *, replace: bool = False, needs: int | None = None
 def clear_leftovers(folder: Path) -> None:
     """Remove what killed writers left staged in ``folder``; give back what one had moved aside and not replaced.
 
-    To be called by whoever holds the right to write there. Only ``folder`` itself is looked at; it may be missing.
+    To be called by whoever holds the right to write there. Only ``folder`` itself is looked at; it may be missing. What
+    carries the number of a process that lives is left alone.
     """
     for left in folder.glob(f"{_STAGED}*"):
+        if _is_alive(left.name.rpartition("-")[2]):
+            continue
         meant = folder / left.name.removeprefix(_STAGED).removesuffix(_ASIDE)
         if left.name.endswith(_ASIDE) and not meant.exists():
             left.rename(meant)
@@ -121,6 +125,18 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(left)
         else:
             left.unlink(missing_ok=True)
+
+
+def _is_alive(number: str) -> bool:
+    if not number.isdigit() or int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def files_below(folder: Path) -> list[str]:
@@ -182,6 +198,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _holder(lock: Path) -> str:
+    """Return the number of the process that holds a lock; it writes it a moment after it has it."""
+    for _ in range(50):
+        if number := lock.read_text().strip():
+            return number
+        time.sleep(0.01)
+    return "?"
+
+
 @contextlib.contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
     """Hold the one right to write in ``folder``; the lock dies with the process.
@@ -195,9 +220,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
-            raise UserError(f"{folder}: process {file.read().strip() or '?'} is writing here; wait for it or stop it"
-                            ) from None
+            raise UserError(f"{folder}: process {_holder(path)} is writing here; wait for it or stop it") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

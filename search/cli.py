@@ -40,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
     mode = parse.add_mutually_exclusive_group()
     mode.add_argument("--pairs", action="store_true", help="print the most similar pairs of different titles")
     mode.add_argument("--verify", action="store_true", help="check every file and promise of the index")
+    parse.add_argument("--against", metavar="OLD", help="show what this index finds otherwise than OLD; QUERY may be "
+                       "a file of queries, and without one titles are drawn")
+    parse.add_argument("--html", metavar="FILE", default="search-changes.html",
+                       help="with --against: the page to write (default %(default)s)")
     parse.add_argument("--repeats", action="store_true", help="with --pairs: count equal titles as pairs too")
     return parse
 
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    args = parser().parse_args(argv)
+    args = parser().parse_intermixed_args(argv)  # DIR --against OLD QUERY: an option between the two
     if args.k < 1:
         raise UserError(f"-k {args.k}: must be 1 or more")
     if args.query is not None and (args.queries or args.pairs or args.verify):
@@ -70,6 +74,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"{other} takes no query, but {args.query!r} was given; leave one of them out")
     if args.queries and (args.pairs or args.verify):
         raise UserError("--queries can't be joined with --pairs or --verify; leave one of them out")
+    if args.against and (args.pairs or args.verify):
+        raise UserError("--against can't be joined with --pairs or --verify; leave one of them out")
     if args.repeats and not args.pairs:
         raise UserError("--repeats goes with --pairs only")
     return args
@@ -82,7 +88,10 @@ def _run(args: argparse.Namespace) -> None:
         _verify(Path(args.dir), as_json=args.json)
         return
     with Index.open(args.dir) as index:
-        if args.pairs:
+        if args.against:
+            with Index.open(args.against) as old:
+                _against(index, old, args)
+        elif args.pairs:
             _pairs(index, args)
         elif args.query is not None:
             _answer(index, [args.query], args)
@@ -108,10 +117,38 @@ def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> N
     for query, hits in zip(queries, found, strict=True):
         if args.json:
             _json({"query": query, "took_ms": {"encode": round(encode_ms, 3), "search": round(search_ms, 3)},
-                   "hits": [hit._asdict() for hit in hits]})
+                   "hits": [hit._asdict() | _mark(index, hit.score) for hit in hits]})
         else:
             _lines([times_line(query, len(hits), len(index.ids), encode_ms, search_ms, width),
-                    *hits_table(hits, width)])
+                    *hits_table(hits, width, index.marks)])
+
+
+def _mark(index: Index, score: float) -> dict[str, str]:
+    return {} if index.marks is None else {"mark": index.marks.of(score)}
+
+
+def _against(index: Index, old: Index, args: argparse.Namespace) -> None:
+    from runtime.files import write_atomic
+    from search.compare import as_json, as_lines, changes, drawn_queries, same_rows, side_by_side, summary
+    from search.compare_page import page
+
+    given = args.queries or (args.query if args.query and Path(args.query).is_file() else None)
+    queries = list(_queries(given)) if given else [args.query] if args.query else drawn_queries(index)
+    found = changes(index, old, queries, args.k, exact=args.exact)
+    note = "" if same_rows(index, old) else "The two hold other rows; hits are matched by title."
+    if not (args.query or args.queries):
+        note = f"{len(queries)} titles drawn by chance are the queries. {note}".strip()
+    width = _width()
+    if args.json:
+        for change in found:
+            _json(as_json(change))
+    elif width is None:
+        _lines(line for change in found for line in as_lines(change))
+    else:
+        for change in sorted(found, key=lambda change: change.overlap)[:5]:
+            _lines(["", *side_by_side(change, width)])
+    write_atomic(Path(args.html), page(found, args.k, args.dir, args.against, note))
+    sys.stderr.write("\n".join([*([note] if note else []), *summary(found, args.k), f"page: {args.html}", ""]))
 
 
 def _pairs(index: Index, args: argparse.Namespace) -> None:
@@ -120,9 +157,13 @@ def _pairs(index: Index, args: argparse.Namespace) -> None:
     pairs = index.pairs(args.k, repeats=args.repeats)
     if args.json:
         for pair in pairs:
-            _json(pair._asdict())
+            _json(pair._asdict() | _mark(index, pair.score))
         return
-    _lines(pairs_table(pairs, _width()))
+    _lines(pairs_table(pairs, _width(), index.marks))
+    if (marks := index.marks) is not None:
+        same = sum(marks.of(pair.score) == "same" for pair in pairs)
+        sys.stderr.write(f"{same:,} of these mean the same, from cosine {marks.same:.3f} (precision "
+                         f"{100 * marks.precision:.0f} %, recall {100 * marks.recall:.0f} % on {marks.measured_on})\n")
     repeated = index.repeated_rows
     if repeated and not args.repeats:
         sys.stderr.write(f"{repeated:,} {'row repeats' if repeated == 1 else 'rows repeat'} an earlier title word for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from search.column import Column
 from search.encoder import TextEncoder, check_fingerprint, load_query_encoder
 from search.generation import Generation, newest, numbers
 from search.index import FastIndex
+from search.marks import Marks, read_marks
 from search.pairs import most_similar_pairs
 
 NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
@@ -120,6 +122,11 @@ class Index:
             self._use(load_query_encoder(self._export, self.fingerprint))
         assert self._encoder is not None
         return self._encoder
+
+    @functools.cached_property
+    def marks(self) -> Marks | None:
+        """From which cosine texts mean the same, as the export found; None where it says nothing of this model."""
+        return read_marks(self._export, self.fingerprint)
 
     def prepare(self, *, exact: bool = False) -> None:
         """Load now what the first query would load: the encoder and, unless ``exact``, the fast index."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_readers.titles import Rejected
+from data_readers.rejected import Rejected
 from encoders.similarity import IntArray, bad_row, normalise
 from runtime.errors import UserError
 from runtime.files import writer_lock

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from search.engine import Hit, Pair
+    from search.marks import Marks
 
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _ID_WIDTH = 16
@@ -40,35 +41,42 @@ def one_line(text: str) -> str:
     return " ".join("".join(shown).split())
 
 
-def hits_table(hits: Sequence[Hit], width: int | None) -> list[str]:
-    """Return one line a hit: rank, score, id, title.
+def hits_table(hits: Sequence[Hit], width: int | None, marks: Marks | None = None) -> list[str]:
+    """Return one line a hit: rank, score, id, title; in a terminal also whether it is the same, or related.
 
     Args:
         hits: of one query, best first.
         width: the terminal's width in cells; None for tab-separated values, complete.
+        marks: what a score means.
     """
     if width is None:
         return [f"{hit.rank}\t{hit.score:.4f}\t{one_line(hit.id)}\t{one_line(hit.title)}" for hit in hits]
     ids = [cut(one_line(hit.id), _ID_WIDTH) for hit in hits]
     id_width = max(map(width_of, ids), default=0)
     rank_width = max(3, len(str(len(hits))))
-    room = max(20, width - rank_width - id_width - 12)
-    return [f"{hit.rank:>{rank_width}}  {_BOLD}{hit.score:7.4f}{_PLAIN}  "
+    room = max(20, width - rank_width - id_width - 12 - (9 if marks else 0))
+    return [f"{hit.rank:>{rank_width}}  {_BOLD}{hit.score:7.4f}{_PLAIN}{_mark(marks, hit.score)}  "
             f"{_DIM}{' ' * (id_width - width_of(name))}{name}{_PLAIN}  {cut(one_line(hit.title), room)}"
             for hit, name in zip(hits, ids, strict=True)]
 
 
-def pairs_table(pairs: Sequence[Pair], width: int | None) -> list[str]:
+def _mark(marks: Marks | None, score: float) -> str:
+    return "" if marks is None else f"  {_DIM}{marks.of(score):<7}{_PLAIN}"
+
+
+def pairs_table(pairs: Sequence[Pair], width: int | None, marks: Marks | None = None) -> list[str]:
     """Return a score and two ids and titles a pair: on two lines for a terminal, on one for a file."""
     if width is None:
         return ["\t".join((f"{pair.score:.4f}", one_line(pair.id1), one_line(pair.title1), one_line(pair.id2),
                            one_line(pair.title2))) for pair in pairs]
     ids = [cut(one_line(name), _ID_WIDTH) for pair in pairs for name in (pair.id1, pair.id2)]
     id_width = max(map(width_of, ids), default=0)
-    room = max(20, width - id_width - 12)
+    room = max(20, width - id_width - 12 - (9 if marks else 0))
     lines = []
     for pair in pairs:
-        for score, name, title in ((f"{pair.score:7.4f}", pair.id1, pair.title1), (" " * 7, pair.id2, pair.title2)):
+        blank = " " * (16 if marks else 7)
+        scored = f"{pair.score:7.4f}{_PLAIN}{_mark(marks, pair.score)}"
+        for score, name, title in ((scored, pair.id1, pair.title1), (blank, pair.id2, pair.title2)):
             name = cut(one_line(name), _ID_WIDTH)
             lines.append(f"{_BOLD}{score}{_PLAIN}  {_DIM}{' ' * (id_width - width_of(name))}{name}{_PLAIN}  "
                          f"{cut(one_line(title), room)}")

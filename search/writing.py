@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_readers.titles import Rejected, write_rejected
+from data_readers.rejected import Rejected, write_rejected
 from encoders.similarity import FloatArray
+from runtime.disk import naming_a_full_disk
 from runtime.files import sha256_file
 from search.generation import Generation, commit, numbers
 from search.index import build_fast
@@ -51,31 +52,41 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         sources: hold a vector for every one of ``rows.hashes``.
         fingerprint: of the encoder that made the vectors.
         fast_from: rows from which a fast index is built.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    Raises:
+        UserError: the disk is full; nothing of the new generation is left.
+    """
     new = Generation(folder, max(numbers(folder), default=0) + 1, {})
     data = (new.rows, new.vectors, new.fast, new.rejected)
     dim = sources[0].vectors.shape[1]
     # A run that was killed here may have left some of them, under the same number.
     _remove(data)
     try:
-        write_rejected(new.rejected, rows.rejected)
-        pq.write_table(pa.table({"id": pa.array(rows.ids, pa.large_string()),
-                                 "title": pa.array(rows.titles, pa.large_string()),
-                                 "sha": hash_column(rows.hashes)}), new.rows, use_dictionary=False)
-        _write_npy(new.vectors, (len(rows.ids), dim), _gather(sources, rows.hashes))
-        vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
-        fast = build_fast(vectors, new.fast) if len(vectors) >= fast_from else None
+        with naming_a_full_disk(new.vectors, needs=4 * dim * len(rows.ids)):
+            fast = _write_data(new, rows, sources, dim, fast_from)
         return commit(new, {
-            "format": 1, "fingerprint": fingerprint, "rows": len(vectors), "dim": dim,
+            "format": 1, "fingerprint": fingerprint, "rows": len(rows.ids), "dim": dim,
             "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
         })
     except BaseException:
         if not new.path.exists():
             _remove(data)
         raise
+
+
+def _write_data(new: Generation, rows: Rows, sources: Sequence[Segment], dim: int,
+                fast_from: int) -> dict[str, Any] | None:
+    """Write all files but the manifest; return what the manifest is to say of the fast index."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_rejected(new.rejected, rows.rejected)
+    pq.write_table(pa.table({"id": pa.array(rows.ids, pa.large_string()),
+                             "title": pa.array(rows.titles, pa.large_string()),
+                             "sha": hash_column(rows.hashes)}), new.rows, use_dictionary=False)
+    _write_npy(new.vectors, (len(rows.ids), dim), _gather(sources, rows.hashes))
+    vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
+    return build_fast(vectors, new.fast) if len(vectors) >= fast_from else None
 
 
 def _remove(paths: Sequence[Path]) -> None:

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from data_readers import checks, derive
 from data_readers.delimited import header, read_rows
 from data_readers.file import FileSource
+from data_readers.rejected import Rejected, write_rejected
 from data_readers.rows import BadRow, Row
 from data_readers.sample import SampleSource, sample_path
 from data_readers.split import hold_out
-from data_readers.titles import Rejected, read_corpus, write_rejected
+from data_readers.titles import read_corpus
 from runtime.errors import UserError
 from runtime.shapes import SHAPES
 
@@ -98,7 +99,10 @@ def test_faults_of_the_header_come_before_the_first_row_is_asked_for(tmp_path: P
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = int(os.environ.get("SENTENCE_FORGE_EXAMPLES", "500"))  # `make soak` asks for more
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(texts, texts), min_size=1, max_size=8),
     line_end=st.sampled_from(["\n", "\r\n"]),
@@ -138,7 +142,7 @@ def naive(lines: list[str]) -> list[tuple[int, str | None]]:
     return found
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.text(st.sampled_from('",,\n\n\r\tab é京\0'), max_size=40), cut=st.integers(0, 2))
 def test_any_bytes_give_the_rows_of_a_naive_reader(tmp_path: Path, body: str, cut: int) -> None:
     data = body.encode()

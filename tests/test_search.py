@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_readers.titles import Rejected
+from data_readers.rejected import Rejected
 from encoders.similarity import cosine_top_k, normalise
 from runtime.errors import UserError
 from runtime.files import writer_lock

@@ -84,6 +84,14 @@ def test_the_best_checkpoint_is_never_the_untouched_one(command: Command, tmp_pa
     assert about["training"]["before"] is not None
 
 
+def test_bare_titles_train_to_the_last_step(command: Command, tmp_path: Path) -> None:
+    """A title is its own positive, so every dev measure ties; the longest-trained model is taken, not the first."""
+    (tmp_path / "titles.csv").write_text("title\n" + "".join(f"title {i} of {i * 7}\n" for i in range(80)))
+    assert command("train", "loss=mnrl", "data=titles.csv", *SHORT).code == 0
+    about = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())
+    assert about["training"]["best_step"] == 6
+
+
 def test_a_better_model_comes_out(command: Command, tmp_path: Path) -> None:
     arguments = ["loss=cosine", *TINY, "loop.epochs=8", "loop.learning_rate=1e-3", "hydra.run.dir=run"]
     assert command("train", *arguments).code == 0
@@ -235,6 +243,8 @@ SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
     (["resume=auto"], {}, "no unfinished run"),
     (["suite=sts", "data_dir=null"], {}, "data_dir="),
     (["seed=x"], {}, "seed"),
+    (["device=cuda"], {}, "device=cuda: there is no cuda here"),
+    (["device=tpu"], {}, "device"),
 ])
 def test_bad_input_is_one_line(command: Command, tmp_path: Path, arguments: list[str], files: dict[str, str], said: str,
                                monkeypatch: pytest.MonkeyPatch) -> None:

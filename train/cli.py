@@ -126,7 +126,7 @@ def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: AN
     from yaml import YAMLError
 
     from configs.schema import Train
-    from train.resume import check_config, find_run
+    from train.resume import check_config, find_run, tell_changes
 
     run, checkpoint = find_run(str(config.resume))
     try:
@@ -134,8 +134,8 @@ def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: AN
     except (OSError, ValueError, YAMLError) as error:
         raise UserError(f"{run / 'config.yaml'}: is damaged ({type(error).__name__}); put back what was there, or "
                         f"start a run with model={run}") from None
-    check_config(run, OmegaConf.to_container(saved, resolve=True, enum_to_str=True),  # type: ignore[arg-type]
-                 anyway=config.resume_anyway)
+    before: Any = OmegaConf.to_container(saved, resolve=True, enum_to_str=True)
+    check_config(run, before, anyway=config.resume_anyway)
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
         if key in ("resume", "resume_anyway"):
@@ -146,6 +146,7 @@ def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: AN
         if OmegaConf.select(saved, key, default=_NOTHING) is _NOTHING:
             raise UserError(f"{key}: there is no such key in {run / 'config.yaml'}")
         OmegaConf.update(saved, key, override.value())
+    tell_changes(before, OmegaConf.to_container(saved, resolve=True, enum_to_str=True))
     with open_dict(saved):
         saved.resume = str(checkpoint or run)
         saved.resume_anyway = config.resume_anyway

@@ -110,7 +110,7 @@ class Training:
         settings: see there.
         state: is kept up to date in place.
         evaluate: gives the dev measures; the first one decides what is best, and larger is better.
-        on_better: told the step when the measure is the best so far, step 0 excepted.
+        on_better: told the step when the measure is the best so far or equals it, step 0 excepted.
         tracker: is told everything.
     """
 
@@ -234,12 +234,12 @@ class Training:
             log.info("step 0 (untouched): dev %s %.4f", name, value)
             return
         better = math.isfinite(value) and (state.best is None or value > state.best)
-        log.info("step %d of %d: dev %s %.4f%s", state.step, self.settings.total, name, value, " *" if better else "")
-        if better:
-            state.best, state.best_step, state.evaluations_without_better = value, state.step, 0
+        state.evaluations_without_better = 0 if better else state.evaluations_without_better + 1
+        best = better or value == state.best  # of equals the one that was trained longer: small dev sets tie often
+        log.info("step %d of %d: dev %s %.4f%s", state.step, self.settings.total, name, value, " *" if best else "")
+        if best:
+            state.best, state.best_step = value, state.step
             self.on_better(state.step)
-        else:
-            state.evaluations_without_better += 1
 
     def _save(self) -> Path:
         """Write a checkpoint, and remove those that are too old."""

@@ -77,6 +77,12 @@ def check_config(run: Path, config: Mapping[str, Any], *, anyway: bool) -> None:
              anyway)
 
 
+def tell_changes(before: Any, now: Any) -> None:  # noqa: ANN401 - what YAML holds
+    """Say which keys this command line changed."""
+    for text in _changed(before, now).values():
+        log.info("changed: %s", text)
+
+
 def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, Any], *, told: Collection[str],
                       anyway: bool) -> None:
     """Say what differs between the run's environment and this one; see ``environment.json``.

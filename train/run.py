@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -22,11 +21,10 @@ from data_readers import checks
 from data_readers.rejected import write_rejected_by_file
 from data_readers.sample import sample_path
 from data_readers.source import Source
-from encoders.card import ABOUT, model_card
-from encoders.encoder import Encoder, best_device, load_encoder
-from eval.dev import MEASURES, dev_measure, similarity_histograms
-from eval.evaluate import Report, evaluate
-from eval.report import write_report
+from encoders.card import ABOUT
+from encoders.encoder import Encoder, load_encoder, pick_device
+from eval.dev import dev_measure, similarity_histograms
+from eval.evaluate import evaluate
 from eval.sts import ScoredPairs
 from losses.base import Classifies, Loss
 from runtime import targets
@@ -36,32 +34,14 @@ from runtime.seed import seed_everything
 from runtime.shapes import SHAPES
 from train import checkpoint
 from train.batches import Batches
+from train.finish import finish, untouched_report
 from train.loop import Interrupted, Rows, Settings, State, Training
 from train.optim import adamw
 from train.resume import check_environment, has_checkpoints, read_environment, same_threads
+from train.split import Split
 from train.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-
-class Split:
-    """One split of the data in memory: texts once each, rows as positions among them."""
-
-    def __init__(self, source: Source, shape: str, split: str) -> None:
-        dataset = source.read(shape, split)
-        if not len(dataset):
-            raise UserError(f"{', '.join(map(str, source.files()))}: has no {split} rows")
-        names = SHAPES[shape].text_columns(dataset.column_names)
-        self.shape = shape
-        self.dataset = dataset
-        self.columns: dict[str, list[Any]] = {name: list(dataset[name]) for name in dataset.column_names}
-        index: dict[str, int] = {}
-        ids = [[index.setdefault(text, len(index)) for text in self.columns[name]] for name in names]
-        self.texts = list(index)
-        self.text_ids = np.array(ids, dtype=np.int64).T
-        label = SHAPES[shape].label
-        self.labels: list[Any] | None = None if label is None else self.columns[label]
-        self.numbers = np.array(self.columns["row"], dtype=np.int64)
 
 
 def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: str, *, resume: str | None,
@@ -91,7 +71,7 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
     checks.leakage(split.dataset, dev.dataset, shape)
 
     encoder = Encoder(_model(settings, split, folder), name="step 0", fast=loop.fast)
-    encoder.model.to(best_device() if settings.device.value == "auto" else settings.device.value)
+    encoder.model.to(pick_device(settings.device.value))
     labels = _labels(split, shape)
     loss: Loss = targets.build(settings.loss, "loss", plugins=settings.plugins, omit=("shapes", "sampler"),
                                dim=encoder.dim, labels=labels)
@@ -110,7 +90,7 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
     plan = _plan(loop, len(sampler.epoch(0)), encoder.model.device)  # of epoch 0: a later one may have fewer batches
     batches = Batches(sampler, state.epoch, state.position)
     tasks = {name: targets.build(node, f"suite.{name}", plugins=settings.plugins)
-             for name, node in settings.suite.items()}
+             for name, node in settings.suite.items() if node is not None}
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
     report_tasks = tasks or _sample_task(split.texts)
     if rejected := source.rejected():
@@ -118,7 +98,7 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
         log.info("rows left out, each with its reason: %s", run / "rejected.csv")
     write_json(run / "environment.json", environment)
     write_atomic(run / "config.yaml", config_yaml)
-    untouched = _untouched(run, encoder, report_tasks, data_dir, fresh=folder is None)
+    untouched = untouched_report(run, encoder, loss, report_tasks, data_dir, fresh=folder is None)
 
     with Tracker(run, state.step) as tracker:
         if folder is None:
@@ -138,8 +118,9 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
             positive, negative = similarity_histograms(shape, dev.columns, look_up)
             tracker.histograms(state.step, {"dev/positive_cosines": positive, "dev/negative_cosines": negative})
             if tasks:
-                found = evaluate(encoder, tasks, data_dir, resamples=1)
-                return {"suite_spearman_cosine": found.json["average"], **measured}
+                found = evaluate(encoder, tasks, data_dir, resamples=1, deep=False,
+                                 head=_predictor(loss, encoder.model.device))
+                return {f"suite_{next(iter(found.json['averages']))}": found.json["average"], **measured}
             return measured
 
         def on_better(step: int) -> None:
@@ -157,45 +138,7 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
         except Interrupted as stopped:
             log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
             sys.exit(128 + stopped.number)
-        _finish(run, settings, state, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape,
-                split)
-
-
-def _finish(run: Path, settings: Train, state: State, dev: Split, encoder: Encoder,
-            tracker: Tracker, untouched: Report, tasks: Mapping[str, Any], data_dir: Path | None, source: Source,
-            shape: str, split: Split) -> None:
-    """Report on the best model, and give its folder the facts it will be asked for."""
-    if state.best_step is None:
-        raise UserError(f"no evaluation gave a finite {MEASURES[shape]}, so no model is the best; "
-                        f"the last weights are in {run / 'checkpoints'}")
-    best = load_encoder(run / "model", device=str(encoder.model.device))
-    best.name = run.name
-    report = evaluate(best, tasks, data_dir, baseline=untouched)
-    name = next(iter(state.baseline))
-    training = {
-        "loss": str(settings.loss[targets.TARGET]).rpartition(".")[2], "shape": shape, "rows": len(split.numbers),
-        "steps": state.step, "batch_size": settings.loop.batch_size * settings.loop.accumulate, "learning_rate": settings.loop.learning_rate, "seed": settings.seed, "base": _base(settings),
-        "measure": name, "before": state.baseline.get(name), "after": state.best, "best_step": state.best_step,
-        "data": [{"name": file.name, "sha256": sha256_file(file)} for file in source.files()],
-    }
-    about = {"dim": best.dim, "max_length": best.max_length, "fingerprint": best.fingerprint, "training": training,
-             "measured": {task: row["spearman_cosine"] for task, row in report.json["tasks"].items()}}
-    write_json(run / "model" / ABOUT, about)
-    write_atomic(run / "model" / "README.md", model_card(about))
-    write_report(report, run / "report", training=_story(run, training))
-    if settings.loop.projector:
-        texts = dev.texts[: settings.loop.projector]
-        tracker.projector(state.step, best.encode(texts), texts)
-    tracker.hparams({"loss": training["loss"], "data": source.files()[0].name, "base": training["base"],
-                     "seed": settings.seed, "batch_size": training["batch_size"],
-                     "learning_rate": settings.loop.learning_rate, "epochs": settings.loop.epochs},
-                    {"best/dev": float(state.best or 0.0), "best/sts": report.json["average"]})
-    before = state.baseline.get(name)
-    log.info("best: step %d, dev %s %.4f (untouched %s)", state.best_step, name, state.best,
-             "?" if before is None else f"{before:.4f}")
-    log.info("STS: %.2f (untouched %.2f)", 100 * report.json["average"], 100 * untouched.json["average"])
-    log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run / "model", run / "report" / "report.html",
-             run / "tensorboard")
+        finish(run, settings, state, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape, split)
 
 
 def _model(settings: Train, split: Split, folder: Path | None) -> Any:  # noqa: ANN401 - SentenceTransformer
@@ -288,36 +231,6 @@ def _sample_task(texts: Sequence[str]) -> dict[str, Any]:
     chinese = sum("\u4e00" <= character <= "\u9fff" for character in head) > 0.3 * len(head)
     language = "zh" if chinese else "en"
     return {f"sample-{language}-dev": ScoredPairs(path=str(sample_path(language, "sts_dev")))}
-
-
-def _untouched(run: Path, encoder: Encoder, tasks: Mapping[str, Any], data_dir: Path | None, *, fresh: bool) -> Report:
-    """Return the report on the model before its training; a resumed run reads its own vectors' report again."""
-    folder = run / "untouched"
-    if fresh:
-        with staged_folder(folder, replace=True) as staged:
-            encoder.model.save_pretrained(str(staged), create_model_card=False)
-        return evaluate(encoder, tasks, data_dir)
-    before = load_encoder(folder, device=str(encoder.model.device))
-    before.name = "step 0"
-    return evaluate(before, tasks, data_dir)
-
-
-def _story(run: Path, training: Mapping[str, Any]) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
-    key = f"dev/{training['measure']}"
-    return {
-        "title": run.name,
-        "rows": [(name.replace("_", " "), value) for name, value in training.items()
-                 if isinstance(value, str | int | float) and name not in ("before", "after", "measure")],
-        "baseline": {"measure": training["measure"], "before": training["before"], "after": training["after"]},
-        "curve": {"step": [step for step, _ in losses], "loss": [value for _, value in losses],
-                  "dev": [(line["step"], line[key]) for line in lines if key in line], "measure": training["measure"]},
-    }
-
-
-def _base(settings: Train) -> str:
-    return str(settings.model.get("path") or str(settings.model[targets.TARGET]).rpartition(".")[2])
 
 
 def _environment(settings: Train, source: Source, command: Sequence[str], encoder: Encoder, config_yaml: str,

@@ -1,0 +1,120 @@
+"""The shape of a model's vectors: alignment, uniformity, anisotropy, and thresholds on the cosine.
+
+Alignment and uniformity are Wang and Isola's (2020, https://arxiv.org/abs/2005.10242), on vectors of length 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_readers.sample import sample_path
+from eval.stats import Floats
+from eval.sts import Pairs, ScoredPairs
+from eval.tasks import TaskResult, TextEncoder, unit_vectors
+
+MOST = 3000  # texts whose pairs are all compared
+POSITIVE = 0.8  # of the score range: 4 of 5, "mostly equivalent", as SimCSE takes STS benchmark's positives
+NEGATIVE = 0.2
+MARKS = {"same": 0.8, "related": 0.6}  # of the score range: 4 is "mostly", 3 "roughly equivalent" in STS's own words
+
+
+def geometry(result: TaskResult, unit: Floats, low: float, high: float) -> dict[str, Any]:
+    """Return what report.json says of the vectors of a task of scored pairs.
+
+    Args:
+        result: the task's; its cosines and scores.
+        unit: the vectors of its distinct texts at length 1 [texts, dim]; of more than ``MOST``, so many are drawn.
+        low: the lowest score there may be.
+        high: the highest.
+
+    Returns:
+        ``alignment`` of the pairs that score at least 0.8 of the range (None without any), ``uniformity`` and
+        ``anisotropy`` (the mean cosine of two different texts), quartiles of the cosines of positives and negatives,
+        and ``threshold``, the cosine that best (F1) tells positives from the rest.
+    """
+    assert result.cosine is not None and result.gold is not None
+    share = (result.gold - low) / (high - low)
+    cosine = np.clip(result.cosine, -1, 1)
+    positive = share >= POSITIVE - 1e-9
+    drawn = unit if len(unit) <= MOST else unit[np.sort(np.random.default_rng(0).permutation(len(unit))[:MOST])]
+    found: dict[str, Any] = {
+        "alignment": float((2 - 2 * cosine[positive]).mean()) if positive.any() else None,
+        "uniformity": uniformity(drawn), "anisotropy": anisotropy(unit),
+        "positives": _quartiles(cosine[positive]), "negatives": _quartiles(cosine[share <= NEGATIVE + 1e-9]),
+    }
+    if positive.any() and not positive.all():
+        found["threshold"] = best_threshold(cosine, positive)
+    return found
+
+
+def uniformity(unit: Floats) -> float:
+    """Return log mean exp(-2 |x - y|^2) over all pairs of different rows of ``unit`` [n, dim]; lower is more spread."""
+    total, n = 0.0, len(unit)
+    for start in range(0, n, 512):
+        total += float(np.exp(-2 * np.maximum(2 - 2 * unit[start:start + 512] @ unit.T, 0)).sum())
+    own = float(np.exp(-2 * np.maximum(2 - 2 * (unit * unit).sum(axis=1), 0)).sum())
+    return float(np.log(max(total - own, 1e-300) / (n * (n - 1))))
+
+
+def anisotropy(unit: Floats) -> float:
+    """Return the mean cosine of two different rows of ``unit`` [n, dim]: 0 where directions are spread evenly."""
+    n = len(unit)
+    return float(((unit.sum(axis=0) ** 2).sum() - (unit * unit).sum()) / (n * (n - 1)))
+
+
+def best_threshold(score: Floats, positive: np.ndarray) -> dict[str, float]:
+    """Return the threshold with the best F1 of ``score >= threshold``: ``cosine``, ``precision``, ``recall``, ``f1``.
+
+    The threshold lies half-way to the next lower score, so that scores which tie are never parted. Of several with the
+    same F1, the highest.
+    """
+    order = np.argsort(-score, kind="stable")
+    ranked, right = score[order], np.cumsum(positive[order])
+    taken = np.arange(1, len(score) + 1)
+    ends = np.append(ranked[1:] < ranked[:-1], True)
+    f1 = np.where(ends, 2 * right / (taken + right[-1]), -1.0)
+    best = int(np.argmax(f1))
+    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
+    return {"cosine": round(float((ranked[best] + below) / 2), 6), "precision": float(right[best] / taken[best]),
+            "recall": float(right[best] / right[-1]), "f1": float(f1[best])}
+
+
+def calibrate(encoder: TextEncoder, data_dir: Path | None, language: str = "en") -> dict[str, Any]:
+    """Return the cosines from which two texts are the ``same`` and ``related``, with precision and recall.
+
+    Calibrated on STS benchmark's dev pairs in ``data_dir`` (in Chinese, its translation), else on the sample's;
+    ``measured_on`` says which, ``n`` how many. ``same`` means a score of 4 of 5 or more, ``related`` of 3 or more.
+    """
+    name, pairs = calibration_pairs(data_dir, language)
+    unit = unit_vectors(np.asarray(encoder.encode(pairs.texts), dtype=np.float32))
+    at = {text: number for number, text in enumerate(pairs.texts)}
+    left, right = ([at[text] for text in side] for side in (pairs.sentence1, pairs.sentence2))
+    cosine = np.einsum("nd,nd->n", unit[left], unit[right])
+    return {"measured_on": name, "n": len(pairs.gold)} | {
+        mark: best_threshold(cosine, pairs.gold >= 5 * share - 1e-9) for mark, share in MARKS.items()}
+
+
+def language_of(texts: Sequence[str]) -> str:
+    """Return ``zh`` for texts of which many characters are Chinese, else ``en``; looks at the first 1,000."""
+    head = "".join(texts[:1000])
+    return "zh" if sum("\u4e00" <= character <= "\u9fff" for character in head) > 0.3 * len(head) else "en"
+
+
+def calibration_pairs(data_dir: Path | None, language: str) -> tuple[str, Pairs]:
+    """Return what ``calibrate`` measures on, and how it is called."""
+    folder = {"en": "stsb", "zh": "stsb_zh_deepl"}[language]
+    task = ScoredPairs(folder=folder, split="dev")
+    if data_dir is not None and task.locate(data_dir) is not None:
+        return f"{folder}-dev", task.read(data_dir)
+    return f"sample-{language}-dev", ScoredPairs(path=str(sample_path(language, "sts_dev"))).read(None)
+
+
+def _quartiles(cosine: Floats) -> dict[str, Any] | None:
+    if not len(cosine):
+        return None
+    low, middle, high = np.quantile(cosine, [0.25, 0.5, 0.75])
+    return {"n": len(cosine), "mean": float(cosine.mean()), "quartiles": [float(low), float(middle), float(high)]}

@@ -1,0 +1,137 @@
+"""Natural language inference: the accuracy of a model's own head (``loss=softmax``), with a confusion matrix."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.source import FileTask, strict_rows
+from eval.stats import Seed, bootstrap_mean, percentile_interval
+from eval.sts import FEWEST
+from eval.tasks import Bools, EncodedTexts, Head, TaskResult, finite_vectors
+from runtime.errors import UserError
+from runtime.files import sha256_file
+
+_COLUMNS = ("premise", "hypothesis", "label")
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The rows of one file: pairs and the names of their classes."""
+
+    premise: list[str]
+    hypothesis: list[str]
+    labels: list[str]
+    path: str
+    sha256: str
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts of both sides, each once."""
+        return list(dict.fromkeys([*self.premise, *self.hypothesis]))
+
+    @property
+    def units(self) -> list[tuple[str, ...]]:
+        """The pairs."""
+        return list(zip(self.premise, self.hypothesis, strict=True))
+
+
+class NLI(FileTask):
+    """A file of premise, hypothesis and label.
+
+    Args:
+        folder: where the file lies in the data folder.
+        split: the file's name without its ending.
+        path: a file anywhere, instead of both.
+        sample: the language of the sample's NLI dev rows, instead of either.
+        label: what a report's heading calls the task.
+    """
+
+    needs_head = True
+
+    def __init__(self, *, folder: str | None = None, split: str = "test", path: str | None = None,
+                 sample: str | None = None, label: str | None = None) -> None:
+        super().__init__(folder=folder, split=split, path=path, sample=sample, sample_file="nli_dev", label=label)
+
+    def read(self, data_dir: Path | None) -> Classified:
+        """Return the file's rows.
+
+        Raises:
+            UserError: the file is absent, has fewer than 10 rows or a bad one.
+        """
+        path = self.found(data_dir)
+        rows = [values for _, values in strict_rows(path, _COLUMNS, _COLUMNS)]
+        if len(rows) < FEWEST:
+            raise UserError(f"{path}: has {len(rows)} rows; an accuracy needs at least {FEWEST}")
+        premise, hypothesis, labels = (list(column) for column in zip(*rows, strict=True))
+        return Classified(premise, hypothesis, labels, self.shown(path), sha256_file(path))
+
+    def score(self, rows: Classified, encoder: EncodedTexts, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
+        """Return the head's accuracy and its confusion matrix: a row a gold label, a column a predicted one.
+
+        Raises:
+            UserError: a vector is not finite; the head knows none of the file's labels.
+        """
+        if encoder.head is None:
+            raise UserError(f"{rows.path}: the model {encoder.name} has no head that classifies pairs; "
+                            "train one with loss=softmax")
+        texts = rows.texts
+        vectors = finite_vectors(encoder, texts, rows.path)
+        at = {text: number for number, text in enumerate(texts)}
+        left, right = ([at[text] for text in side] for side in (rows.premise, rows.hypothesis))
+        predicted = [str(label) for label in encoder.head(vectors[left], vectors[right])]
+        names = sorted({*rows.labels, *predicted})
+        if not set(rows.labels) & set(predicted):
+            raise UserError(f"{rows.path}: the head of {encoder.name} says {', '.join(sorted(set(predicted)))}, the "
+                            f"file {', '.join(sorted(set(rows.labels)))}: they share no label")
+        number = {name: position for position, name in enumerate(names)}
+        matrix = np.zeros((len(names), len(names)), dtype=int)
+        np.add.at(matrix, ([number[name] for name in rows.labels], [number[name] for name in predicted]), 1)
+        correct = np.array([gold == said for gold, said in zip(rows.labels, predicted, strict=True)], dtype=np.float64)
+        samples = bootstrap_mean(correct, resamples=resamples, seed=seed)
+        row: dict[str, Any] = {
+            **({"label": self.label} if self.label else {}), "measure": "accuracy", "n": len(correct),
+            "accuracy": float(correct.mean()), "accuracy_ci95": list(percentile_interval(samples)),
+            "confusion": {"labels": names, "gold_by_predicted": matrix.tolist()},
+            "truncated": int(encoder.count_truncated(texts)), "texts": len(texts), "domains": {},
+            "data": {"path": rows.path, "sha256": rows.sha256},
+        }
+
+        def on(some: Bools) -> float | None:
+            return float(correct[some].mean()) if some.any() else None
+
+        return TaskResult(row, samples, on, label=self.label)
+
+
+def load_head(folder: Path | None, dim: int) -> Head | None:
+    """Return the classifier that a run left in its model folder; None where there is none.
+
+    Raises:
+        UserError: its files don't fit each other or the model.
+    """
+    if folder is None or not (folder / "loss.safetensors").is_file() or not (folder / "loss.json").is_file():
+        return None
+    about = json.loads((folder / "loss.json").read_text(encoding="utf-8"))
+    if not {"labels", "concatenation"} <= set(about):
+        return None
+    import torch
+    from safetensors.torch import load_file
+
+    from losses.softmax import Softmax
+
+    loss = Softmax(about["concatenation"], dim=dim, labels=about["labels"])
+    try:
+        loss.load_state_dict(load_file(folder / "loss.safetensors"))
+    except RuntimeError:
+        raise UserError(f"{folder / 'loss.safetensors'}: is not the head that loss.json describes; train again"
+                        ) from None
+
+    def head(u: np.ndarray, v: np.ndarray) -> list[str]:
+        with torch.inference_mode():
+            return loss.predict(torch.from_numpy(u), torch.from_numpy(v))
+
+    return head

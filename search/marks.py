@@ -1,0 +1,38 @@
+"""What a cosine means for this model: the same, or related, by the thresholds that its export calibrated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Marks(NamedTuple):
+    """From which cosine two texts mean the ``same`` or are ``related``, how sure that is, and on what it was measured.
+
+    ``precision`` and ``recall`` are those of ``same``.
+    """
+
+    same: float
+    related: float
+    precision: float
+    recall: float
+    measured_on: str
+
+    def of(self, score: float) -> str:
+        """Return ``same``, ``related`` or nothing."""
+        return "same" if score >= self.same else "related" if score >= self.related else ""
+
+
+def read_marks(export: Path, fingerprint: str) -> Marks | None:
+    """Return the thresholds in an export's manifest; None without an export, or where it is of another model."""
+    try:
+        about = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
+        found = about["marks"]
+        same = found["same"]
+        if fingerprint not in (about["fingerprint"], f"{about['fingerprint']}-int8"):
+            return None
+        return Marks(same["cosine"], found["related"]["cosine"], same["precision"], same["recall"],
+                     found["measured_on"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # marks are a comfort: what is wrong with an export is said where it matters

@@ -1,0 +1,334 @@
+"""The tasks beyond STS against sentence-transformers' own evaluators, scikit-learn, brute force and bad files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_eval import WordSum
+
+from encoders.build import from_scratch
+from encoders.encoder import Encoder
+from eval.binary import BinaryPairs, average_precision, best_accuracy
+from eval.evaluate import evaluate
+from eval.geometry import best_threshold
+from eval.mteb import MTEB
+from eval.nli import NLI, load_head
+from eval.page import page
+from eval.report import markdown
+from eval.retrieval import KnownItem, LabelledRetrieval
+from eval.sts import ScoredPairs
+from eval.tasks import EncodedTexts
+from eval.terminal import terminal
+from eval.triplets import TripletAccuracy
+from losses.softmax import Softmax
+from runtime.errors import UserError
+from train.checkpoint import save_model
+
+WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "eel", "ip", "ond", "ut")]
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, int(rng.integers(3, 9)))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    model = from_scratch(lambda: sentences(300, 0), vocabulary=300, hidden=32, layers=1, heads=2, max_length=8)
+    return Encoder(model, name="tiny")
+
+
+def write(path: Path, columns: str, rows: list[tuple]) -> str:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns.split(), *rows])
+    return str(path)
+
+
+def run(task: object, encoder: Encoder, head: object = None) -> dict:
+    rows = task.read(None)
+    return dict(task.score(rows, EncodedTexts(encoder, rows.texts, head), resamples=50, seed=0).row)
+
+
+def stock(evaluator: object, encoder: Encoder) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return evaluator(encoder.model.eval())
+
+
+def test_scored_pairs_are_those_of_sentence_transformers(encoder: Encoder, tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    left, right = sentences(80, 1), sentences(80, 2)
+    gold = np.random.default_rng(0).integers(0, 6, 80).tolist()
+    found = run(ScoredPairs(path=write(tmp_path / "a.csv", "sentence1 sentence2 score",
+                                       list(zip(left, right, gold, strict=True)))), encoder)
+    names = ["cosine", "dot", "euclidean", "manhattan"]
+    theirs = stock(EmbeddingSimilarityEvaluator(left, right, gold, similarity_fn_names=names), encoder)
+    for name in names:
+        for statistic in ("pearson", "spearman"):
+            assert found[f"{statistic}_{name}"] == pytest.approx(theirs[f"{statistic}_{name}"], abs=1e-6)
+
+
+def test_binary_pairs_are_those_of_sentence_transformers(encoder: Encoder, tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
+
+    left, right = sentences(90, 3), sentences(90, 4)
+    right[:20] = left[:20]  # ties at cosine 1
+    gold = (np.random.default_rng(1).random(90) < 0.4).astype(int).tolist()
+    found = run(BinaryPairs(path=write(tmp_path / "a.csv", "sentence1 sentence2 score",
+                                       list(zip(left, right, gold, strict=True)))), encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = stock(BinaryClassificationEvaluator(left, right, gold, similarity_fn_names=["cosine"]), encoder)
+    # Equal texts are exactly 1 here; there, rounding ranks them among themselves.
+    assert found["average_precision"] == pytest.approx(theirs["cosine_ap"], abs=0.05)
+    assert found["best_accuracy"]["accuracy"] == pytest.approx(theirs["cosine_accuracy"], abs=0.05)
+    apart = run(BinaryPairs(path=write(tmp_path / "b.csv", "sentence1 sentence2 score",
+                                       list(zip(left[20:], right[20:], gold[20:], strict=True)))), encoder)
+    theirs = stock(BinaryClassificationEvaluator(left[20:], right[20:], gold[20:], similarity_fn_names=["cosine"]),
+                   encoder)
+    assert apart["average_precision"] == pytest.approx(theirs["cosine_ap"], abs=1e-6)
+    assert apart["best_f1"]["f1"] == pytest.approx(theirs["cosine_f1"], abs=1e-6)
+    assert apart["best_f1"]["precision"] == pytest.approx(theirs["cosine_precision"], abs=1e-6)
+    assert apart["best_f1"]["recall"] == pytest.approx(theirs["cosine_recall"], abs=1e-6)
+    assert apart["best_f1"]["cosine"] == pytest.approx(theirs["cosine_f1_threshold"], abs=1e-5)
+    assert apart["best_accuracy"]["accuracy"] == pytest.approx(theirs["cosine_accuracy"], abs=1e-6)
+
+
+def test_average_precision_is_scikit_learns_ties_and_all() -> None:
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        score, positive = np.round(rng.random(40), 1), rng.random(40) < 0.3
+        positive[0] = True
+        assert average_precision(score, positive) == pytest.approx(average_precision_score(positive, score), abs=1e-12)
+
+
+def test_thresholds_against_every_threshold() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        score, positive = np.round(rng.random(25), 1), rng.random(25) < 0.5
+        positive[:2] = True, False
+        best = {"f1": 0.0, "accuracy": 0.0}
+        for threshold in [*np.unique(score), 2.0]:
+            said = score >= threshold
+            right = (said & positive).sum()
+            best["f1"] = max(best["f1"], 2 * right / (said.sum() + positive.sum()))
+            best["accuracy"] = max(best["accuracy"], (said == positive).mean())
+        found = best_threshold(score, positive)
+        said = score >= found["cosine"]
+        assert found["f1"] == pytest.approx(best["f1"])
+        assert found["precision"] == pytest.approx((said & positive).sum() / said.sum())
+        assert found["recall"] == pytest.approx((said & positive).sum() / positive.sum())
+        found = best_accuracy(score, positive)
+        assert found["accuracy"] == pytest.approx(best["accuracy"])
+        assert ((score >= found["cosine"]) == positive).mean() == pytest.approx(best["accuracy"])
+
+
+def test_triplets_are_those_of_sentence_transformers(encoder: Encoder, tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
+
+    columns = [sentences(70, seed) for seed in (5, 6, 7)]
+    found = run(TripletAccuracy(path=write(tmp_path / "a.csv", "anchor positive negative",
+                                           list(zip(*columns, strict=True)))), encoder)
+    theirs = stock(TripletEvaluator(*columns), encoder)
+    assert found["triplet_accuracy"] == pytest.approx(theirs["cosine_accuracy"], abs=1e-6)
+    low, high = found["triplet_accuracy_ci95"]
+    assert low < found["triplet_accuracy"] < high
+    assert all(each["margin"] <= 0 for each in found["lost"])
+
+
+def test_triplets_come_from_nli_rows_and_from_several_negatives(encoder: Encoder, tmp_path: Path) -> None:
+    left, right = sentences(20, 8), sentences(60, 9)
+    rows = [(premise, right[3 * number + turn], label) for number, premise in enumerate(left)
+            for turn, label in enumerate(("entailment", "neutral", "contradiction"))]
+    found = run(TripletAccuracy(path=write(tmp_path / "nli.csv", "premise hypothesis label", rows)), encoder)
+    assert found["n"] == 20
+    three = [(anchor, right[number], right[number + 20], right[number + 40]) for number, anchor in enumerate(left)]
+    both = run(TripletAccuracy(path=write(tmp_path / "t.csv", "anchor positive negative negative_2", three)), encoder)
+    one = [run(TripletAccuracy(path=write(tmp_path / "t.csv", "anchor positive negative",
+                                          [(a, p, (n, m)[which]) for a, p, n, m in three])), encoder)
+           for which in (0, 1)]
+    assert both["triplet_accuracy"] <= min(each["triplet_accuracy"] for each in one)
+
+
+def test_a_known_item_is_that_of_sentence_transformers(encoder: Encoder, tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    titles = sentences(120, 10)
+    queries = [" ".join(title.split()[:2] + other.split()[:2])
+               for title, other in zip(titles, sentences(120, 11), strict=True)]
+    rows = [(title, f"kind {number % 3}", query)
+            for number, (title, query) in enumerate(zip(titles, queries, strict=True))]
+    found = run(KnownItem(path=write(tmp_path / "a.csv", "title label description", rows)), encoder)
+    ids = [str(number) for number in range(120)]
+    theirs = stock(InformationRetrievalEvaluator(
+        dict(zip(ids, queries, strict=True)), dict(zip(ids, titles, strict=True)), {name: {name} for name in ids},
+        mrr_at_k=[10], ndcg_at_k=[10], accuracy_at_k=[1, 10], precision_recall_at_k=[1, 10], map_at_k=[10],
+        write_csv=False), encoder)
+    for ours, name in (("mrr@10", "mrr@10"), ("ndcg@10", "ndcg@10"), ("recall@1", "recall@1"),
+                       ("recall@10", "recall@10")):
+        assert found[ours] == pytest.approx(theirs[f"cosine_{name}"], abs=1e-6)
+    parts = found["domains"].values()
+    assert sum(part["n"] * part["mrr@10"] for part in parts) / 120 == pytest.approx(found["mrr@10"])
+
+
+def test_retrieval_by_category_against_loops(encoder: Encoder, tmp_path: Path) -> None:
+    titles = sentences(60, 12)
+    labels = [f"kind {number % 4}" for number in range(59)] + ["alone"]
+    found = run(LabelledRetrieval(path=write(tmp_path / "a.csv", "title label", [
+        *zip(titles, labels, strict=True), (titles[0], "kind 3"), ("no label", "")])), encoder)
+    vectors = encoder.encode(titles).astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    precision, ndcg, mrr = [], [], []
+    for row in range(60):
+        order = [other for other in np.argsort(-vectors @ vectors[row]) if other != row][:10]
+        hits = [labels[other] == labels[row] for other in order]
+        right = sum(label == labels[row] for label in labels) - 1
+        ideal = sum(1 / np.log2(rank + 2) for rank in range(min(10, right)))
+        precision.append(sum(hits) / 10)
+        ndcg.append(sum(hit / np.log2(rank + 2) for rank, hit in enumerate(hits)) / ideal if right else 0)
+        mrr.append(1 / (1 + hits.index(True)) if any(hits) else 0)
+    assert found["n"] == 60 and found["repeats"] == 1
+    assert found["precision@10"] == pytest.approx(np.mean(precision))
+    assert found["ndcg@10"] == pytest.approx(np.mean(ndcg))
+    assert found["mrr@10"] == pytest.approx(np.mean(mrr))
+    first = [number for number, label in enumerate(labels) if label == "kind 0"]
+    assert found["domains"]["kind 0"]["mrr@10"] == pytest.approx(np.mean(np.array(mrr)[first]))
+
+
+def test_a_collapsed_model_finds_nothing(tmp_path: Path) -> None:
+    class Collapsed(WordSum):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return np.ones((len(texts), 8), np.float32)
+
+    titles = sentences(60, 13)
+    path = write(tmp_path / "a.csv", "title label description",
+                 [(title, "first" if number < 30 else "second", f"{title} x") for number, title in enumerate(titles)])
+    for task, measure in ((LabelledRetrieval(path=path), "precision@10"), (KnownItem(path=path), "mrr@10")):
+        assert run(task, Collapsed())[measure] == 0
+    path = write(tmp_path / "t.csv", "anchor positive negative", list(zip(titles, titles[1:] + titles[:1], titles[2:]
+                                                                          + titles[:2], strict=True)))
+    assert run(TripletAccuracy(path=path), Collapsed())["triplet_accuracy"] == 0
+
+
+def test_a_saved_head_is_loaded_and_its_confusion_counted(encoder: Encoder, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    loss = Softmax(dim=32, labels=["contradiction", "entailment", "neutral"])
+    save_model(tmp_path / "model", encoder.model, loss)
+    head = load_head(tmp_path / "model", 32)
+    left, right = sentences(60, 14), sentences(60, 15)
+    gold = [("contradiction", "entailment", "neutral")[number % 3] for number in range(60)]
+    path = write(tmp_path / "nli.csv", "premise hypothesis label", list(zip(left, right, gold, strict=True)))
+    found = run(NLI(path=path), encoder, head)
+    u, v = (torch.from_numpy(encoder.encode(texts)) for texts in (left, right))
+    with torch.no_grad():
+        logits = torch.nn.functional.linear(torch.cat([u, v, (u - v).abs()], dim=1), loss.classifier.weight,
+                                            loss.classifier.bias)
+    expected = [loss.labels[number] for number in logits.argmax(dim=1)]
+    assert found["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(gold, expected, strict=True)]))
+    names, matrix = found["confusion"]["labels"], np.array(found["confusion"]["gold_by_predicted"])
+    for row, name in enumerate(names):
+        for column, other in enumerate(names):
+            assert matrix[row, column] == sum(a == name and b == other for a, b in zip(gold, expected, strict=True))
+    assert load_head(tmp_path, 32) is None and load_head(None, 32) is None
+    with pytest.raises(UserError, match="is not the head"):
+        load_head(tmp_path / "model", 16)
+
+
+def test_a_task_without_its_head_is_skipped_and_named(encoder: Encoder) -> None:
+    tasks = {"nli": NLI(sample="en"), "titles": LabelledRetrieval(sample="en")}
+    report = evaluate(encoder, tasks, None, resamples=20, deep=False)
+    assert list(report.json["tasks"]) == ["titles"] and "no head" in report.json["skipped"]["nli"]
+    with pytest.raises(UserError, match=r"nli: .*no head.*loss=softmax"):
+        evaluate(encoder, {"nli": tasks["nli"]}, None)
+    # What the baseline can't do is not compared; what both can, is.
+    with_head = evaluate(encoder, tasks, None, resamples=20, deep=False, baseline=report,
+                         head=lambda u, v: ["neutral"] * len(u))
+    assert list(with_head.json["tasks"]) == ["nli", "titles"]
+    assert list(with_head.json["baseline"]["tasks"]) == ["titles"]
+    assert set(with_head.json["averages"]) == {"accuracy", "precision@10"}
+
+
+@pytest.mark.parametrize(("task", "columns", "rows", "says"), [
+    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "0.5")], r"line 2 .*column score: '0.5' is not 0 or 1"),
+    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "1")] * 12, r"'score' holds 1 in every row"),
+    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "1")] * 4, r"has 4 rows"),
+    (BinaryPairs, "sentence1 sentence2 score", [("a", " ", "1")] * 12, r"line 2 .*column sentence2: is empty"),
+    (TripletAccuracy, "anchor positive", [("a", "b")] * 12, r"no column 'negative'"),
+    (TripletAccuracy, "anchor positive negative", [("a", "b", "c")] * 4, r"gives 4 triplets"),
+    (NLI, "premise hypothesis label", [("a", "b", "neutral")] * 4, r"has 4 rows"),
+    (LabelledRetrieval, "title label", [(f"a {number}", "x") for number in range(12)], r"'label' holds 'x'"),
+    (LabelledRetrieval, "title label", [("a", "x"), ("a", "x")] * 12, r"has 1 titles"),
+    (KnownItem, "title label", [("a", "x")] * 12, r"no column 'description'"),
+])
+def test_bad_files_are_named(tmp_path: Path, task: type, columns: str, rows: list[tuple], says: str) -> None:
+    with pytest.raises(UserError, match=r"a\.csv.*" + says):
+        task(path=write(tmp_path / "a.csv", columns, rows)).read(None)
+
+
+@pytest.mark.parametrize("task", ["binary", "triplets", "titles", "nli"])
+def test_vectors_that_are_no_numbers_are_refused(tmp_path: Path, task: str) -> None:
+    class Diverged(WordSum):
+        def encode(self, texts: list[str]) -> np.ndarray:
+            return np.full((len(texts), 8), np.nan, np.float32)
+
+    pairs = list(zip(sentences(12, 16), sentences(12, 17), [0, 1] * 6, strict=True))
+    made = {"binary": lambda: BinaryPairs(path=write(tmp_path / "a.csv", "sentence1 sentence2 score", pairs)),
+            "triplets": lambda: TripletAccuracy(sample="en"), "titles": lambda: LabelledRetrieval(sample="zh"),
+            "nli": lambda: NLI(sample="zh")}[task]()
+    with pytest.raises(UserError, match="NaN or infinite vectors"):
+        run(made, Diverged(), lambda u, v: ["neutral"] * len(u))
+
+
+def test_suites_compose_and_one_page_holds_every_kind_of_task(command: Callable, tmp_path: Path, encoder: Encoder,
+                                                              real_data: Path) -> None:
+    save_model(tmp_path / "m", encoder.model, Softmax(dim=32, labels=["contradiction", "entailment", "neutral"]))
+    without = [f"suite.{name}-match=null" for name in ("bq-test", "lcqmc-dev", "afqmc-dev")]
+    done = command("eval", f"model={tmp_path / 'm'}", "suite=[sample_all,pairs_zh]", f"data_dir={real_data}", *without,
+                   "resamples=50", "output=out")
+    assert done.code == 0, done.err
+    about = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert list(about["tasks"]) == ["sample-en-dev", "sample-en-nli", "sample-en-triplets", "sample-en-titles",
+                                    "pawsx-zh-test-match"]
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for said in ("Confusion", "Lost by the most", "By category", "Best thresholds", "How far to trust it", "Geometry"):
+        assert said in html
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    for row in about["tasks"].values():
+        assert f"{100 * row[row['measure']]:.2f}" in text and f"{100 * row[row['measure']]:.2f}" in html
+
+
+def test_mteb_is_asked_for_by_name(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    mteb = pytest.importorskip("mteb", reason="mteb is not installed; its tasks were not run")
+    from mteb.mocks import mock_tasks
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UserError, match="MTEB has no task 'NoSuchTask'"):
+            MTEB(name="NoSuchTask").locate(None)
+        # Its data is on the hub: a task that carries its own stands in for one.
+        monkeypatch.setattr(mteb, "get_task", lambda name: getattr(mock_tasks, name)())
+        tasks = {"sts": MTEB(name="MockSTSTask"), "titles": LabelledRetrieval(sample="en")}
+        before = evaluate(encoder, tasks, None, resamples=20)
+        report = evaluate(encoder, tasks, None, resamples=20, baseline=before)
+    row = report.json["tasks"]["sts"]
+    assert -1 <= row["mteb_main_score"] <= 1 and row["mteb_main_score_ci95"] is None
+    assert report.json["baseline"]["tasks"]["sts"]["delta"] == 0
+    assert "MTEB" in page(report) and "MTEB" in markdown(report) and "MTEB" in terminal(report)
+
+
+def test_mteb_is_named_where_it_is_missing() -> None:
+    if find_spec("mteb"):
+        pytest.skip("mteb is installed")
+    with pytest.raises(UserError, match="STSBenchmark needs the package mteb; pip install mteb"):
+        MTEB(name="STSBenchmark").locate(None)
