@@ -24,6 +24,7 @@ from runtime.files import sha256_file
 
 FEWEST = 10  # pairs below which a correlation says nothing
 _FIELDS = ("sentence1", "sentence2", "score")
+STATISTICS: tuple[Statistic, ...] = ("spearman", "pearson")
 _FLAT = 1e-6  # cosines of float32 vectors that differ by less than this are rounding
 
 
@@ -125,18 +126,14 @@ class ScoredPairs(FileTask):
         row: dict[str, Any] = {"measure": "spearman_cosine", "n": len(pairs.gold)}
         if self.label:
             row = {"label": self.label, **row}
-        for name, values in similarity.items():
-            row[f"spearman_{name}"] = _or_none(values, pairs.gold, "spearman")
-            row[f"pearson_{name}"] = _or_none(values, pairs.gold, "pearson")
-        samples = bootstrap([cosine], pairs.gold, resamples=resamples, seed=seed)[0]
+        found, samples = _correlations(similarity, pairs.gold, resamples, seed)
+        row |= {f"{statistic}_{name}": found.pop(f"{statistic}_{name}", None) for name in similarity
+                for statistic in STATISTICS}
         domains = _by_domain(cosine, pairs, resamples, seed)
         alone = [domain["spearman_cosine"] for domain in domains.values() if "spearman_cosine" in domain]
         if len(alone) > 1:  # SentEval's protocol, beside the one that counts
             row["spearman_cosine_mean_of_domains"] = float(np.mean(alone))
-        of_pearson = bootstrap([cosine], pairs.gold, "pearson", resamples=resamples, seed=seed)[0]
-        row |= {"spearman_cosine_ci95": list(percentile_interval(samples)),
-                "pearson_cosine_ci95": list(percentile_interval(of_pearson)),
-                "truncated": int(encoder.count_truncated(texts)), "texts": len(texts),
+        row |= {**found, "truncated": int(encoder.count_truncated(texts)), "texts": len(texts),
                 "score_range": [self.low, self.high], "domains": domains,
                 "data": {"path": pairs.path, "sha256": pairs.sha256}}
 
@@ -182,15 +179,29 @@ def _by_domain(cosine: Floats, pairs: Pairs, resamples: int, seed: Seed) -> dict
         of_domain = np.array([name == domain for name in pairs.domains or []])
         row: dict[str, Any] = {"n": int(of_domain.sum())}
         if row["n"] >= FEWEST:
-            for statistic in ("spearman", "pearson"):
-                value = _or_none(cosine[of_domain], pairs.gold[of_domain], statistic)
-                row |= {} if value is None else {f"{statistic}_cosine": value}
-            if "spearman_cosine" in row:
-                samples = bootstrap([cosine[of_domain]], pairs.gold[of_domain], resamples=resamples, seed=seed)[0]
-                if np.isfinite(samples).any():
-                    row["spearman_cosine_ci95"] = list(percentile_interval(samples))
+            row |= _correlations({"cosine": cosine[of_domain]}, pairs.gold[of_domain], resamples, seed)[0]
         found[domain] = row
     return found
+
+
+def _correlations(similarity: Mapping[str, Floats], gold: Floats, resamples: int,
+                  seed: Seed) -> tuple[dict[str, Any], Floats]:
+    """Return every correlation that is defined with its interval, and Spearman's bootstrap samples of the cosine."""
+    row: dict[str, Any] = {}
+    of_cosine = np.full(resamples, np.nan)
+    for statistic in STATISTICS:
+        values = {name: _or_none(x, gold, statistic) for name, x in similarity.items()}
+        defined = [name for name, value in values.items() if value is not None]
+        if not defined:
+            continue
+        drawn = bootstrap([similarity[name] for name in defined], gold, statistic, resamples=resamples, seed=seed)
+        for name, samples in zip(defined, drawn, strict=True):
+            row[f"{statistic}_{name}"] = values[name]
+            if np.isfinite(samples).any():
+                row[f"{statistic}_{name}_ci95"] = list(percentile_interval(samples))
+            if (statistic, name) == ("spearman", "cosine"):
+                of_cosine = samples
+    return row, of_cosine
 
 
 def _or_none(x: Floats, y: Floats, statistic: Statistic) -> float | None:

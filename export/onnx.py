@@ -51,6 +51,7 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
         raise Unavailable("the onnx extra is not installed (pip install 'sentence-forge[onnx]')") from None
     if getattr(encoder.model.tokenizer, "backend_tokenizer", None) is None:
         raise Unavailable("this model's tokenizer has no fast version, which queries without torch need")
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision isn't needed
     device = encoder.model.device
     example = torch.randint(5, 100, (2, 7))
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2)
