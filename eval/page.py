@@ -195,8 +195,11 @@ def _range(row: Mapping[str, Any]) -> tuple[float, float]:
 def _measures(row: Mapping[str, Any]) -> str:
     if "spearman_dot" in row:
         names = ("cosine", "dot", "euclidean", "manhattan")
-        lines = [[statistic.title(), *(hundred(row[f"{statistic}_{name}"]) for name in names)]
-                 for statistic in ("spearman", "pearson")]
+        lines = []
+        for statistic in ("spearman", "pearson"):
+            lines.append([statistic.title(), *(hundred(row[f"{statistic}_{name}"]) for name in names)])
+            limits_of = [row.get(f"{statistic}_{name}_ci95") for name in names]
+            lines.append(["95 %", *("" if each is None else interval(each) for each in limits_of)])
         return f"<div><h3>By similarity</h3>{sections.table(['', *names], lines)}</div>"
     if "best_f1" in row:
         f1, accuracy = row["best_f1"], row["best_accuracy"]
