@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo install test test-slow soak check bench clean
+.PHONY: demo install test test-slow soak check clean
 
 demo: $(VENV)/.installed
 	@VENV=$(VENV) sh bench/demo.sh

@@ -103,13 +103,6 @@ class Only(Enum):
     index = "index"
 
 
-class OnnxPrecision(Enum):
-    """What the corpus and the queries are encoded in."""
-
-    fp32 = "fp32"
-    int8 = "int8"
-
-
 @dataclass
 class Corpus:
     """The texts to index."""

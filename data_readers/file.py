@@ -79,8 +79,8 @@ class FileSource:
             raise UserError(f"data.dev_fraction is {dev_fraction}; give a share between 0 and 1")
         if len(score_range) != 2 or not (all(map(math.isfinite, score_range)) and score_range[0] < score_range[1]):
             raise UserError(f"data.score_range is {list(score_range)}; give the lowest and the highest score, as [0,5]")
-        self._path = Path(path)
-        self._dev_path = None if dev_path is None else Path(dev_path)
+        self._path = Path(path).expanduser()
+        self._dev_path = None if dev_path is None else Path(dev_path).expanduser()
         self._dev_fraction = dev_fraction
         self._columns = {name: column for name, column in (columns or {}).items() if column is not None}
         self._score_range = (float(score_range[0]), float(score_range[1]))

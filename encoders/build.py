@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,11 +127,6 @@ def from_scratch(
     model = SentenceTransformer(modules=modules, device="cpu")
     _limit_length(model, max_length)
     return model
-
-
-def source_folder(node: Mapping[str, Any]) -> Path | None:
-    """Return the folder a model's config node takes its weights from; None if it makes them."""
-    return locate(str(node["path"]), node.get("package")).folder if node.get("path") else None
 
 
 def _learn_wordpiece(texts: list[str], vocabulary: int) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer, imported late

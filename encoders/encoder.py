@@ -43,6 +43,11 @@ class Encoder:
         """Tokens a text keeps, special tokens included."""
         return int(self.model.max_seq_length or self.model.tokenizer.model_max_length)
 
+    @property
+    def prompt(self) -> str:
+        """What stands before every text: the model's default prompt, mostly nothing."""
+        return self.model.prompts.get(self.model.default_prompt_name or "") or ""
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """See ``encoders.fingerprint``; taken when first asked for, so ask after the training."""
@@ -50,8 +55,8 @@ class Encoder:
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Return the texts' tokens, cut at the model's length, with the default prompt before them if it has one."""
-        prompt = self.model.prompts.get(self.model.default_prompt_name or "", "")
-        return tokenize(self.model.tokenizer, [prompt + text for text in texts] if prompt else texts, self.max_length)
+        before = self.prompt
+        return tokenize(self.model.tokenizer, [before + text for text in texts] if before else texts, self.max_length)
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Return how many texts are longer than the model takes."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import UserError
 
@@ -52,6 +54,11 @@ def locate(name: str, package: str | None = None) -> Weights:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"{name}: no such model folder")
     return Weights(_from_hub(name, package), f"hub {name}")
+
+
+def source_folder(node: Mapping[str, Any]) -> Path | None:
+    """Return the folder a model's config node takes its weights from; None if it makes them."""
+    return locate(str(node["path"]), node.get("package")).folder if node.get("path") else None
 
 
 def _model_folder(folder: Path) -> Path:

@@ -91,8 +91,8 @@ def _node(name: str) -> dict[str, Any]:
 def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any, Any]:  # noqa: ANN401
     """Return a model's encoder, and what its folder keeps of its training: its head and the hashes of its texts."""
     from data_readers.seen import Seen
-    from encoders.build import source_folder
     from encoders.encoder import Encoder, pick_device
+    from encoders.weights import source_folder
     from eval.nli import load_head
     from runtime import targets
 
@@ -104,8 +104,8 @@ def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any,
 
 
 def _about(node: Mapping[str, Any]) -> dict[str, Any]:
-    from encoders.build import source_folder
     from encoders.card import read_about
+    from encoders.weights import source_folder
 
     folder = source_folder(node)
     return {} if folder is None else read_about(folder)

@@ -9,9 +9,10 @@ from typing import Any
 
 from runtime.cli import entry
 from runtime.errors import UserError
-from runtime.files import clear_leftovers, sha256_file, write_json
+from runtime.files import clear_leftovers, sha256_file, write_json, writer_lock
 
 log = logging.getLogger(__name__)
+LEAST_PRECISION = 0.5  # of the mark `same`
 
 ABOUT = """
 Write a model as a folder and as ONNX, and index a corpus with it.
@@ -54,9 +55,11 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
 
 def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
+    from encoders.weights import source_folder
+
     unfinished = _unfinished(out)
+    source = source_folder(settings.model)
     rows = _read(settings, corpus)
-    from encoders.build import source_folder
     from encoders.encoder import Encoder, pick_device
     from eval.geometry import calibrate, language_of
     from export.model import write_model, write_onnx_files
@@ -68,36 +71,34 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
     described: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": _about(settings, corpus)}
     if unfinished is not None and any(unfinished.get(key) != value for key, value in described.items()):
         raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
-    out.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(out)
-    if unfinished is None:
-        write_json(out / "manifest.json", {"state": "unfinished", **described})
-    else:
-        log.info("going on with the unfinished export in %s", out)
-    if unfinished is None or "onnx" not in unfinished:
-        write_model(encoder, source_folder(settings.model), out)
-        data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
-        described["onnx"] = write_onnx_files(encoder, out, data_dir)
-        described["marks"] = calibrate(encoder, data_dir, language_of([] if rows is None else rows.titles))
-        same = described["marks"]["same"]
-        log.info("same meaning from cosine %.3f: precision %.2f, recall %.2f, on %s", same["cosine"],
-                 same["precision"], same["recall"], described["marks"]["measured_on"])
-        write_json(out / "manifest.json", {"state": "unfinished", **described})
-    else:
-        described |= {key: unfinished[key] for key in ("onnx", "marks")}
-    described |= {"model": settings.model.get("path"), "dim": encoder.dim, "max_length": encoder.max_length}
-    if rows is not None:
-        described["index"] = _index(out, rows, _fastest(out, encoder))
-    write_json(out / "manifest.json", {"state": "finished", **described})
-    log.info("exported to %s", out)
-    if rows is not None:
-        log.info('search it: python -m search %s "..."', out)
+    with writer_lock(out):
+        clear_leftovers(out)
+        if unfinished is None:
+            write_json(out / "manifest.json", {"state": "unfinished", **described})
+        else:
+            log.info("going on with the unfinished export in %s", out)
+        if unfinished is None or "onnx" not in unfinished:
+            write_model(encoder, source, out)
+            data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
+            language = language_of([] if rows is None else rows.titles)
+            described["onnx"] = write_onnx_files(encoder, out, data_dir, language)
+            described["marks"] = _marks(calibrate(encoder, data_dir, language))
+            write_json(out / "manifest.json", {"state": "unfinished", **described})
+        else:
+            described |= {key: unfinished[key] for key in ("onnx", "marks")}
+        described |= {"model": settings.model.get("path"), "dim": encoder.dim, "max_length": encoder.max_length}
+        if rows is not None:
+            described["index"] = _index(out, rows, _fastest(out, encoder))
+        write_json(out / "manifest.json", {"state": "finished", **described})
+        log.info("exported to %s", out)
+        if rows is not None:
+            log.info('search it: python -m search %s "..."', out)
 
 
 def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
-    from encoders.onnx import read_about
+    from encoders.onnx import read_export
 
-    about = read_about(out)
+    about = read_export(out)
     if not (out / "model").is_dir():
         raise UserError(f"{out}: holds no model to index with; export one first")
     if corpus is None:
@@ -108,16 +109,28 @@ def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: AN
     encoder = load_encoder(out / "model", device=settings.device.value)
     if encoder.fingerprint != about["fingerprint"]:
         raise UserError(f"{out / 'model'}: is not the model that was exported here; export it again")
-    about |= {"index": _index(out, rows, _fastest(out, encoder)), "corpus": _about(settings, corpus),
-              "state": "finished"}
-    write_json(out / "manifest.json", about)
+    with writer_lock(out):
+        about |= {"index": _index(out, rows, _fastest(out, encoder)), "corpus": _about(settings, corpus),
+                  "state": "finished"}
+        write_json(out / "manifest.json", about)
+
+
+def _marks(found: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the thresholds that hits are marked by; none where ``same`` would mostly be said of wrong pairs."""
+    same = found["same"]
+    log.info("same meaning from cosine %.3f: precision %.2f, recall %.2f, on %s", same["cosine"], same["precision"],
+             same["recall"], found["measured_on"])
+    if same["precision"] >= LEAST_PRECISION:
+        return found
+    log.info("hits will not be marked: that precision is below %.1f", LEAST_PRECISION)
+    return None
 
 
 def _fastest(out: Path, encoder: Any) -> Any:  # noqa: ANN401 - an encoder, as is what comes back
     """Return what encodes the corpus soonest with the same vectors: on a CPU the ONNX file, if there is one."""
-    from encoders.onnx import OnnxEncoder, read_about
+    from encoders.onnx import OnnxEncoder, read_export
 
-    if encoder.model.device.type == "cpu" and "fp32" in read_about(out).get("onnx", {}):
+    if encoder.model.device.type == "cpu" and "fp32" in read_export(out).get("onnx", {}):
         return OnnxEncoder(out)
     return encoder
 
@@ -128,15 +141,15 @@ def _unfinished(out: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the folder holds something else.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(each.name == ".lock" for each in out.iterdir())):
         return None
     if not out.is_dir():
         raise UserError(f"{out}: is a file; out= takes a folder")
     if not (out / "manifest.json").is_file():
         raise UserError(f"{out}: exists and is no export; give another out=")
-    from encoders.onnx import read_about
+    from encoders.onnx import read_export
 
-    about = read_about(out)
+    about = read_export(out)
     if about.get("state") != "unfinished":
         raise UserError(f"{out}: holds a finished export; only=index brings its index up to date, or give another out=")
     return about

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from data_readers.sample import sample_path
 from data_readers.seen import FILE as TRAINING_TEXTS
 from encoders.card import ABOUT, model_card, read_about
 from encoders.encoder import Encoder
-from encoders.onnx import TOKENIZER
+from encoders.onnx import TOKENIZER, OnnxVectors
+from eval.geometry import calibration_pairs
 from eval.stats import spearman
 from eval.sts import Pairs, ScoredPairs
 from export import onnx
@@ -43,25 +43,27 @@ def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
         write_atomic(folder / "README.md", model_card(about))
 
 
-def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None) -> dict[str, Any]:
+def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None, language: str) -> dict[str, Any]:
     """Write ``model.onnx`` and, where it keeps the meaning, ``model_int8.onnx``; return what the manifest says of them.
 
-    Each is held against torch on scored pairs: STS benchmark's test pairs in ``data_dir``, else the sample's.
+    Each is held against torch, from the text on, over scored pairs in the corpus's language: those of
+    ``eval.geometry.calibration_pairs``, but STS benchmark's test pairs where ``data_dir`` has them.
     """
-    name, pairs = _pairs(data_dir)
+    name, pairs = _pairs(data_dir, language)
     texts = [*pairs.texts, " ".join(pairs.texts[:200])]  # the last one is cut at the model's length
     reference = encoder.encode(texts)
-    file = out / "model.onnx"
-    staged = out / ".tmp-model.onnx"
+    file, quantized, staged = out / "model.onnx", out / "model_int8.onnx", out / ".tmp-model.onnx"
+    for old in (file, quantized):
+        old.unlink(missing_ok=True)
     try:
         onnx.write_onnx(encoder, staged)
     except onnx.Unavailable as reason:
         log.warning("no model.onnx: %s; search will use torch", reason)
-        file.unlink(missing_ok=True)
         return {}
-    made = onnx.onnx_vectors(staged, encoder, texts)
+    how = _how(encoder)
+    made = OnnxVectors(staged, out / TOKENIZER, how)(texts)
     parity = onnx.agreement(reference, made)
-    if parity["max_difference"] > onnx.MOST_DIFFERENCE:
+    if not parity["max_difference"] <= onnx.MOST_DIFFERENCE:
         log.warning("no model.onnx: its vectors differ from torch's by %.2g; search will use torch",
                     parity["max_difference"])
         staged.unlink()
@@ -70,44 +72,45 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None) -> dict
     log.info("model.onnx: differs from torch by %.1e at most, over %d texts of %s", parity["max_difference"],
              len(texts), name)
     scored = _spearman(texts, made, pairs)
-    about = {"fp32": {**_how(encoder, out, file), "fingerprint": encoder.fingerprint, "measured_on": name,
+    about = {"fp32": {**how, **_files(out, file), "fingerprint": encoder.fingerprint, "measured_on": name,
                       "spearman_cosine": scored, **parity}}
-    quantized = out / "model_int8.onnx"
     write_int8(file, staged)
-    made = onnx.onnx_vectors(staged, encoder, texts)
+    made = OnnxVectors(staged, out / TOKENIZER, how)(texts)
     parity = onnx.agreement(reference, made)
     found = _spearman(texts, made, pairs)
     if (loss := misses(parity["mean_cosine"], found, scored)) is not None:
         log.warning("no model_int8.onnx: %s", loss)
         staged.unlink()
-        quantized.unlink(missing_ok=True)
         return about
     staged.replace(quantized)
     log.info("model_int8.onnx: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f", 100 * found, 100 * scored,
              parity["mean_cosine"])
-    about["int8"] = {**_how(encoder, out, quantized), "fingerprint": f"{encoder.fingerprint}-int8",
+    about["int8"] = {**how, **_files(out, quantized), "fingerprint": f"{encoder.fingerprint}-int8",
                      "measured_on": name, "spearman_cosine": found, **parity}
     return about
 
 
-def _pairs(data_dir: Path | None) -> tuple[str, Pairs]:
+def _pairs(data_dir: Path | None, language: str) -> tuple[str, Pairs]:
     task = ScoredPairs(folder="stsb", split="test")
-    if data_dir is not None and task.locate(data_dir) is not None:
+    if language == "en" and data_dir is not None and task.locate(data_dir) is not None:
         return "stsb-test", task.read(data_dir)
-    return "sample-en-dev", ScoredPairs(path=str(sample_path("en", "sts_dev"))).read(None)
+    return calibration_pairs(data_dir, language)
 
 
 def _spearman(texts: Sequence[str], vectors: np.ndarray, pairs: Pairs) -> float:
+    """Return the Spearman of the pairs' cosines; 0 for a model that gives every pair the same."""
     at = {text: number for number, text in enumerate(texts)}
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     left, right = ([at[text] for text in side] for side in (pairs.sentence1, pairs.sentence2))
-    return spearman((unit[left] * unit[right]).sum(axis=1).astype(np.float64), np.asarray(pairs.gold))
+    cosines = (unit[left] * unit[right]).sum(axis=1).astype(np.float64)
+    return spearman(cosines, np.asarray(pairs.gold)) if np.ptp(cosines) > 0 else 0.0
 
 
-def _how(encoder: Encoder, out: Path, file: Path) -> dict[str, Any]:
-    """Return what ``encoders.onnx.OnnxEncoder`` must know."""
-    model = encoder.model
-    names = (file.name, TOKENIZER)
-    return {"file": file.name, "files": {name: sha256_file(out / name) for name in names}, "dim": encoder.dim,
-            "max_length": encoder.max_length, "prompt": model.prompts.get(model.default_prompt_name or "", ""),
+def _how(encoder: Encoder) -> dict[str, Any]:
+    """Return what ``encoders.onnx.OnnxVectors`` must know."""
+    return {"dim": encoder.dim, "max_length": encoder.max_length, "prompt": encoder.prompt,
             "pad_id": encoder.forward.pad_id, "left_padding": encoder.forward.left_padding}
+
+
+def _files(out: Path, file: Path) -> dict[str, Any]:
+    return {"file": file.name, "files": {name: sha256_file(out / name) for name in (file.name, TOKENIZER)}}

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from encoders.encoder import Encoder
-from encoders.onnx import run, session
-from encoders.tokens import encode_ids
 
 log = logging.getLogger(__name__)
 OPSET = 20
@@ -70,19 +67,6 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
         raise Unavailable(f"torch's exporter can't write this model: {first}") from error
     finally:
         encoder.model.to(device)
-
-
-def onnx_vectors(file: Path, encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
-    """Return the vectors that an ONNX file gives, float32 ``[n, dim]``, with the encoder's own tokens."""
-    opened = session(file)
-    ids = encode_ids(encoder.model.tokenizer, texts, encoder.max_length)
-    order = sorted(range(len(ids)), key=lambda number: -len(ids[number]))
-    made = np.empty((len(ids), encoder.dim), dtype=np.float32)
-    for start in range(0, len(order), 32):
-        batch = order[start : start + 32]
-        made[batch] = run(opened, [ids[number] for number in batch], encoder.forward.pad_id,
-                          encoder.forward.left_padding)
-    return made
 
 
 def agreement(reference: np.ndarray, made: np.ndarray) -> dict[str, Any]:

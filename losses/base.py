@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 # sentence-transformers' losses hold a model and take labels even where, as here, only their maths is used
@@ -22,12 +23,12 @@ class Loss(nn.Module, ABC):
     """
 
     def encode_labels(self, labels: Sequence[Any]) -> Tensor | None:
-        """Turn a split's label column into the tensor ``forward`` takes, one entry a row; None without labels.
+        """Turn a split's label column into the tensor ``forward`` takes, one entry a row: scores as float32.
 
         Raises:
             ValueError: a label this loss can't take; the message begins with its 0-based position.
         """
-        return None
+        return torch.tensor(labels, dtype=torch.float32) if labels and isinstance(labels[0], float) else None
 
     @abstractmethod
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:

@@ -22,6 +22,7 @@ from runtime.errors import UserError, one_of
 # groups whose value may also be a path: the option that takes it, and under which key
 PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
                 "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
+TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 
@@ -145,11 +146,12 @@ def friendly(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         match = _OVERRIDE.fullmatch(argument)
         if match is None or argument.startswith(("-", "+", "~")):
-            made.append(argument if match is None or argument.startswith("-") else _quoted_if_needed(argument))
+            typed = match is not None or argument.startswith(("+", "~"))
+            made.append(_quoted_if_needed(argument, several) if typed and not argument.startswith("-") else argument)
         elif options(match["key"]) and known_only:
             made.extend(_group(match["key"], match["value"], several))
         else:
-            made.append(_quoted_if_needed(argument))
+            made.append(_quoted_if_needed(argument, several))
     return made
 
 
@@ -168,20 +170,27 @@ def _group(group: str, value: str, several: bool) -> list[str]:
                     f"{one_of([name for name in names if name not in ('folder', 'file', 'none')], wrong)}")
 
 
-def _quoted_if_needed(argument: str) -> str:
+def _quoted_if_needed(argument: str, several: bool) -> str:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    key, _, value = argument.partition("=")
     try:
-        OverridesParser.create().parse_override(argument)
+        override = OverridesParser.create().parse_override(argument)
     except HydraException:
-        key, _, value = argument.partition("=")
+        return f"{key}={_quoted(value)}"
+    parsed = override.value()
+    if override.is_sweep_override():  # a comma is a sweep's only with -m
+        return argument if several or not value else f"{key}={_quoted(value)}"
+    renamed = isinstance(parsed, int | float) and not isinstance(parsed, bool) and str(parsed) != value
+    if renamed and key.rpartition(".")[2] in TEXT_KEYS:  # 2024_01 would become 202401
         return f"{key}={_quoted(value)}"
     return argument
 
 
 def _quoted(value: str) -> str:
-    escaped = value.replace("'", "\\'").replace("${", "\\${")
+    tail = len(value) - len(value.rstrip("\\"))  # a backslash before the closing quote would escape it
+    escaped = value.replace("'", "\\'").replace("${", "\\${") + "\\" * tail
     return f"'{escaped}'"
 
 
@@ -194,12 +203,14 @@ def _explained(error: Exception, config_name: str, arguments: Sequence[str]) -> 
         link = link.__cause__
     said = " ".join(str(each) for each in chain)
     if match := re.search(r"[Cc]ould not override '([^']+)'", said):
-        return UserError(f"{match[1]}: there is no such key; {one_of(_keys(config_name, arguments), match[1])}")
+        inner = re.search(r"Key '([^']+)' is not in struct", said)
+        key = match[1] if inner is None or match[1].endswith(inner[1]) else f"{match[1]}.{inner[1]}"
+        return UserError(f"{key}: there is no such key; {one_of(_keys(config_name, arguments), key)}")
     if match := re.search(r"Missing mandatory value: (\S+)", said):
         return UserError(f"{match[1]}: is needed; give {match[1]}=")
-    key = re.search(r"full_key: (\S+)", said)
+    full_key = re.search(r"full_key: (\S+)", said)
     first = str(chain[-1]).strip().splitlines()[0]
-    return UserError(f"{key[1]}: {first}" if key else first)
+    return UserError(f"{full_key[1]}: {first}" if full_key else first)
 
 
 def _keys(config_name: str, arguments: Sequence[str]) -> list[str]:

@@ -46,9 +46,9 @@ def load_query_encoder(export: Path, fingerprint: str) -> TextEncoder:
     if not (export / "manifest.json").is_file():
         raise UserError(f"{export}: is no export, so there is no model to encode a query with; "
                         "search the export's folder, or give Index.open an encoder")
-    from encoders.onnx import OnnxEncoder, read_about
+    from encoders.onnx import OnnxEncoder, read_export
 
-    about = read_about(export)
+    about = read_export(export)
     for precision, file in (about.get("onnx") or {}).items():
         if file["fingerprint"] == fingerprint:
             return OnnxEncoder(export, precision)

@@ -125,7 +125,36 @@ def test_reindexing_encodes_only_what_is_new(command: Command, exported: Path, t
         assert rows[-2][0] in index.ids and "new" in index.ids
 
 
-def test_a_query_by_another_model_is_refused(exported: Path, tmp_path: Path) -> None:
+def test_an_index_of_another_model_is_refused(command: Command, exported: Path, tmp_path: Path) -> None:
+    other, folder = tmp_path / "other", tmp_path / "news"
+    assert command("train", *TINY, "seed=5", "loop.max_steps=1", f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    assert command("export", f"model={tmp_path / 'run'}", f"corpus={TITLES}", f"out={other}").code == 0
+    subprocess.run(["cp", "-r", exported, folder], check=True)
+    subprocess.run(["rm", "-r", folder / "index"], check=True)
+    subprocess.run(["cp", "-r", other / "index", folder / "index"], check=True)
+    done = subprocess.run([sys.executable, "-m", "search", str(folder), "x"], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error:") and "of another model" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_default_prompt_stands_before_texts_everywhere(command: Command, run: Path, tmp_path: Path) -> None:
+    model = SentenceTransformer(str(run / "model"), device="cpu", prompts={"title": "news: "},
+                                default_prompt_name="title")
+    model.save_pretrained(str(tmp_path / "prompted"), create_model_card=False)
+    assert command("export", f"model={tmp_path / 'prompted'}", f"corpus={TITLES}", f"out={tmp_path / 'out'}").code == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["onnx"]["fp32"]["prompt"] == "news: "
+    with Index.open(tmp_path / "out") as index:
+        np.testing.assert_allclose(index.vectors[0], unit(model.encode([index.titles[0]])[0]), atol=1e-6)
+        np.testing.assert_allclose(index.encode(["weather"])[0], unit(model.encode(["weather"])[0]), atol=1e-6)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def test_a_damaged_query_encoder_is_refused(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "news"
     subprocess.run(["cp", "-r", exported, folder], check=True)
     onnx = bytearray((folder / "model.onnx").read_bytes())

@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -52,25 +53,27 @@ class NoDuplicates(Sampler):
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """Return batches without repeated texts."""
-        waiting = np.random.default_rng([self.seed, number]).permutation(len(self.texts)).tolist()
+        fresh = iter(np.random.default_rng([self.seed, number]).permutation(len(self.texts)).tolist())
+        waiting: list[int] = []  # rows that clashed with an earlier batch, oldest first
         batches = []
-        while waiting:
+        while True:
             batch: list[int] = []
             seen: set[int] = set()
-            postponed = []
-            for position, row in enumerate(waiting):
+            clashed = []
+            for row in chain(waiting, fresh):
                 if seen.isdisjoint(self.texts[row]):
                     batch.append(row)
                     seen |= self.texts[row]
                     if len(batch) == self.batch_size:
-                        postponed.extend(waiting[position + 1 :])
                         break
                 else:
-                    postponed.append(row)
-            waiting = postponed
+                    clashed.append(row)
+            looked_at = {*batch, *clashed}
+            waiting = clashed + [row for row in waiting if row not in looked_at]
             if len(batch) > 1:
                 batches.append(np.array(batch, dtype=np.int64))
-        return batches
+            if len(batch) < self.batch_size and not waiting:
+                return batches
 
 
 class ClassesTimesTexts(Sampler):
@@ -105,11 +108,14 @@ class ClassesTimesTexts(Sampler):
         if len(single) == len(by_class):
             raise UserError("loss=batch_hard needs classes with at least two texts; every class here has one")
         if single:
-            log.warning("%d classes have a single text, which is only ever a negative: %s", len(single),
-                        ", ".join(single[:10]))
+            log.warning("%d classes have a single text, which has no positive: %s", len(single), ", ".join(single[:10]))
         self.rows = [np.array(rows, dtype=np.int64) for _, rows in sorted(by_class.items())]
         self.k = texts_per_class
-        self.p = min(classes_per_batch or max(2, batch_size // texts_per_class), len(self.rows))
+        wanted = classes_per_batch or max(2, batch_size // texts_per_class)
+        self.p = min(wanted, len(self.rows))
+        if self.p < wanted:
+            log.info("batches hold %d classes x %d texts: the data has no more classes; a larger "
+                     "loss.sampler.texts_per_class makes larger batches", self.p, self.k)
         self.seed = seed
 
     def epoch(self, number: int) -> list[np.ndarray]:

@@ -47,6 +47,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
         check_loop(settings)
         source = targets.build(_node(settings.data, "data"), "data", plugins=settings.plugins)
         shape = matching_shape(_node(settings.loss, "loss"), source, hydra.runtime.choices.get("loss") or "this loss")
+        _check_before_torch(settings)
         from train.run import start
 
         with writer_lock(run):
@@ -59,6 +60,22 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
             (made / ".lock").unlink()
         if made is not None and made.is_dir() and not any(made.iterdir()):
             made.rmdir()
+
+
+def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
+    """Refuse a model that is nowhere and a suite whose files are missing, before anything slow or written."""
+    from encoders.weights import source_folder
+    from runtime import targets
+
+    if settings.resume is None:
+        source_folder(settings.model)
+    data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
+    if settings.suite and data_dir is not None and not data_dir.is_dir():
+        raise UserError(f"data_dir={settings.data_dir}: no such folder")
+    tasks = [targets.build(node, f"suite.{name}", plugins=settings.plugins)
+             for name, node in settings.suite.items() if node is not None]
+    if tasks and all(task.locate(data_dir) is None for task in tasks):
+        raise UserError(f"suite=: none of {', '.join(settings.suite)} is in data_dir={settings.data_dir}")
 
 
 def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # noqa: ANN401 - a data_readers Source
@@ -104,6 +121,8 @@ def check_loop(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
     for name, value in positive.items():
         if not value > 0:
             raise UserError(f"loop.{name}: is {value}; it must be above 0")
+    if loop.patience is not None and loop.patience < 1:
+        raise UserError(f"loop.patience: is {loop.patience}; it must be at least 1, or null for no early stop")
     if loop.max_steps is not None and loop.max_steps < 1:
         raise UserError(f"loop.max_steps: is {loop.max_steps}; it must be at least 1")
     for name in ("warmup", "weight_decay", "max_grad_norm", "projector"):

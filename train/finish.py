@@ -11,9 +11,9 @@ from typing import Any
 from configs.schema import Train
 from data_readers.seen import Seen, remember
 from data_readers.source import Source
-from encoders.build import source_folder
 from encoders.card import ABOUT, model_card, read_about
 from encoders.encoder import Encoder, load_encoder
+from encoders.weights import source_folder
 from eval.dev import MEASURES
 from eval.evaluate import Report, evaluate
 from eval.nli import load_head
@@ -76,11 +76,12 @@ def finish(run: Path, settings: Train, state: State, dev: Split, encoder: Encode
     tracker.hparams({"loss": training["loss"], "data": source.files()[0].name, "base": training["base"],
                      "seed": settings.seed, "batch_size": training["batch_size"],
                      "learning_rate": settings.loop.learning_rate, "epochs": settings.loop.epochs},
-                    {"best/dev": float(state.best or 0.0), "best/sts": report.json["average"]})
+                    {"best/dev": float(state.best or 0.0), "best/report": report.json["average"]})
     before = state.baseline.get(name)
     log.info("best: step %d, dev %s %.4f (untouched %s)", state.best_step, name, state.best,
              "?" if before is None else f"{before:.4f}")
-    log.info("STS: %.2f (untouched %.2f)", 100 * report.json["average"], 100 * untouched.json["average"])
+    log.info("%s: %.2f (untouched %.2f)", ", ".join(report.json["tasks"]), 100 * report.json["average"],
+             100 * untouched.json["average"])
     log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run / "model", run / "report" / "report.html",
              run / "tensorboard")
 
