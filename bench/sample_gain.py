@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.lines import line
+from eval.evaluate import evaluate
+from eval.stats import Difference, difference
+from eval.sts import ScoredPairs
 
 
 def main() -> None:
@@ -24,9 +27,6 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", default=[])
     arguments = parser.parse_args()
     from encoders.encoder import load_encoder
-    from eval.evaluate import evaluate
-    from eval.stats import difference
-    from eval.sts import ScoredPairs
 
     name = f"sample-{arguments.language}-dev"
     task = {name: ScoredPairs(sample=arguments.language)}
@@ -48,10 +48,9 @@ def main() -> None:
            difference(float(np.mean(deltas)), np.mean(samples, axis=0)))
 
 
-def _print(name: str, after: float, before: float, found: tuple) -> None:
-    delta, (low, high), p = found
-    line(name, 100 * after, "Spearman x 100", peer="untouched", peer_value=100 * before, delta=round(100 * delta, 2),
-         ci95=[round(100 * low, 2), round(100 * high, 2)], p=p)
+def _print(name: str, after: float, before: float, found: Difference) -> None:
+    line(name, 100 * after, "Spearman x 100", peer="untouched", peer_value=100 * before,
+         delta=round(100 * found.delta, 2), ci95=[round(100 * end, 2) for end in found.ci95], p=round(found.p, 5))
 
 
 if __name__ == "__main__":

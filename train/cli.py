@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from runtime.cli import entry, options
 from runtime.errors import UserError, one_of
+
+log = logging.getLogger(__name__)
 
 ABOUT = """
 Fine-tune sentence embeddings.
@@ -53,8 +56,13 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
         with writer_lock(run):
             for folder in (run, run / "checkpoints", run / "report"):
                 clear_leftovers(folder)
-            start(run, settings, OmegaConf.to_yaml(config, resolve=True), source, shape, resume=settings.resume,
-                  command=sys.argv, told=[each.partition("=")[0] for each in hydra.overrides.task])
+            try:
+                start(run, settings, OmegaConf.to_yaml(config, resolve=True), source, shape, resume=settings.resume,
+                      command=sys.argv, told=[each.partition("=")[0] for each in hydra.overrides.task])
+            except KeyboardInterrupt:  # outside the loop, which has its own way to stop
+                if (run / "config.yaml").exists():
+                    log.info("stopped; go on with: python -m train resume=%s", run)
+                raise
     finally:
         if made is not None and [file.name for file in made.iterdir()] == [".lock"]:
             (made / ".lock").unlink()
