@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from eval.sts import ScoredPairs
 from runtime.errors import UserError
 from runtime.shapes import SHAPES
 
-DATA = Path(os.environ.get("SENTENCE_FORGE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 Command = Callable[..., Done]
 PUBLISHED = {"sts12": 72.37, "sts13": 80.60, "sts14": 75.59, "sts15": 85.39, "stsb": 82.03}
 
