@@ -27,6 +27,8 @@ def main() -> None:
     from encoders.encoder import load_encoder
     from search.pairs import most_similar_pairs
 
+    if "SENTENCE_FORGE_DATA" not in os.environ:
+        sys.exit("error: set SENTENCE_FORGE_DATA to the folder that holds nli_en_snli/train_sample20k.csv.gz")
     file = Path(os.environ["SENTENCE_FORGE_DATA"], "nli_en_snli", "train_sample20k.csv.gz")
     rows = (row for row in read_rows(file, ["premise", "hypothesis"]) if hasattr(row, "values"))
     texts = list(dict.fromkeys(text for row in rows for text in row.values))[: arguments.count]

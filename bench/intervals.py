@@ -1,0 +1,37 @@
+"""Seconds that the intervals of a report cost: seven tasks of 3,750 pairs, all their correlations, 2,000 resamples.
+
+``python -m bench.intervals``
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench.lines import line, seconds
+from eval.sts import Pairs, ScoredPairs
+from eval.tasks import EncodedTexts
+
+
+class _Random:
+    name, fingerprint = "random", "random"
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=(len(texts), 384)).astype(np.float32)
+
+    def count_truncated(self, texts: list[str]) -> int:
+        return 0
+
+
+def main() -> None:
+    """Print the seconds of scoring, without any encoding."""
+    generator = np.random.default_rng(1)
+    left, right = ([f"{side} {row}" for row in range(3750)] for side in ("a", "b"))
+    pairs = Pairs(left, right, generator.integers(0, 26, 3750) / 5, None, "random", "")
+    encoded = EncodedTexts(_Random(), [*left, *right])
+    task = ScoredPairs(folder="random")
+    taken = seconds(lambda: [task.score(pairs, encoded, seed=number) for number in range(7)])
+    line("intervals_of_seven_tasks", taken, "s", pairs=3750, resamples=2000)
+
+
+if __name__ == "__main__":
+    main()
