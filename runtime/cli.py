@@ -123,7 +123,7 @@ def options(group: str) -> list[str]:
 def help_text(config_name: str, about: str, groups: Sequence[str]) -> str:
     """Return what ``--help`` prints: each option's line is the comment at the top of its YAML."""
     lines = [about.strip(), ""]
-    for group in groups:
+    for group in filter(options, groups):
         lines.append(f"{group}=")
         for name in options(group):
             text = resources.files("configs").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
