@@ -196,11 +196,14 @@ def _measures(row: Mapping[str, Any]) -> str:
     if "spearman_dot" in row:
         names = ("cosine", "dot", "euclidean", "manhattan")
         lines = []
-        for statistic in ("spearman", "pearson"):
-            lines.append([statistic.title(), *(hundred(row[f"{statistic}_{name}"]) for name in names)])
-            limits_of = [row.get(f"{statistic}_{name}_ci95") for name in names]
-            lines.append(["95 %", *("" if each is None else interval(each) for each in limits_of)])
-        return f"<div><h3>By similarity</h3>{sections.table(['', *names], lines)}</div>"
+        for name in names:
+            cells = [name]
+            for statistic in ("spearman", "pearson"):
+                limits_of = row.get(f"{statistic}_{name}_ci95")
+                cells += [hundred(row[f"{statistic}_{name}"]), "" if limits_of is None else interval(limits_of)]
+            lines.append(cells)
+        heads = ["", "Spearman", "95 %", "Pearson", "95 %"]
+        return f"<div><h3>By similarity</h3>{sections.table(heads, lines)}</div>"
     if "best_f1" in row:
         f1, accuracy = row["best_f1"], row["best_accuracy"]
         lines = [["F1", f"{f1['cosine']:.3f}", hundred(f1["f1"]), hundred(f1["precision"]), hundred(f1["recall"])],
