@@ -38,7 +38,7 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us unprinted
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     for chatty in ("httpx", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers", "urllib3",
-                   "onnx_ir", "onnxscript"):
+                   "onnx_ir", "onnxscript", "faiss"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if {"--help", "-h"} & set(sys.argv[1:]):
         with contextlib.suppress(BrokenPipeError):
