@@ -12,7 +12,6 @@ from runtime.errors import UserError
 from runtime.files import clear_leftovers, sha256_file, write_json, writer_lock
 
 log = logging.getLogger(__name__)
-LEAST_PRECISION = 0.5  # of the mark `same`
 
 ABOUT = """
 Write a model as a folder and as ONNX, and index a corpus with it.
@@ -61,7 +60,7 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
     source = source_folder(settings.model)
     rows = _read(settings, corpus)
     from encoders.encoder import Encoder, pick_device
-    from eval.geometry import calibrate, language_of
+    from eval.geometry import language_of
     from export.model import write_model, write_onnx_files
     from runtime import targets
 
@@ -82,7 +81,7 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
             data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
             language = language_of([] if rows is None else rows.titles)
             described["onnx"] = write_onnx_files(encoder, out, data_dir, language)
-            described["marks"] = _marks(calibrate(encoder, data_dir, language))
+            described["marks"] = _calibrated(encoder, data_dir, language)
             write_json(out / "manifest.json", {"state": "unfinished", **described})
         else:
             described |= {key: unfinished[key] for key in ("onnx", "marks")}
@@ -115,15 +114,18 @@ def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: AN
         write_json(out / "manifest.json", about)
 
 
-def _marks(found: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the thresholds that hits are marked by; none where ``same`` would mostly be said of wrong pairs."""
+def _calibrated(encoder: Any, data_dir: Path | None, language: str) -> dict[str, Any]:  # noqa: ANN401
+    """Return the thresholds that hits are marked by, and say how sure they are."""
+    from eval.geometry import calibrate
+    from search.marks import LEAST_PRECISION
+
+    found = calibrate(encoder, data_dir, language)
     same = found["same"]
     log.info("same meaning from cosine %.3f: precision %.2f, recall %.2f, on %s", same["cosine"], same["precision"],
              same["recall"], found["measured_on"])
-    if same["precision"] >= LEAST_PRECISION:
-        return found
-    log.info("hits will not be marked: that precision is below %.1f", LEAST_PRECISION)
-    return None
+    if same["precision"] < LEAST_PRECISION:
+        log.info("hits will not be marked: that precision is below %.1f", LEAST_PRECISION)
+    return found
 
 
 def _fastest(out: Path, encoder: Any) -> Any:  # noqa: ANN401 - an encoder, as is what comes back

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+LEAST_PRECISION = 0.5  # of `same`: below, it would mostly be said of pairs that differ
+
 
 class Marks(NamedTuple):
     """From which cosine two texts mean the ``same`` or are ``related``, how sure that is, and on what it was measured.
@@ -25,12 +27,17 @@ class Marks(NamedTuple):
 
 
 def read_marks(export: Path, fingerprint: str) -> Marks | None:
-    """Return the thresholds in an export's manifest; None without an export, or where it is of another model."""
+    """Return the thresholds in an export's manifest.
+
+    None without an export, where it is of another model, or where ``same`` was wrong more often than right.
+    """
     try:
         about = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
         found = about["marks"]
         same = found["same"]
         if fingerprint not in (about["fingerprint"], f"{about['fingerprint']}-int8"):
+            return None
+        if same["precision"] < LEAST_PRECISION:
             return None
         return Marks(same["cosine"], found["related"]["cosine"], same["precision"], same["recall"],
                      found["measured_on"])

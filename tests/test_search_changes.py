@@ -126,6 +126,12 @@ def test_as_typed_on_an_export(command: Callable, tmp_path: Path) -> None:
     done = command("export", "model=run", "corpus=titles.csv", "out=news")
     assert done.code == 0, done.err
     assert "same meaning from cosine" in done.err
+    about = json.loads((tmp_path / "news" / "manifest.json").read_text(encoding="utf-8"))
+    about["marks"]["same"]["precision"] = 0.4  # too often wrong to be said
+    (tmp_path / "news" / "manifest.json").write_text(json.dumps(about))
+    assert "mark" not in json.loads(command("search", "news", titles[3], "--json").out)["hits"][0]
+    about["marks"]["same"]["precision"] = 0.6
+    (tmp_path / "news" / "manifest.json").write_text(json.dumps(about))
     done = command("search", "news", titles[3], "--json")
     hits = json.loads(done.out)["hits"]
     assert hits[0]["mark"] == "same" and {hit["mark"] for hit in hits} <= {"same", "related", ""}
