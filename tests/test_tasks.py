@@ -245,6 +245,28 @@ def test_a_saved_head_is_loaded_and_its_confusion_counted(encoder: Encoder, tmp_
         load_head(tmp_path / "model", 16)
 
 
+def test_a_heads_accuracy_is_that_of_sentence_transformers(encoder: Encoder, tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.evaluation import LabelAccuracyEvaluator
+    from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+    from sentence_transformers.sentence_transformer.readers import InputExample
+    from torch.utils.data import DataLoader
+
+    torch.manual_seed(1)
+    names = ["contradiction", "entailment", "neutral"]
+    ours = Softmax(dim=32, labels=names)
+    theirs = SoftmaxLoss(encoder.model, embedding_dimension=32, num_labels=3)
+    theirs.classifier.load_state_dict(ours.classifier.state_dict())
+    left, right = sentences(60, 18), sentences(60, 19)
+    gold = [names[number % 3] for number in range(60)]
+    path = write(tmp_path / "nli.csv", "premise hypothesis label", list(zip(left, right, gold, strict=True)))
+    save_model(tmp_path / "model", encoder.model, ours)
+    found = run(NLI(path=path), encoder, load_head(tmp_path / "model", 32))["accuracy"]
+    rows = [InputExample(texts=[u, v], label=names.index(name)) for u, v, name in zip(left, right, gold, strict=True)]
+    loader = DataLoader(rows, batch_size=16)
+    stock_accuracy = LabelAccuracyEvaluator(loader, softmax_model=theirs, write_csv=False)(encoder.model)["accuracy"]
+    assert found == pytest.approx(stock_accuracy, abs=1e-6)
+
+
 def test_a_task_without_its_head_is_skipped_and_named(encoder: Encoder) -> None:
     tasks = {"nli": NLI(sample="en"), "titles": LabelledRetrieval(sample="en")}
     report = evaluate(encoder, tasks, None, resamples=20, deep=False)
