@@ -24,6 +24,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "mpnet")
+
+
 def pretrained(
     path: str,
     *,
@@ -229,7 +232,10 @@ def _with_normalize(modules: list[nn.Module], normalize: bool | None) -> list[nn
 
 
 def _limit_length(model: SentenceTransformer, max_length: int) -> None:
-    positions = getattr(model[0].config, "max_position_embeddings", None) if hasattr(model[0], "config") else None
+    config: Any = getattr(model[0], "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in ROBERTA_LIKE:
+        positions -= (config.pad_token_id or 0) + 1  # theirs begin behind the padding's
     if max_length < 3 or (positions and max_length > positions):
         raise UserError(f"model.max_length: {max_length} is outside 3..{positions}, the model's positions")
     model.max_seq_length = max_length

@@ -418,3 +418,16 @@ def test_an_error_that_needs_no_model_comes_before_torch(tmp_path: Path, argumen
                           env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 2 and done.stderr.startswith("error:") and done.stderr.count("\n") == 1, done.stderr
     assert done.stdout == "[]\n"
+
+
+def test_a_roberta_has_fewer_positions_than_embeddings(tmp_path: Path, command: Command) -> None:
+    from transformers import BertTokenizer, RobertaConfig, RobertaModel
+
+    config = RobertaConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+                           max_position_embeddings=34, pad_token_id=1)
+    words = ["[PAD]", "<pad>", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    RobertaModel(config).save_pretrained(tmp_path / "roberta")
+    BertTokenizer(str(tmp_path / "vocab.txt"), pad_token="<pad>").save_pretrained(tmp_path / "roberta")
+    refused = command("export", f"model={tmp_path / 'roberta'}", "model.max_length=33", "out=x")
+    assert refused.code == 2 and "33 is outside 3..32" in refused.err

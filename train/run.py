@@ -25,6 +25,7 @@ from encoders.card import ABOUT
 from encoders.encoder import Encoder, load_encoder, pick_device
 from eval.dev import dev_measure, similarity_histograms
 from eval.evaluate import evaluate
+from eval.geometry import language_of
 from eval.sts import ScoredPairs
 from losses.base import Classifies, Loss
 from runtime import targets
@@ -227,9 +228,7 @@ def _predictor(loss: Loss, device: torch.device) -> Callable[[np.ndarray, np.nda
 
 def _sample_task(texts: Sequence[str]) -> dict[str, Any]:
     """Return the sample's dev pairs in the language of the training texts, for a run that names no suite."""
-    head = "".join(texts[:1000])
-    chinese = sum("\u4e00" <= character <= "\u9fff" for character in head) > 0.3 * len(head)
-    language = "zh" if chinese else "en"
+    language = language_of(texts)
     return {f"sample-{language}-dev": ScoredPairs(path=str(sample_path(language, "sts_dev")))}
 
 
