@@ -7,17 +7,23 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def line(name: str, value: float, unit: str, *, peer: str | None = None, peer_value: float | None = None,
-         **more: object) -> None:
-    """Print one measurement; ``ratio`` is value / peer_value, whichever of the two is better when larger."""
+         **more: object) -> dict[str, Any]:
+    """Print one measurement and return it; ``ratio`` is value / peer_value, whichever is better when larger."""
     ratio = None if peer_value is None else value / peer_value
-    entry = {"name": name, "value": round(value, 6), "unit": unit, "peer": peer,
-             "peer_value": None if peer_value is None else round(peer_value, 6),
+    entry = {"name": name, "value": _short(value), "unit": unit, "peer": peer,
+             "peer_value": None if peer_value is None else _short(peer_value),
              "ratio": None if ratio is None else round(ratio, 4), **more}
     sys.stdout.write(json.dumps(entry, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+    return entry
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def seconds(call: Callable[[], object]) -> float:

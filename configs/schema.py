@@ -73,6 +73,7 @@ class Train:
     file: str | None = None  # scored pairs, for suite=file
     score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
     seed: int = 42
+    draw: int | None = None  # of a random search: the job's number; see configs/draw.py
     device: Device = Device.auto
     resume: str | None = None  # a run, one of its checkpoints, or auto
     resume_anyway: bool = False  # though data, versions or config.yaml changed since, so the result may be another
@@ -90,6 +91,7 @@ class Eval:
     data_dir: str | None = None
     file: str | None = None  # scored pairs, for suite=file
     score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
+    dims: list[int] | None = None  # also cut the vectors to these; none: to those it was trained for (loss=matryoshka)
     output: str = MISSING
     resamples: int = 2000  # of the bootstrap
     seed: int = 0
@@ -97,10 +99,25 @@ class Eval:
     plugins: list[str] = field(default_factory=list)
 
 
+class ExportPrecision(Enum):
+    """What corpus and queries are encoded in; int8 is for CPUs."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
+class ClusterKind(Enum):
+    """What encodes a corpus: this process, or a cluster's workers."""
+
+    none = "none"
+    ray = "ray"
+
+
 class Only(Enum):
-    """Which part of an export to make anew."""
+    """Which part of an export to make anew; push makes none, and pushes what is there."""
 
     index = "index"
+    push = "push"
 
 
 @dataclass
@@ -114,13 +131,29 @@ class Corpus:
 
 
 @dataclass
+class Cluster:
+    """Where a corpus is encoded."""
+
+    kind: ClusterKind = ClusterKind.none
+    workers: int | None = None  # none: as many as there are GPUs, else CPUs / cpus
+    cpus: int = 1  # of a worker
+    address: str | None = None  # of the cluster; none: $RAY_ADDRESS or the one that runs here, else one is started
+
+
+@dataclass
 class Export:
     """``python -m export``."""
 
     model: Any = None
     corpus: Corpus = field(default_factory=Corpus)
+    dim: int | None = None  # keep the first so many numbers of each vector, for a model trained so (loss=matryoshka)
     out: str = MISSING
     only: Only | None = None
+    precision: ExportPrecision | None = None  # none: fp32, or with only=index what the index is
+    cluster: Cluster = field(default_factory=Cluster)
+    push: str | None = None  # owner/name of the hub: the model and its card go there
+    push_private: bool = True  # of a repository that is new
+    push_dry_run: bool = False  # only say what would go
     data_dir: str | None = None  # its STSb measures the exported encoders; without it the sample's dev pairs do
     device: Device = Device.auto
     plugins: list[str] = field(default_factory=list)
@@ -130,6 +163,9 @@ def register() -> None:
     """Give Hydra the typed skeletons, named in each command's defaults list."""
     from hydra.core.config_store import ConfigStore
 
+    from configs import draw
+
+    draw.register()
     store = ConfigStore.instance()
     for name, node in (("train", Train), ("eval", Eval), ("export", Export)):
         store.store(name=f"{name}_schema", node=node)

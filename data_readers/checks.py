@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from data_readers.columns import rows_of
 from runtime.shapes import SHAPES
 
 if TYPE_CHECKING:
@@ -39,13 +38,19 @@ def normalise(text: str) -> str:
     'the cats out'
     """
     text = unicodedata.normalize("NFKC", text).lower()
-    return " ".join(text.translate(_punctuation()).split() or text.split())
+    return " ".join(text.translate(_PUNCTUATION).split() or text.split())
 
 
-@cache
-def _punctuation() -> dict[int, None]:
-    codes = range(sys.maxunicode + 1)
-    return dict.fromkeys(code for code in codes if unicodedata.category(chr(code)).startswith("P"))
+class _Punctuation(dict[int, str | None]):
+    """For ``str.translate``: a character, by its code, to itself or, if it is punctuation, to nothing."""
+
+    def __missing__(self, code: int) -> str | None:
+        character = chr(code)
+        self[code] = None if unicodedata.category(character).startswith("P") else character
+        return self[code]
+
+
+_PUNCTUATION = _Punctuation()
 
 
 def overlap(texts_a: Iterable[str], texts_b: Iterable[str]) -> Overlap:
@@ -72,20 +77,20 @@ def leakage(train: Dataset, dev: Dataset, shape: str) -> int:
 
 
 def _texts(dataset: Dataset, shape: str) -> Iterable[tuple[str, ...]]:
-    columns = SHAPES[shape].text_columns(dataset.column_names)
-    return zip(*(dataset[column] for column in columns), strict=True)
+    return rows_of(dataset, SHAPES[shape].text_columns(dataset.column_names))
 
 
 def _overlap(rows_a: Iterable[tuple[str, ...]], rows_b: Iterable[tuple[str, ...]]) -> Overlap:
-    exact, normal = set(), set()
+    """Hold rows against others, of which only ``rows_b`` need to fit into memory."""
+    asked = [(tuple(sorted(row)), _normal(row)) for row in rows_b]
+    exact, normal = {row for row, _ in asked}, {row for _, row in asked}
+    found_exact, found_normal = set(), set()
     for row in rows_a:
-        exact.add(tuple(sorted(row)))
-        normal.add(_normal(row))
-    found_exact = found_normal = 0
-    for row in rows_b:
-        found_exact += tuple(sorted(row)) in exact
-        found_normal += _normal(row) in normal
-    return Overlap(found_exact, found_normal)
+        if (ordered := tuple(sorted(row))) in exact:
+            found_exact.add(ordered)
+        if (normalised := _normal(row)) in normal:
+            found_normal.add(normalised)
+    return Overlap(sum(row in found_exact for row, _ in asked), sum(row in found_normal for _, row in asked))
 
 
 def _normal(row: tuple[str, ...]) -> tuple[str, ...]:

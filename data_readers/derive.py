@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_readers.table import ROW, Table, rows_at
+from data_readers.table import ROW, NoRows, Table, rows_at
 from runtime.errors import UserError
 
 FOLLOWS: dict[str, tuple[str, ...]] = {
@@ -45,15 +45,22 @@ def triplets(table: Table) -> Table:
     return result
 
 
-def entailments(table: Table) -> Table:
-    """Return (anchor, positive) from NLI rows: premise and hypothesis of each entailment.
+def reversed_too(table: Table) -> Table:
+    """Return triplets each followed by (positive, anchor, negative), the reverse sample of ``training_nli_v2.py``."""
+    swapped = table | {"anchor": table["positive"], "positive": table["anchor"]}
+    return {name: [cell for both in zip(column, swapped[name], strict=True) for cell in both]
+            for name, column in table.items()}
+
+
+def pairs(table: Table, label: str = "entailment") -> Table:
+    """Return (anchor, positive) from labelled pairs: premise and hypothesis of each row with ``label``.
 
     Raises:
-        UserError: there is no entailment.
+        UserError: there is no such row.
     """
-    chosen = rows_at(table, [position for position, label in enumerate(table["label"]) if label == "entailment"])
+    chosen = rows_at(table, [position for position, found in enumerate(table["label"]) if found == label])
     if not chosen[ROW]:
-        raise UserError("no row is labelled entailment, so no pairs can be made")
+        raise NoRows(f"no row is labelled {label}, so no pairs can be made")
     return {"anchor": chosen["premise"], "positive": chosen["hypothesis"], ROW: chosen[ROW]}
 
 

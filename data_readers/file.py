@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_readers import derive
+from data_readers import derive, on_disk
 from data_readers.checks import normalise
-from data_readers.delimited import header
-from data_readers.recognise import find_files, shape_of
+from data_readers.delimited import header, read_rows
+from data_readers.recognise import DEV_NAMES, TRAIN_NAMES, find_files, shapes_of
 from data_readers.rejected import Rejected
+from data_readers.rows import BadRow, Row, check_columns
 from data_readers.source import check_request
 from data_readers.split import hold_out
-from data_readers.table import ROW, Table, read_table, rows_at, to_dataset
+from data_readers.table import ROW, NoRows, Table, read_table, rows_at, to_dataset
 from runtime.errors import UserError, one_of
-from runtime.shapes import NLI_LABELS, PAIR_SCORE, SHAPES
+from runtime.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _ON_BAD_ROW = ("stop", "skip")
+_SPLIT = "split"  # the table's column of it
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +53,22 @@ class FileSource:
         dev_path: the dev file, if it lies elsewhere.
         dev_fraction: without a dev file, the share of the rows that is held out. Rows with the same first text stay
             together, and labelled texts are held out evenly over the labels.
-        columns: the file's column for a shape's column where the names differ, such as ``{"premise": "text_a"}``;
-            None is the same name.
+        columns: the file's column for a shape's column where the names differ, such as ``{"premise": "text_a"}``, or
+            several of which the first that is there counts; None is the same name. Columns for a second shape (a label
+            and a score) give that too.
         score_range: lowest and highest score of the file. [-1, 1] is kept, any other is mapped to [0, 1].
         labels: the allowed labels; None means entailment, neutral, contradiction for pair_class (or 0, 1, 2 in that
-            order) and anything for labelled_text.
+            order) and anything for labelled_text. A mapping, such as ``{"0": "different", "1": "same", "-": None}``,
+            gives the file's labels their names; the rows of one mapped to None are left out.
         seed: of the held-out rows.
         on_bad_row: ``stop`` at the first one, or ``skip`` them and go on; see ``rejected``.
+        pair_label: of a pair_class file, the label of the rows that are also an anchor and its positive.
+        reverse: of triplets for training also (positive, anchor, negative), as in SBERT's NLI recipe, version 2.
+        split_column: of a lone file, the column that says which split a row belongs to: train, or dev (also valid,
+            validation, val, trial), whatever the case; other rows are left out. None: dev rows are held out.
+        files: what the files are called in a folder of this set; see :func:`data_readers.recognise.find_files`.
+        on_disk: whether the training file is read into an Arrow file instead of into memory; None decides by its size.
+            See :mod:`data_readers.on_disk`.
 
     Raises:
         UserError: an argument is out of its range. Files are looked at later.
@@ -68,9 +81,14 @@ class FileSource:
         dev_fraction: float = 0.1,
         columns: Mapping[str, str | None] | None = None,
         score_range: Sequence[float] = (0, 5),
-        labels: Sequence[str] | None = None,
+        labels: Sequence[str] | Mapping[str, str | None] | None = None,
         seed: int = 0,
         on_bad_row: str = "stop",
+        pair_label: str = "entailment",
+        reverse: bool = False,
+        split_column: str | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
+        on_disk: bool | None = None,
     ) -> None:
         if on_bad_row not in _ON_BAD_ROW:
             raise UserError(f"data.on_bad_row: there is no {on_bad_row!r}; {one_of(_ON_BAD_ROW, on_bad_row)}")
@@ -84,8 +102,15 @@ class FileSource:
         self._dev_fraction = dev_fraction
         self._columns = {name: column for name, column in (columns or {}).items() if column is not None}
         self._score_range = (float(score_range[0]), float(score_range[1]))
-        self._labels = None if labels is None else [str(label) for label in labels]
-        self._seed = seed
+        if isinstance(labels, str):
+            raise UserError(f"data.labels is {labels!r}; give a list, as [same,other], or names, as {{0: no, 1: yes}}")
+        self._labels: Sequence[str] | Mapping[str, str | None] | None = None
+        if labels is not None:
+            self._labels = ({str(label): name for label, name in labels.items()} if isinstance(labels, Mapping)
+                            else [str(label) for label in labels])
+        self._seed, self._pair_label, self._reverse = seed, pair_label, reverse
+        self._split_column, self._names, self._on_disk = split_column, files, on_disk
+        self._kept: dict[str, dict[str, Dataset]] = {}  # by shape, what lies on disk
 
     def shapes(self) -> list[str]:
         """Return the shape of the file, then those that follow from it without loss.
@@ -93,12 +118,7 @@ class FileSource:
         Raises:
             UserError: the file is missing, or its columns make no shape.
         """
-        own, _ = self._recognise(self._files()[0])
-        follows = derive.FOLLOWS.get(own, ())
-        if own == "pair_class":
-            needed = {"triplet": {"entailment", "contradiction"}, "pair": {"entailment"}}
-            follows = tuple(shape for shape in follows if needed[shape] <= set(self._labels or NLI_LABELS))
-        return [own, *follows]
+        return list(self._origins(self._files()[0]))
 
     def rejected(self) -> dict[Path, list[Rejected]]:
         """Return the bad rows that were skipped in each file read so far."""
@@ -116,43 +136,119 @@ class FileSource:
             UserError: at the first bad row, with file, line, row and column; or the shape or split can't be given.
         """
         check_request(str(self._path), self.shapes(), shape, split)
+        if self._reverse and shape != TRIPLET.name:
+            raise UserError(f"data.reverse: is for triplets, and these rows are read as {shape}; leave it out, or use "
+                            "a loss that takes triplets")
         train, dev = self._files()
         file = dev if split == "dev" and dev is not None else train
-        own, columns = self._recognise(file)
-        if file is dev and own != self._recognise(train)[0]:
-            raise UserError(f"{dev}: has the columns of {own}, but {train} those of {self._recognise(train)[0]}")
-        table = self._read(file, own, columns)
+        origins = self._origins(file)
+        if shape not in origins:
+            raise UserError(f"{dev}: has the columns of {', '.join(origins)}, but {train} those of {shape}")
+        own, columns = origins[shape]
+        large = on_disk.applies(self._on_disk, train)
+        if large and file is train:
+            if shape not in self._kept:
+                self._kept[shape] = self._from_disk(file, own, columns, shape, alone=dev is None)
+            return self._kept[shape][split]
+        table = self._read(file, own, columns, alone=dev is None, most=on_disk.MOST_DEV if large else None)
         try:
             if dev is None:
                 table = self._part(file, table, own, split)
-            table = _derive(table, own, shape)
+            return to_dataset(self._finished(table, split, own=own, shape=shape), shape)
         except UserError as error:
             raise UserError(f"{file} ({split}): {error}") from None
+
+    def _finished(self, table: Table, split: str, *, own: str, shape: str) -> Table:
+        """Return the rows of a split in the shape asked for."""
+        table = _derive(table, own, shape, self._pair_label)
         if shape == PAIR_SCORE.name:
             table = table | {"score": self._mapped(table["score"])}
-        return to_dataset(table, shape)
+        return derive.reversed_too(table) if self._reverse and split == "train" else table
+
+    def _from_disk(self, file: Path, own: str, columns: dict[str, str], shape: str, *,
+                   alone: bool) -> dict[str, Dataset]:
+        if own == "pair_class" and shape == TRIPLET.name:
+            raise UserError(f"{file}: is too large for triplets to be made of its premises and hypotheses, which may "
+                            "lie far apart; use a loss that takes pairs or classes, a file of triplets, or, where "
+                            "memory allows, data.on_disk=false")
+        rejected = self._rejected_of(file)
+        parts: on_disk.HeldOut | on_disk.Named | None = None
+        if alone:
+            parts = on_disk.HeldOut(self._dev_fraction, self._seed, SHAPES[own].texts[0])
+            if self._split_column is not None:
+                parts = on_disk.Named(partial(_named, column=self._split_column))
+        about = {"own": own, "columns": columns, "alone": alone, "split_column": self._split_column,
+                 "dev_fraction": self._dev_fraction, "seed": self._seed, "score_range": self._score_range,
+                 "labels": self._labels, "pair_label": self._pair_label, "reverse": self._reverse,
+                 "skip": rejected is not None}
+        wanted = self._wanted(file, columns, alone=alone)
+        return on_disk.kept(
+            file, about, shape,
+            lambda: on_disk.tables_of(self._rows(file, list(wanted.values())), lambda rows: self._table(
+                file, own, wanted, rejected, lambda *_: rows)),
+            parts, partial(self._finished, own=own, shape=shape), rejected)
 
     def _mapped(self, scores: list[float]) -> list[float]:
         low, high = self._score_range
         return scores if (low, high) == (-1.0, 1.0) else [(score - low) / (high - low) for score in scores]
 
     def _files(self) -> tuple[Path, Path | None]:
-        return find_files(self._path, self._dev_path)
+        return find_files(self._path, self._dev_path, self._names)
 
-    def _recognise(self, file: Path) -> tuple[str, dict[str, str]]:
-        return shape_of(file, header(file), self._columns)
+    def _header(self, file: Path) -> list[str]:
+        return header(file)
 
-    def _read(self, file: Path, own: str, columns: dict[str, str]) -> Table:
+    def _rows(self, file: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        return read_rows(file, columns)
+
+    def _origins(self, file: Path) -> dict[str, tuple[str, dict[str, str]]]:
+        """Return for each shape that a file gives the one it follows from, and that one's columns."""
+        found: dict[str, tuple[str, dict[str, str]]] = {}
+        for own, columns in shapes_of(file, self._header(file), self._columns).items():
+            for shape in (own, *(shape for shape in derive.FOLLOWS.get(own, ()) if self._follows(own, shape))):
+                found.setdefault(shape, (own, columns))
+        return found
+
+    def _follows(self, own: str, shape: str) -> bool:
+        if own != "pair_class":
+            return True
+        names = self._labels.values() if isinstance(self._labels, Mapping) else self._labels or NLI_LABELS
+        return {"triplet": {"entailment", "contradiction"}, "pair": {self._pair_label}}[shape] <= set(names)
+
+    def _read(self, file: Path, own: str, columns: dict[str, str], *, alone: bool, most: int | None) -> Table:
+        def rows(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
+            found = self._rows(path, names)
+            yield from islice(found, most)
+            if next(found, None) is not None:
+                logger.info("%s: only its first %d rows are used", path, most)
+
+        return self._table(file, own, self._wanted(file, columns, alone=alone), self._rejected_of(file),
+                           self._rows if most is None else rows)
+
+    def _rejected_of(self, file: Path) -> list[Rejected] | None:
+        """Return the list that takes the file's bad rows; None where the first one stops."""
+        if self._rejected is None:
+            return None
+        self._rejected[file] = []
+        return self._rejected[file]
+
+    def _wanted(self, file: Path, columns: dict[str, str], *, alone: bool) -> dict[str, str]:
+        if not alone or self._split_column is None:
+            return columns
+        check_columns(file, self._header(file), [self._split_column])
+        return columns | {_SPLIT: self._split_column}
+
+    def _table(self, file: Path, own: str, columns: dict[str, str], rejected: list[Rejected] | None,
+               read: Callable[[Path, Sequence[str]], Iterator[Row | BadRow]]) -> Table:
         labels = self._labels or (NLI_LABELS if own == "pair_class" else None)
         may_be_empty = ("label",) if own == "labelled_text" else ()
-        rejected: list[Rejected] | None = None
-        if self._rejected is not None:
-            rejected = self._rejected[file] = []
         return read_table(file, columns, score_range=self._score_range, labels=labels, may_be_empty=may_be_empty,
-                          rejected=rejected)
+                          rejected=rejected, read=read)
 
     def _part(self, file: Path, table: Table, own: str, split: str) -> Table:
-        """Return the part of a lone file that is train, or the part that is held out for dev."""
+        """Return the part of a lone file that is train, or the part that is dev: said so by a column, or held out."""
+        if self._split_column is not None:
+            return _named(table, split, self._split_column)
         keys = [normalise(text) for text in table[SHAPES[own].texts[0]]]
         strata = table["label"] if own == "labelled_text" else None
         train, dev = hold_out(keys, self._dev_fraction, self._seed, strata)
@@ -163,10 +259,20 @@ class FileSource:
         return rows_at(table, dev)
 
 
-def _derive(table: Table, own: str, shape: str) -> Table:
+def _named(table: Table, split: str, column: str) -> Table:
+    """Return the rows whose split column says that they are of a split."""
+    names = TRAIN_NAMES if split == "train" else DEV_NAMES
+    kept = [position for position, name in enumerate(table[_SPLIT]) if name.lower() in names]
+    if not kept:
+        raise NoRows(f"column {column}: no row is {' or '.join(names)}; it holds "
+                        f"{', '.join(sorted(set(table[_SPLIT]))[:10])}")
+    return rows_at(table, kept)
+
+
+def _derive(table: Table, own: str, shape: str, pair_label: str) -> Table:
     """Return a table in the shape asked for, which is the own one or follows from it."""
     if own == "pair_class" and shape != own:
-        return derive.triplets(table) if shape == "triplet" else derive.entailments(table)
+        return derive.triplets(table) if shape == "triplet" else derive.pairs(table, pair_label)
     if own == "labelled_text":
         if shape == own:
             return _labelled(table)
@@ -178,7 +284,7 @@ def _labelled(table: Table) -> Table:
     """Leave out the rows without a label, and say how many."""
     kept = [position for position, label in enumerate(table["label"]) if label.strip()]
     if not kept:
-        raise UserError("column label: every label is empty; use a loss that takes titles or pairs")
+        raise NoRows("column label: every label is empty; use a loss that takes titles or pairs")
     if len(kept) < len(table[ROW]):
         logger.info("%d of %d rows have no label and are left out", len(table[ROW]) - len(kept), len(table[ROW]))
     return rows_at(table, kept)

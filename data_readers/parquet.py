@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-_BATCH = 8192
+BATCH = 8192
+"""Rows read at a time."""
+
 _LEAST_ROW = 8  # bytes a row takes in memory at the least
 
 
@@ -34,21 +36,25 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     Raises:
         UserError: a column of another type, such as a list or a date, or a damaged file.
     """
-    number = 0
     with _open(path) as file:
-        for column in columns:
-            _check_type(path, column, file.schema_arrow.field(column).type)
-        for batch in file.iter_batches(_BATCH, columns=list(columns)):
-            for cells in zip(*(_cells(batch.column(column)) for column in columns), strict=True):
-                number += 1
-                reason = next((f"column {name}: is null, not a string or number"
-                               for name, cell in zip(columns, cells, strict=True) if cell is None), None)
-                values = ["" if cell is None else cell for cell in cells]
-                reason = reason or first_fault(columns, values)
-                if reason is None:
-                    yield Row(number + 1, number, values)
-                else:
-                    yield BadRow(number + 1, number, reason, shown(",".join(values)))
+        check_types(path, file.schema_arrow, columns)
+        yield from rows_of(file.iter_batches(BATCH, columns=list(columns)), columns)
+
+
+def rows_of(batches: Iterable[pyarrow.RecordBatch], columns: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Yield the rows of Arrow batches."""
+    number = 0
+    for batch in batches:
+        for cells in zip(*(_cells(batch.column(column)) for column in columns), strict=True):
+            number += 1
+            reason = next((f"column {name}: is null, not a string or number"
+                           for name, cell in zip(columns, cells, strict=True) if cell is None), None)
+            values = ["" if cell is None else cell for cell in cells]
+            reason = reason or first_fault(columns, values)
+            if reason is None:
+                yield Row(number + 1, number, values)
+            else:
+                yield BadRow(number + 1, number, reason, shown(",".join(values)))
 
 
 @contextlib.contextmanager
@@ -75,14 +81,22 @@ def _refuse_bombs(path: Path, about: pyarrow.parquet.FileMetaData) -> None:
                         "a zip bomb? If it is sound, write it again without compression")
 
 
-def _check_type(path: Path, column: str, kind: pyarrow.DataType) -> None:
+def check_types(path: Path, schema: pyarrow.Schema, columns: Sequence[str]) -> None:
+    """Refuse a column of anything but strings or numbers.
+
+    Raises:
+        UserError: names the column and what it holds.
+    """
     from pyarrow import types
 
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    if not (text or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind)):
-        raise UserError(f"{path}, column {column}: holds {kind}, not strings or numbers; cast it before writing")
+    for column in columns:
+        kind = schema.field(column).type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+        if not (text or number or types.is_null(kind)):
+            raise UserError(f"{path}, column {column}: holds {kind}, not strings or numbers; cast it before writing")
 
 
 def _cells(array: Any) -> list[str | None]:  # noqa: ANN401 - pyarrow's arrays carry no useful types

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ FILE = "training_texts.npy"
 """In a model folder: sorted distinct uint64, of every stage that was trained here."""
 
 Hashes = NDArray[np.uint64]
+_BLOCK, _BLOCKS_A_MERGE = 20_000, 50  # rows; more would take much memory at once
 _EXACT, _NORMAL, _TEXT = b"pair, exact", b"pair, normal", b"text, normal"
 
 
@@ -39,8 +41,14 @@ def hashes_of(rows: Iterable[Sequence[str]]) -> Hashes:
 
 def remember(folder: Path, rows: Iterable[Sequence[str]], base: Path | None) -> None:
     """Write a trained model's file: the hashes of its training ``rows``, and of those of the model it began from."""
-    before = Seen.of(base)
-    hashes = hashes_of(rows)
+    before, left = Seen.of(base), iter(rows)
+    hashes = np.empty(0, dtype=np.uint64)
+    found: list[Hashes] = []
+    while block := list(islice(left, _BLOCK)):
+        found.append(hashes_of(block))
+        if len(found) == _BLOCKS_A_MERGE:
+            hashes, found = np.unique(np.concatenate([hashes, *found])), []
+    hashes = np.unique(np.concatenate([hashes, *found]))
     np.save(folder / FILE, hashes if before is None else np.union1d(before.hashes, hashes), allow_pickle=False)
 
 

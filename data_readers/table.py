@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_readers.delimited import read_rows
 from data_readers.rejected import Rejected
-from data_readers.rows import BadRow, place, shown
+from data_readers.rows import BadRow, Row, place, shown
 from runtime.errors import UserError
 from runtime.shapes import NLI_LABELS, SHAPES
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,12 @@ Table = dict[str, list[Any]]
 """Columns by name, all of one length: texts and labels as str, ``score`` as float, ``row`` the 1-based data row."""
 
 ROW = "row"
+
+
+class NoRows(UserError):
+    """Nothing is left of a table."""
+
+
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -32,9 +38,10 @@ def read_table(
     columns: Mapping[str, str],
     *,
     score_range: tuple[float, float] = (0.0, 5.0),
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | Mapping[str, str | None] | None = None,
     may_be_empty: Sequence[str] = (),
     rejected: list[Rejected] | None = None,
+    read: Callable[[Path, Sequence[str]], Iterator[Row | BadRow]] = read_rows,
 ) -> Table:
     """Read the columns of a shape from a file, with the column ``row`` added.
 
@@ -45,9 +52,10 @@ def read_table(
         score_range: lowest and highest score allowed.
         labels: the names allowed in ``label``; None allows any. NLI's three are also understood as 0, 1, 2
             (entailment, neutral, contradiction: the order of the Hugging Face and SBERT releases) if the file has
-            nothing else.
+            nothing else. A mapping gives the file's labels their names; the rows of one mapped to None are left out.
         may_be_empty: columns that may hold blank cells.
         rejected: takes the bad rows, and reading goes on; None stops at the first.
+        read: gives the rows of ``path``, for what is no file.
 
     Raises:
         UserError: no row is good, or without ``rejected`` the first bad row: malformed, a blank text, a score that is
@@ -58,7 +66,7 @@ def read_table(
     table: Table = {name: [] for name in (*names, ROW)}
     lists, numbers, lines = [table[name] for name in names], table[ROW], []
     left_out: list[Rejected] = []
-    for row in read_rows(path, list(columns.values())):
+    for row in read(path, list(columns.values())):
         if isinstance(row, BadRow):
             if rejected is None:
                 raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
@@ -81,8 +89,8 @@ def read_table(
     if labels is not None and "label" in table:
         table = _with_labels(path, columns["label"], table, lines, labels, None if rejected is None else left_out)
     if rejected is not None and left_out:
-        _report(path, left_out, len(table[ROW]))
         rejected += sorted(left_out, key=lambda bad: bad.row)
+        _report(path, left_out, len(table[ROW]))
     return table
 
 
@@ -91,13 +99,20 @@ def to_dataset(table: Table, shape: str) -> Dataset:
 
     Texts and labels are strings, scores float64.
     """
-    from datasets import Dataset, Features, Value
+    from datasets import Dataset
+
+    kinds = features(table, shape)
+    return Dataset.from_dict({name: table[name] for name in kinds}, features=kinds)
+
+
+def features(table: Table, shape: str) -> Features:
+    """Return the columns of a table that the shape has, in its order, and their types."""
+    from datasets import Features, Value
 
     form = SHAPES[shape]
     names = [*form.text_columns(list(table)), *([form.label] if form.label else []), ROW]
     kinds = {ROW: "int64", "score": "float64"}
-    return Dataset.from_dict({name: table[name] for name in names},
-                             features=Features({name: Value(kinds.get(name, "string")) for name in names}))
+    return Features({name: Value(kinds.get(name, "string")) for name in names})
 
 
 def rows_at(table: Table, positions: Sequence[int]) -> Table:
@@ -141,14 +156,14 @@ def parse_score(text: str, score_range: tuple[float, float]) -> float:
 def _report(path: Path, left_out: Sequence[Rejected], good: int) -> None:
     first = min(left_out, key=lambda bad: bad.row)
     if not good:
-        raise UserError(f"{path}: none of its {len(left_out)} rows can be used; the first, "
+        raise NoRows(f"{path}: none of its {len(left_out)} rows can be used; the first, "
                         f"line {first.line}: {first.reason}")
     logger.warning("%s: %d of %d rows are left out; the first, line %d: %s", path, len(left_out), good + len(left_out),
                    first.line, first.reason)
 
 
-def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels: Sequence[str],
-                 left_out: list[Rejected] | None) -> Table:
+def _with_labels(path: Path, column: str, table: Table, lines: list[int],
+                 labels: Sequence[str] | Mapping[str, str | None], left_out: list[Rejected] | None) -> Table:
     """Return the table with known labels only; the rows of others go to ``left_out``, or the first one stops."""
     found: list[str] = table["label"]
     if set(labels) == set(NLI_LABELS) and set(found) <= {"0", "1", "2"}:
@@ -164,4 +179,15 @@ def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels
             raise UserError(f"{place(path, line, number, column)}: {reason}; remove the row, set "
                             "data.on_bad_row=skip, or give the set with labels=[...]")
         left_out.append(Rejected(line, number, f"column {column}: {reason}", shown(label)))
-    return table if len(kept) == len(found) else rows_at(table, kept)
+    table = table if len(kept) == len(found) else rows_at(table, kept)
+    return _renamed(path, table, labels) if isinstance(labels, Mapping) else table
+
+
+def _renamed(path: Path, table: Table, names: Mapping[str, str | None]) -> Table:
+    """Return the table with the labels' names, without the rows whose label has none."""
+    found = [names.get(label, label) for label in table["label"]]
+    kept = [position for position, label in enumerate(found) if label is not None]
+    if len(kept) < len(found):
+        nameless = ", ".join(repr(label) for label, name in names.items() if name is None)
+        logger.info("%s: %d of %d rows, labelled %s, are left out", path, len(found) - len(kept), len(found), nameless)
+    return rows_at(table | {"label": found}, kept)

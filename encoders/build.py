@@ -8,12 +8,24 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    Normalize,
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
+from encoders.flat import ROBERTA_LIKE
+from encoders.lora import add, merged
+from encoders.prompts import set_prompts
+from encoders.static import limit_length
 from encoders.vetting import vet
-from encoders.weights import locate
+from encoders.weights import check_weights, locate
+from encoders.wordpiece import learn_wordpiece
+from runtime.dims import check_dims
 from runtime.errors import UserError, one_of
 
 log = logging.getLogger(__name__)
@@ -22,9 +34,9 @@ disable_progress_bar()  # a bar for 100 tensors, in the middle of our own lines
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh, "identity": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU,
 }
-
-
-ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "mpnet")
+# The field's other spellings of sentence-transformers' modes.
+POOLINGS = {**{mode: mode for mode in Pooling.POOLING_MODES}, "mean_sqrt_len": "mean_sqrt_len_tokens",
+            "weighted_mean": "weightedmean", "last_token": "lasttoken"}
 
 
 def pretrained(
@@ -35,7 +47,9 @@ def pretrained(
     pooling: str | None = None,
     dense: Sequence[Mapping[str, Any]] = (),
     normalize: bool | None = None,
+    prompts: Mapping[str, str | None] | None = None,
     dtype: str = "float32",
+    lora: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
 ) -> SentenceTransformer:
@@ -49,10 +63,12 @@ def pretrained(
         path: a folder, run, export or hub id (see ``encoders.weights.locate``).
         package: an installed Python package that carries the weights.
         max_length: tokens a text keeps, special tokens included; None is the model's own.
-        pooling: mean, cls, max, mean_sqrt_len_tokens, weightedmean or lasttoken; None is the model's own, else mean.
+        pooling: mean, cls, max, mean_sqrt_len, weighted_mean or last_token; None is the model's own, else mean.
         dense: layers after the pooling, each ``{out_features, activation}``; new ones are seeded by ``seed``.
         normalize: whether vectors have unit length; None is the model's own, else no.
+        prompts: what stands before queries and documents (``query``, ``document``); None is the model's own.
         dtype: of the parameters; training wants float32.
+        lora: see ``encoders.lora.add``; adapters that lie in a sentence-transformers folder are merged on loading.
         trust_remote_code: whether code in the folder may run.
         seed: of new layers' weights.
 
@@ -62,12 +78,14 @@ def pretrained(
     weights = locate(path, package)
     log.info("model: weights from %s", weights.origin)
     vet(weights.folder, trust_remote_code=trust_remote_code)
+    check_weights(weights, path)
     trust = {"trust_remote_code": trust_remote_code}
     model_kwargs: dict[str, Any] = {"dtype": _dtype(dtype)}
     if weights.is_sentence_transformer:
         model = _loading(weights.folder, lambda: SentenceTransformer(
             str(weights.folder), device="cpu", trust_remote_code=trust_remote_code, model_kwargs=model_kwargs,
             local_files_only=True))
+        model = merged(model)
         modules = list(model.children())
     else:
         transformer = _loading(weights.folder, lambda: Transformer(
@@ -79,10 +97,23 @@ def pretrained(
     modules = _with_normalize(modules, normalize)
     if modules != list(model.children()):
         model = SentenceTransformer(modules=modules, device="cpu", prompts=model.prompts,
-                                    default_prompt_name=model.default_prompt_name)
+                                    default_prompt_name=model.default_prompt_name,
+                                    truncate_dim=None if dense else model.truncate_dim)
+    set_prompts(model, prompts or {})
     if max_length is not None:
         _limit_length(model, max_length)
-    return model
+    return add(model.to(_dtype(dtype)), lora, seed)  # modules that take no dtype when they are loaded
+
+
+def truncate(model: SentenceTransformer, dim: int) -> None:
+    """Let ``model`` give the first ``dim`` numbers of each vector; its folder keeps that (``truncate_dim``).
+
+    Raises:
+        UserError: it has fewer.
+    """
+    whole = model.get_embedding_dimension() or 0
+    if check_dims([dim], whole, "dim") != (whole,):
+        model.truncate_dim = dim
 
 
 def from_scratch(
@@ -96,6 +127,7 @@ def from_scratch(
     pooling: str = "mean",
     dropout: float = 0.1,
     normalize: bool = False,
+    prompts: Mapping[str, str | None] | None = None,
     seed: int = 0,
 ) -> SentenceTransformer:
     """Build a small BERT with random weights and a WordPiece tokenizer learnt from the run's own texts.
@@ -112,11 +144,13 @@ def from_scratch(
         pooling: as in ``pretrained``.
         dropout: of hidden states and attention.
         normalize: whether vectors have unit length.
+        prompts: what stands before queries and documents.
         seed: of the weights.
     """
     from transformers import BertConfig, BertModel, BertTokenizer
 
-    tokenizer = BertTokenizer(tokenizer_object=_learn_wordpiece(texts(), vocabulary), model_max_length=max_length)
+    learnt = learn_wordpiece(texts(), vocabulary, by="mini")
+    tokenizer = BertTokenizer(tokenizer_object=learnt, model_max_length=max_length)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
         intermediate_size=4 * hidden, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
@@ -128,34 +162,9 @@ def from_scratch(
     if normalize:
         modules.append(Normalize())
     model = SentenceTransformer(modules=modules, device="cpu")
+    set_prompts(model, prompts or {})
     _limit_length(model, max_length)
     return model
-
-
-def _learn_wordpiece(texts: list[str], vocabulary: int) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer, imported late
-    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
-    from tokenizers.models import WordPiece
-
-    if not texts:
-        raise UserError("model=mini learns its tokenizer from the training texts; use it with python -m train")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
-    # The trainer numbers continuing characters in the random order of a hash map, and breaks ties by number: the same
-    # texts would learn another vocabulary each time. As special tokens of a throw-away tokenizer they are ordered.
-    inner = sorted({f"##{character}" for word in words for character in word[1:]})
-    scratch = Tokenizer(WordPiece(unk_token="[UNK]"))
-    scratch.normalizer, scratch.pre_tokenizer = normalizer, splitter
-    scratch.train_from_iterator(texts, trainers.WordPieceTrainer(
-        vocab_size=max(vocabulary, len(special) + len(inner)), special_tokens=special + inner, show_progress=False))
-    tokenizer = Tokenizer(WordPiece(scratch.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")])
-    return tokenizer
 
 
 def _as_transformer(model: Any, tokenizer: Any) -> Transformer:  # noqa: ANN401 - any transformers pair
@@ -185,14 +194,16 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _pooling(name: str) -> Any:  # noqa: ANN401 - a Literal of ST's
-    if name not in Pooling.POOLING_MODES:
-        raise UserError(f"model.pooling: there is no {name!r}; {one_of(Pooling.POOLING_MODES, name)}")
-    return name
+    if name not in POOLINGS:
+        raise UserError(f"model.pooling: there is no {name!r}; {one_of(POOLINGS, name)}")
+    return POOLINGS[name]
 
 
 def _with_pooling(modules: list[nn.Module], pooling: str | None) -> list[nn.Module]:
     if pooling is None:
         return modules
+    if not any(isinstance(module, Pooling) for module in modules):
+        raise UserError(f"model.pooling={pooling}: this model has no pooling to change")
     return [Pooling(module.embedding_dimension, pooling_mode=_pooling(pooling)) if isinstance(module, Pooling)
             else module for module in modules]
 
@@ -232,10 +243,14 @@ def _with_normalize(modules: list[nn.Module], normalize: bool | None) -> list[nn
 
 
 def _limit_length(model: SentenceTransformer, max_length: int) -> None:
+    if isinstance(model[0], StaticEmbedding):
+        limit_length(model[0], max_length)
+        return
     config: Any = getattr(model[0], "config", None)
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ROBERTA_LIKE:
+    positions = getattr(config, "max_position_embeddings", None) or -1  # XLNet says -1: it has no such limit
+    if getattr(config, "model_type", None) in ROBERTA_LIKE:
         positions -= (config.pad_token_id or 0) + 1  # theirs begin behind the padding's
-    if max_length < 3 or (positions and max_length > positions):
-        raise UserError(f"model.max_length: {max_length} is outside 3..{positions}, the model's positions")
+    if max_length < 3 or 0 < positions < max_length:
+        most = f"3..{positions}, the model's positions" if positions > 0 else "what a text needs, 3 or more"
+        raise UserError(f"model.max_length: {max_length} is outside {most}")
     model.max_seq_length = max_length

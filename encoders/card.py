@@ -20,18 +20,29 @@ def model_card(about: Mapping[str, Any]) -> str:
     """Return the README.md of a model folder.
 
     Args:
-        about: ``dim``, ``max_length``, ``fingerprint``; ``training`` and ``measured`` where there was any.
+        about: ``dim``, ``max_length``, ``fingerprint``; ``training`` and ``measured`` where there was any;
+            ``prompts`` by role; ``whole_dim`` where vectors are cut, ``dims`` where they may be.
     """
     training, measured = about.get("training"), about.get("measured")
+    length = "" if about["max_length"] is None else f" of up to {about['max_length']} tokens"
     lines = [
         "---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity", "tags:",
         "- sentence-transformers", "- sentence-similarity", "- feature-extraction", "---", "",
         "# A sentence embedding model", "",
-        f"Maps a text of up to {about['max_length']} tokens to a vector of {about['dim']} numbers; "
+        f"Maps a text{length} to a vector of {about['dim']} numbers; "
         "texts of like meaning have a high cosine.", "",
         "```python", "from sentence_transformers import SentenceTransformer", "",
         'model = SentenceTransformer("this folder")', 'vectors = model.encode(["a text", "another"])', "```", "",
     ]
+    if any(about.get("prompts", {}).values()):
+        lines += ["Queries and documents have prompts of their own, which `model.encode_query` and "
+                  "`model.encode_document` put before them.", ""]
+    if whole := about.get("whole_dim"):
+        lines += [f"Vectors are cut to the first {about['dim']} of {whole} numbers; `encode(..., "
+                  "normalize_embeddings=True)` gives them length 1 again. What is measured below is of whole ones.", ""]
+    elif dims := about.get("dims"):
+        lines += [f"Trained so that vectors can be cut to {', '.join(map(str, dims))} numbers: "
+                  f'`SentenceTransformer("this folder", truncate_dim={dims[-1]})`.', ""]
     if training:
         lines += [
             "## Training", "",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from encoders.build import pretrained
+from encoders.corpus import encode_blocks, encode_texts
+from encoders.device import pick_device
 from encoders.fingerprint import fingerprint
 from encoders.forward import Forward
+from encoders.prompts import Role, prompt_of
+from encoders.static import length_limit
 from encoders.tokens import Tokens, tokenize
-from runtime.errors import UserError
+
+TOKENS_A_BATCH = {"cpu": 16_384, "gpu": 65_536}  # what the forward is given at once; it groups them as it likes
+_LONGEST = 1_000_000  # tokens; a tokenizer without a limit gives a number beyond it
 
 
 class Encoder:
@@ -39,54 +47,78 @@ class Encoder:
         return width
 
     @property
-    def max_length(self) -> int:
-        """Tokens a text keeps, special tokens included."""
-        return int(self.model.max_seq_length or self.model.tokenizer.model_max_length)
+    def max_length(self) -> int | None:
+        """Tokens a text keeps, special tokens included; None is all of them."""
+        if isinstance(self.model[0], StaticEmbedding):
+            return length_limit(self.model[0])
+        length = self.model.max_seq_length or self.model.tokenizer.model_max_length
+        return None if length > _LONGEST else int(length)  # XLNet's tokenizer says 1e30
+
+    def prompt(self, role: Role | None = None) -> str:
+        """Return what stands before a text of this role, mostly nothing; see ``encoders.prompts.prompt_of``."""
+        return prompt_of(self.model, role)
 
     @property
-    def prompt(self) -> str:
-        """What stands before every text: the model's default prompt, mostly nothing."""
-        return self.model.prompts.get(self.model.default_prompt_name or "") or ""
+    def prompts(self) -> dict[str, str]:
+        """What stands before queries and documents, as a model's folder tells it."""
+        return {"query": self.prompt("query"), "document": self.prompt("document")}
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """See ``encoders.fingerprint``; taken when first asked for, so ask after the training."""
         return fingerprint(self.model)
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Return the texts' tokens, cut at the model's length, with the default prompt before them if it has one."""
-        before = self.prompt
+    def tokenize(self, texts: Sequence[str], role: Role | None = None) -> Tokens:
+        """Return the texts' tokens, cut at the model's length, with the role's prompt before them if it has one."""
+        before = self.prompt(role)
         return tokenize(self.model.tokenizer, [before + text for text in texts] if before else texts, self.max_length)
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Return how many texts are longer than the model takes."""
         return self.tokenize(texts).truncated
 
-    @torch.inference_mode()
-    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None,
-               texts_a_block: int = 8192) -> np.ndarray:
+    def encode(self, texts: Iterable[str], *, role: Role | None = None, out: np.ndarray | None = None,
+               progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Return float32 ``[n, dim]`` vectors; the same as stock ``encode`` to 1e-6.
-
-        Texts are taken longest first, a block at a time, so that memory stays steady and an out-of-memory shows at
-        once; each block's tokens are one batch for ``Forward``.
 
         Args:
             texts: any number of them.
+            role: what they are in a search, for models with prompts; as stock ``encode_query``, ``encode_document``.
+            out: where the vectors go; see ``encoders.corpus.encode_texts``.
             progress: told how many texts were encoded since it was last called.
-            texts_a_block: texts tokenised and encoded at a time.
+
+        Raises:
+            TypeError: ``texts`` is one string.
+            ValueError: ``out`` has not one row a text.
         """
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        order = np.argsort([-len(text) for text in texts], kind="stable")
+        with self._evaluating():
+            return encode_texts(texts, self.dim, functools.partial(self.tokenize, role=role), self._start,
+                                tokens_a_batch=self._tokens_a_batch, out=out, progress=progress)
+
+    def encode_blocks(self, blocks: Iterable[tuple[Sequence[str], np.ndarray]], *, role: Role | None = None,
+                      progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
+        """Encode blocks of texts, each into its own float32 rows, and yield these as they are finished."""
+        with self._evaluating():
+            yield from encode_blocks(blocks, functools.partial(self.tokenize, role=role), self._start,
+                                     tokens_a_batch=self._tokens_a_batch, progress=progress)
+
+    @property
+    def _tokens_a_batch(self) -> int:
+        return TOKENS_A_BATCH["cpu" if self.model.device.type == "cpu" else "gpu"]
+
+    @torch.inference_mode()
+    def _start(self, tokens: Tokens) -> Callable[[], np.ndarray]:
+        vectors = self.forward(tokens)
+        return lambda: vectors.float().cpu().numpy()
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
         was_training = self.model.training
         self.model.eval()
-        for start in range(0, len(order), texts_a_block):
-            block = order[start : start + texts_a_block]
-            tokens = self.tokenize([texts[number] for number in block])
-            vectors[block] = self.forward(tokens).float().cpu().numpy()
-            if progress:
-                progress(len(block))
-        self.model.train(was_training)
-        return vectors
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
 
 
 def load_encoder(path: str | Path, *, package: str | None = None, device: str = "auto") -> Encoder:
@@ -94,17 +126,3 @@ def load_encoder(path: str | Path, *, package: str | None = None, device: str = 
     model = pretrained(str(path), package=package)
     model.to(pick_device(device))
     return Encoder(model, name=str(path))
-
-
-def pick_device(name: str = "auto") -> str:
-    """Return the device a user means: ``auto`` is the first of cuda, mps and cpu that is here.
-
-    Raises:
-        UserError: the device is not here.
-    """
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(each for each, available in here.items() if available)
-    if not here[name.partition(":")[0]]:
-        raise UserError(f"device={name}: there is no {name} here; use device=auto or device=cpu")
-    return name

@@ -8,6 +8,9 @@ import json
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.module import Module
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+from encoders.static import length_limit
 
 # Of a transformer's config, what moves a vector while every weight stays as it is; the rest is in the shapes, or says
 # who wrote it.
@@ -32,12 +35,14 @@ def fingerprint(model: SentenceTransformer, precision: str = "fp32") -> str:
     about = {
         "modules": modules,
         "config": {name: getattr(config, name) for name in _DECIDING if hasattr(config, name)},
-        "tokenizer": json.loads(model.tokenizer.backend_tokenizer.to_str()),
-        "max_length": model.max_seq_length,
+        "tokenizer": json.loads(getattr(model.tokenizer, "backend_tokenizer", model.tokenizer).to_str()),
+        "max_length": length_limit(model[0]) if isinstance(model[0], StaticEmbedding) else model.max_seq_length,
         "prompts": dict(model.prompts),
         "default_prompt": model.default_prompt_name,
         "precision": precision,
     }
+    if model.truncate_dim is not None:
+        about["truncate_dim"] = model.truncate_dim
     about["tokenizer"].update(padding=None, truncation=None)  # set by whoever called last, given anew at each call
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()

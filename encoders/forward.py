@@ -1,19 +1,37 @@
-"""From a batch's flat tokens to its sentence embeddings, however the device does that best.
+"""From a batch's flat tokens to its sentence embeddings, however the model and the device do that best.
 
-Padding exists only here. Today: groups of nearly equal length, each padded to its own longest text, which wastes few
-tokens, and on a CPU small enough that a group's activations stay in the cache.
+Padding exists only here. There are three ways, each tried on the batch's own texts before it is believed:
+
+- ``flat``: no padding at all, see ``encoders.flat``; any model whose attention transformers lets a caller bring.
+- ``groups``: texts of nearly equal length, each group padded to its own longest (MPNet, XLNet).
+- ``padded``: the whole batch as one padded rectangle, what everybody else does; the way others are compared with.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
+from encoders.static import static_features
 from encoders.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+CPU_TOKENS = 1024  # computed at a time on a CPU: what they need stays in the cache
+ROW = 128  # positions a row on a GPU, where no text is longer
+TOLERANCE = 1e-5
 
 
 @dataclass
@@ -28,6 +46,229 @@ class Work:
     def padding_share(self) -> float:
         """Fraction of the computed positions that were padding."""
         return 1 - self.real / self.padded if self.padded else 0.0
+
+
+class Forward:
+    """Runs a SentenceTransformer on flat tokens.
+
+    Args:
+        model: any sentence-transformers model whose first module takes ``input_ids`` and ``attention_mask``, or none.
+        fast: False always takes the padded way, with which tests compare the others.
+        rows: whether the flat way lays texts out in rows of equal length; None is yes on a GPU.
+        tokens_at_once: beyond so many tokens a forward keeps no activations and computes them again for the backward,
+            a part of the batch at a time: the gradients of GradCache (Gao et al. 2021,
+            https://arxiv.org/abs/2101.06983) without a wall of memory. None is what fits half of the memory.
+        compiled: whether the flat way goes through ``torch.compile``, with few shapes of rows; for a GPU.
+    """
+
+    def __init__(self, model: SentenceTransformer, *, fast: bool = True, rows: bool | None = None,
+                 tokens_at_once: int | None = None, compiled: bool = False) -> None:
+        self.model = model
+        self.fast = fast
+        self.rows = rows
+        self.tokens_at_once = tokens_at_once
+        self.compiled = compiled
+        self.way: str | None = None  # known from the first batch on
+        self.pad_id = int(getattr(model.tokenizer, "pad_token_id", 0) or 0)
+        self.left_padding = getattr(model.tokenizer, "padding_side", "right") == "left"
+        self.work = Work()
+
+    def __call__(self, tokens: Tokens) -> Tensor:
+        """Return ``[n, dim]`` embeddings, in the texts' order, on the model's device; cut at its ``truncate_dim``."""
+        if self.way is None:
+            self.way = self._choose(tokens)
+        return self._ways()[self.way](tokens)[:, : self.model.truncate_dim]
+
+    def _ways(self) -> dict[str, Callable[[Tokens], Tensor]]:
+        return {"static": self._static, "flat": self._flat, "groups": self._grouped, "padded": self._padded}
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.device
+
+    def _choose(self, tokens: Tokens) -> str:
+        """Return the fastest way that gives what the padded way gives, on some of the batch's own texts."""
+        if isinstance(self.model[0], StaticEmbedding):
+            return "static"
+        if not self.fast:
+            return "padded"
+        trial = self._trial(tokens)
+        was_training, work, self.work = self.model.training, self.work, Work()
+        self.model.eval()
+        try:
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+                right = self._padded(trial).float()
+                for way in ("flat", "groups") if self._may_be_flat() else ("groups",):
+                    off = float((self._ways()[way](trial).float() - right).abs().max() / right.abs().max())
+                    # half-precision weights round differently in every shape
+                    if off <= TOLERANCE * (1 if self.model.dtype == torch.float32 else 2000):
+                        return way
+                    log.info("the %s way is off by %.1e from the padded one with this model, so it isn't taken", way, off)
+        finally:
+            self.model.train(was_training)
+            self.work = work
+        return "padded"
+
+    def _trial(self, tokens: Tokens) -> Tokens:
+        """Return the longest and the shortest texts, and one longer than any sliding window, pieced together."""
+        order = np.argsort(tokens.lengths, kind="stable")
+        some = tokens.take(np.unique(np.concatenate([order[:8], order[-8:]])))
+        window = max((getattr(self._config, name, None) or 0) for name in ("sliding_window", "local_attention"))
+        length = min(2 * window or 64, int(self.model.max_seq_length or 512))
+        if length <= int(some.lengths.max()):
+            return some
+        long = np.resize(some.ids, length)
+        return Tokens(np.concatenate([some.ids, long]), np.append(some.offsets, some.offsets[-1] + length))
+
+    @property
+    def _config(self) -> Any:  # noqa: ANN401 - a transformers config
+        return self.model[0].auto_model.config if isinstance(self.model[0], Transformer) else None
+
+    def _may_be_flat(self) -> bool:
+        """Whether transformers lets us bring the attention; what it then computes is tried."""
+        return (isinstance(self.model[0], Transformer)
+                and bool(getattr(self.model[0].auto_model, "_supports_attention_backend", False))
+                and not self._config.output_hidden_states)
+
+    def _static(self, tokens: Tokens) -> Tensor:
+        self._count(len(tokens), len(tokens.ids), len(tokens.ids))
+        features = {name: value.to(self._device) for name, value in static_features(tokens).items()}
+        return self.model(features)["sentence_embedding"]
+
+    def _flat(self, tokens: Tokens) -> Tensor:
+        """Embed without padding: sorted by length, a part at a time that the device does best."""
+        rows = self._device.type != "cpu" if self.rows is None else self.rows
+        order = np.argsort(tokens.lengths, kind="stable")
+        tokens = tokens.take(order)
+        limit = self.tokens_at_once or self._fitting()
+        again = torch.is_grad_enabled() and len(tokens.ids) > limit
+        parts = list(_parts(tokens.offsets, limit if rows else min(CPU_TOKENS, limit)))
+        words: Tensor | None = None
+        if len(parts) > 1 and torch.is_grad_enabled():
+            # one look-up for all parts: the gradient of a vocabulary's embeddings is as large as the vocabulary
+            words = self.model[0].auto_model.get_input_embeddings()(self._put(tokens.ids.astype(np.int64)))
+        made = []
+        for part in parts:
+            texts = tokens.take(np.arange(part.start, part.stop))
+            layout = self._in_rows(texts.lengths) if rows else by_length(texts.lengths)
+            ids = texts.ids if words is None else words[tokens.offsets[part.start]:tokens.offsets[part.stop]]
+            self._count(len(texts), len(texts.ids), layout.size)
+            one = functools.partial(self._stream, layout)
+            made.append(checkpoint(one, ids, use_reentrant=False) if again else one(ids))
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return torch.cat(made)[self._put(back)]
+
+    def _in_rows(self, lengths: np.ndarray) -> Layout:
+        longest = int(lengths.max())
+        row = ROW if longest <= ROW else -(-longest // 64) * 64
+        return in_rows(lengths, row, 2 if self.compiled else 1)
+
+    def _stream(self, layout: Layout, content: np.ndarray | Tensor) -> Tensor:
+        """Embed the texts of one stream; ``content`` are their ids or word embeddings, ``[tokens]`` text by text."""
+        positions = np.zeros(layout.size, dtype=np.int64)
+        positions[layout.places] = layout.within
+        if self._config.model_type in ROBERTA_LIKE:
+            positions += self._config.pad_token_id + 1
+        inputs: dict[str, Any] = {"position_ids": self._put(positions)[None]}
+        if isinstance(content, Tensor):
+            if layout.row:
+                content = content.new_zeros(layout.size, content.shape[1]).index_copy(
+                    0, self._put(layout.places), content)
+            inputs["inputs_embeds"] = content[None]
+        else:
+            ids = np.full(layout.size, self.pad_id, dtype=np.int64)
+            ids[layout.places] = content
+            inputs["input_ids"] = self._put(ids)[None]
+        if layout.row:
+            segments = self._put(layout.segments())
+            inputs["rows"] = (segments[:, None, :, None] == segments[:, None, None, :])
+            if self._device.type == "cuda":
+                inputs["bounds"] = (self._put(layout.bounds()), layout.row)
+        else:
+            inputs["spans"] = layout.spans
+        with flat_attention(self.model[0].auto_model):
+            hidden = self._transformer(**inputs).last_hidden_state[0]
+        return self._pooled(hidden, layout)
+
+    @functools.cached_property
+    def _transformer(self) -> Any:  # noqa: ANN401 - a transformers model
+        model = self.model[0].auto_model
+        return torch.compile(model, dynamic=False) if self.compiled else model
+
+    def _pooled(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Give ``hidden``, ``[positions, width]``, to the modules after the transformer, which know rectangles only."""
+        lengths = layout.lengths
+        width = int(lengths.max())
+        if self.compiled:
+            width = -(-width // 16) * 16
+        columns = np.arange(width)
+        real = columns < lengths[:, None]
+        places = np.where(real, layout.starts[:, None] + columns, 0)
+        features = {"token_embeddings": hidden[self._put(places)], "attention_mask": self._put(real.astype(np.int64))}
+        for module in list(self.model.children())[1:]:
+            features = module(features)
+        return features["sentence_embedding"]
+
+    def _grouped(self, tokens: Tokens) -> Tensor:
+        budget = CPU_TOKENS if self._device.type == "cpu" else 32 * CPU_TOKENS
+        limit = self.tokens_at_once or self._fitting()
+        again = torch.is_grad_enabled() and len(tokens.ids) > limit
+        groups = plan_groups(tokens.lengths, min(budget, limit))
+        made = [checkpoint(self._rectangle, tokens.take(group), use_reentrant=False) if again
+                else self._rectangle(tokens.take(group)) for group in groups]
+        back = np.empty(len(tokens), dtype=np.int64)
+        back[np.concatenate(groups)] = np.arange(len(tokens))
+        return torch.cat(made)[self._put(back)]
+
+    def _padded(self, tokens: Tokens) -> Tensor:
+        return self._rectangle(tokens)
+
+    def _rectangle(self, tokens: Tokens) -> Tensor:
+        rectangle = (len(tokens), int(tokens.lengths.max()))
+        columns = np.arange(rectangle[1])
+        real = columns[None, :] < tokens.lengths[:, None]
+        if self.left_padding:
+            real = real[:, ::-1]
+        ids = np.full(rectangle, self.pad_id, dtype=np.int64)
+        ids[real] = tokens.ids
+        self._count(len(tokens), len(tokens.ids), ids.size)
+        features = {"input_ids": self._put(ids), "attention_mask": self._put(real.astype(np.int64))}
+        return self.model(features)["sentence_embedding"]
+
+    def _count(self, texts: int, real: int, padded: int) -> None:
+        self.work.texts += texts
+        self.work.real += real
+        self.work.padded += padded
+
+    def _put(self, values: np.ndarray) -> Tensor:
+        """Copy to the model's device, without making a GPU wait."""
+        made = torch.from_numpy(np.ascontiguousarray(values))
+        return made.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else \
+            made.to(self._device)
+
+    def _fitting(self) -> int:
+        """Return about how many tokens' activations fit half of the memory.
+
+        34 bytes a token, layer and unit of width in half precision, twice that in single (Korthikanti et al. 2022,
+        https://arxiv.org/abs/2205.05198, without attention's own, small for sentences).
+        """
+        if self._device.type == "cuda":
+            memory = torch.cuda.get_device_properties(self._device).total_memory
+        else:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        width = int(getattr(self._config, "hidden_size", 0) or 768)
+        layers = int(getattr(self._config, "num_hidden_layers", 0) or 12)
+        return max(CPU_TOKENS, int(memory / 2 / (68 * layers * width)))
+
+
+def _parts(offsets: np.ndarray, limit: int) -> Iterator[slice]:
+    """Cut a stream into runs of texts of at most ``limit`` tokens (one text may exceed it)."""
+    start = 0
+    while start < len(offsets) - 1:
+        end = max(start + 1, int(np.searchsorted(offsets, offsets[start] + limit, side="right")) - 1)
+        yield slice(start, end)
+        start = end
 
 
 def plan_groups(lengths: np.ndarray, tokens_a_group: int, slack: float = 0.3) -> list[np.ndarray]:
@@ -52,47 +293,3 @@ def plan_groups(lengths: np.ndarray, tokens_a_group: int, slack: float = 0.3) ->
         groups.append(order[start:end])
         start = end
     return groups
-
-
-class Forward:
-    """Runs a SentenceTransformer on flat tokens.
-
-    Args:
-        model: any sentence-transformers model whose first module takes ``input_ids`` and ``attention_mask``.
-        fast: groups of equal length; False runs the whole batch as one padded rectangle, which tests compare with.
-    """
-
-    def __init__(self, model: SentenceTransformer, *, fast: bool = True) -> None:
-        self.model = model
-        self.fast = fast
-        self.pad_id = int(getattr(model.tokenizer, "pad_token_id", 0) or 0)
-        self.left_padding = getattr(model.tokenizer, "padding_side", "right") == "left"
-        self.work = Work()
-
-    def __call__(self, tokens: Tokens) -> Tensor:
-        """Return ``[n, dim]`` embeddings, in the texts' order, on the model's device."""
-        lengths = tokens.lengths
-        # on a CPU what a group needs should stay in the cache; a GPU wants much work at once
-        budget = 1024 if self.model.device.type == "cpu" else 32768
-        groups = plan_groups(lengths, budget) if self.fast else [np.arange(len(lengths))]
-        made = [self._padded(tokens, group) for group in groups]
-        back = np.empty(len(lengths), dtype=np.int64)
-        back[np.concatenate(groups)] = np.arange(len(lengths))
-        return torch.cat(made)[torch.from_numpy(back).to(made[0].device)]
-
-    def _padded(self, tokens: Tokens, group: np.ndarray) -> Tensor:
-        lengths = tokens.lengths[group]
-        rectangle = (len(group), int(lengths.max()))
-        columns = np.arange(rectangle[1])
-        real = columns[None, :] < lengths[:, None]
-        if self.left_padding:
-            real = real[:, ::-1]
-        ids = np.full(rectangle, self.pad_id, dtype=np.int64)
-        ids[real] = tokens.take(group).ids
-        self.work.texts += len(group)
-        self.work.real += int(lengths.sum())
-        self.work.padded += ids.size
-        device = self.model.device
-        features = {"input_ids": torch.from_numpy(ids).to(device, non_blocking=True),
-                    "attention_mask": torch.from_numpy(real.astype(np.int64)).to(device, non_blocking=True)}
-        return self.model(features)["sentence_embedding"]

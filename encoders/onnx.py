@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+from encoders.corpus import encode_blocks, encode_texts
+from encoders.tokens import Tokens, flat_tokens
 from runtime.errors import UserError
 from runtime.files import sha256_file
 
+Role = Literal["query", "document"]
 TOKENIZER = "model/tokenizer.json"
-BATCH = 32
+TOKENS_A_BATCH = 640
 
 
 class OnnxEncoder:
@@ -42,9 +46,16 @@ class OnnxEncoder:
         self.dim: int = about["dim"]
         self._vectors = OnnxVectors(export / about["file"], export / TOKENIZER, about)
 
-    def encode(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Return float32 ``[n, dim]`` vectors, in the texts' order."""
-        return self._vectors(texts, progress)
+    def encode(self, texts: Iterable[str], *, role: Role | None = None, out: np.ndarray | None = None,
+               progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Return float32 ``[n, dim]`` vectors, in the texts' order; see ``encoders.corpus.encode_texts``."""
+        return self._vectors(texts, role=role, out=out, progress=progress)
+
+    def encode_blocks(self, blocks: Iterable[tuple[Sequence[str], np.ndarray]], *, role: Role | None = None,
+                      progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
+        """Encode blocks of texts, each into its own float32 rows, and yield these as they are finished."""
+        return encode_blocks(blocks, functools.partial(self._vectors.tokenize, role=role), self._vectors.start,
+                             tokens_a_batch=self._vectors.tokens_a_batch, progress=progress)
 
 
 class OnnxVectors:
@@ -53,41 +64,60 @@ class OnnxVectors:
     Args:
         file: int64 ``input_ids`` and ``attention_mask`` ``[batch, length]`` to float32 ``[batch, dim]``.
         tokenizer: a ``tokenizer.json``.
-        how: ``dim``, ``max_length``, ``prompt``, ``pad_id``, ``left_padding``.
+        how: ``dim``, ``max_length``, ``prompts`` by role, ``special_tokens``, ``pad_id``, ``left_padding``.
+        tokens_a_batch: most tokens, padding included, in a batch; few, so that their activations stay in the cache.
     """
 
-    def __init__(self, file: Path, tokenizer: Path, how: Mapping[str, Any]) -> None:
+    def __init__(self, file: Path, tokenizer: Path, how: Mapping[str, Any], *,
+                 tokens_a_batch: int = TOKENS_A_BATCH) -> None:
+        self.tokens_a_batch = tokens_a_batch
         self._how = how
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        self._tokenizer.enable_truncation(max_length=how["max_length"])
+        if how["max_length"] is not None:
+            self._tokenizer.enable_truncation(max_length=how["max_length"])
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        options.intra_op_num_threads = _threads()
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._inputs = {entry.name for entry in self._session.get_inputs()}
 
-    def __call__(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
-        """Return float32 ``[n, dim]`` vectors; texts are taken by length, so that a batch is padded little."""
-        ids = [each.ids for each in self._tokenizer.encode_batch_fast([self._how["prompt"] + text for text in texts])]
-        order = sorted(range(len(ids)), key=lambda number: -len(ids[number]))
-        vectors = np.empty((len(ids), self._how["dim"]), dtype=np.float32)
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            vectors[batch] = self._run([ids[number] for number in batch])
-            if progress:
-                progress(len(batch))
-        return vectors
+    def __call__(self, texts: Iterable[str], *, role: Role | None = None, out: np.ndarray | None = None,
+                 progress: Callable[[int], None] | None = None) -> np.ndarray:
+        """Return float32 ``[n, dim]`` vectors, in the texts' order."""
+        return encode_texts(texts, self._how["dim"], functools.partial(self.tokenize, role=role), self.start,
+                            tokens_a_batch=self.tokens_a_batch, out=out, progress=progress)
 
-    def _run(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
-        width = max(map(len, ids))
-        padded = np.full((len(ids), width), self._how["pad_id"], dtype=np.int64)
-        mask = np.zeros((len(ids), width), dtype=np.int64)
-        for number, each in enumerate(ids):
-            at = slice(width - len(each), width) if self._how["left_padding"] else slice(0, len(each))
-            padded[number, at], mask[number, at] = each, 1
-        given = {"input_ids": padded, "attention_mask": mask}
-        return self._session.run(None, {name: value for name, value in given.items() if name in self._inputs})[0]
+    def tokenize(self, texts: Sequence[str], role: Role | None = None) -> Tokens:
+        """Return the texts' tokens, cut at the model's length, with the role's prompt before them."""
+        before = self._how["prompts"][role or "default"]
+        made = self._tokenizer.encode_batch_fast([before + text for text in texts] if before else list(texts),
+                                                 add_special_tokens=self._how["special_tokens"])
+        return flat_tokens(made, self._how["max_length"])
+
+    def start(self, tokens: Tokens) -> Callable[[], np.ndarray]:
+        """Compute a batch; return what hands its vectors over."""
+        lengths = tokens.lengths
+        columns = np.arange(max(1, lengths.max()))  # static embeddings may find no token in a text
+        real = columns < lengths[:, None]
+        if self._how["left_padding"]:
+            real = real[:, ::-1]
+        ids = np.full(real.shape, self._how["pad_id"], dtype=np.int64)
+        ids[real] = tokens.ids
+        return self.compute({"input_ids": ids, "attention_mask": real.astype(np.int64)})
+
+    def compute(self, given: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
+        """Compute padded inputs, int64 ``[batch, length]``; return what hands the vectors over."""
+        made = self._session.run(None, {name: value for name, value in given.items() if name in self._inputs})[0]
+        return lambda: made
+
+
+def _threads() -> int:
+    """Return how many threads compute a batch: ``$OMP_NUM_THREADS``, as for torch, else as many as may run here."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 
 def read_export(export: Path) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -33,34 +35,48 @@ class Tokens:
 
     def take(self, texts: np.ndarray) -> Tokens:
         """Return the stream of the given texts, in the given order: one batch, without padding."""
-        lengths = self.lengths[texts]
+        lengths = self.offsets[texts + 1] - self.offsets[texts]  # of these alone: there may be millions
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         # position p of the new stream lies (p - its text's new start) behind its text's old start
         source = np.arange(offsets[-1]) + np.repeat(self.offsets[texts] - offsets[:-1], lengths)
         return Tokens(self.ids[source], offsets)
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokens:  # noqa: ANN401 - a transformers one
+def joined(parts: Iterable[Tokens]) -> Tokens:
+    """Return one stream of all the parts' texts, part by part."""
+    parts = [Tokens(np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64)), *parts]
+    offsets = np.concatenate([[0], *(part.lengths for part in parts)]).cumsum()
+    return Tokens(np.concatenate([part.ids for part in parts]), offsets, sum(part.truncated for part in parts))
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> Tokens:  # noqa: ANN401
     """Tokenise ``texts`` in parallel (the Rust tokenizer's own threads), cut at ``max_length`` tokens.
 
     Same ids as sentence-transformers' ``preprocess`` gives, without the padding.
+
+    Args:
+        tokenizer: of transformers; or of tokenizers, as static embeddings have it, which then cuts by itself.
+        texts: any number of them.
+        max_length: special tokens included; None is all of them.
     """
-    cut = encode_ids(tokenizer, texts, max_length)
-    full = [number for number, ids in enumerate(cut) if len(ids) == max_length]
-    truncated = 0
-    if full:
-        whole = encode_ids(tokenizer, [texts[number] for number in full], None)
-        truncated = sum(len(ids) > max_length for ids in whole)
-    offsets = np.zeros(len(cut) + 1, dtype=np.int64)
-    np.cumsum([len(ids) for ids in cut], out=offsets[1:])
-    flat = np.fromiter((number for ids in cut for number in ids), dtype=np.int32, count=offsets[-1])
+    if isinstance(tokenizer, Tokenizer):
+        return flat_tokens(tokenizer.encode_batch_fast(list(texts), add_special_tokens=False), max_length)
+    backend = tokenizer.backend_tokenizer
+    if max_length is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return flat_tokens(backend.encode_batch_fast(list(texts)), max_length)
+
+
+def flat_tokens(encodings: Sequence[Any], max_length: int | None) -> Tokens:
+    """Return what the Rust tokenizer made of texts, cut at ``max_length``, as one stream."""
+    ids = [encoding.ids for encoding in encodings]
+    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(each) for each in ids], out=offsets[1:])
+    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=offsets[-1])
+    truncated = sum(len(each) == max_length and bool(encoding.overflowing)
+                    for each, encoding in zip(ids, encodings, strict=True))
     return Tokens(flat, offsets, truncated)
-
-
-def encode_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> list[list[int]]:  # noqa: ANN401
-    """Return each text's token ids."""
-    if not len(texts):
-        return []
-    cutting = {"truncation": True, "max_length": max_length} if max_length is not None else {"verbose": False}
-    return tokenizer(list(texts), padding=False, return_attention_mask=False, return_token_type_ids=False,
-                     **cutting)["input_ids"]

@@ -6,18 +6,20 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from encoders.weights import locate
 from runtime.errors import UserError
 
 _OWN_MODULES = "sentence_transformers."
 _SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
-def vet(folder: Path, *, trust_remote_code: bool = False) -> None:
+def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True) -> None:
     """Refuse a folder whose ``modules.json`` or weight index leaves it, or that wants to bring its own code along.
 
     Args:
         folder: a sentence-transformers or transformers folder.
         trust_remote_code: lets it bring code; never lets it leave the folder.
+        adapters: whether it may be adapters to another model, which is then looked at, too.
 
     Raises:
         UserError: names the file and what it wants.
@@ -34,6 +36,12 @@ def vet(folder: Path, *, trust_remote_code: bool = False) -> None:
                 raise UserError(f"{folder / 'modules.json'}: wants to run code of its own ({kind}); if you trust it, "
                                 "type model.trust_remote_code=true")
     for part in parts:
+        adapter = _read(part / "adapter_config.json")
+        if adapter is not None:
+            base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+            if not adapters or not isinstance(base, str):
+                raise UserError(f"{part / 'adapter_config.json'}: these adapters stand on no model; give one that does")
+            vet(locate(base).folder, trust_remote_code=trust_remote_code, adapters=False)
         for file in (part / "config.json", *sorted(part.glob("sentence_*_config.json"))):
             if not trust_remote_code:
                 _vet_attention(file, _read(file))

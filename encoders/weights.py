@@ -13,6 +13,7 @@ from typing import Any
 from runtime.errors import UserError
 
 log = logging.getLogger(__name__)
+_WITH_WEIGHTS = ("Transformer", "StaticEmbedding", "Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class Weights:
     def is_sentence_transformer(self) -> bool:
         """Whether pooling and what follows it are described beside the weights."""
         return (self.folder / "modules.json").is_file()
+
+    @property
+    def parts(self) -> list[Path]:
+        """The folders that must hold weights, the one with the tokenizer first."""
+        if not self.is_sentence_transformer:
+            return [self.folder]
+        modules = json.loads((self.folder / "modules.json").read_text(encoding="utf-8"))
+        return [self.folder / module.get("path", "") for module in modules
+                if str(module.get("type", "")).rpartition(".")[2] in _WITH_WEIGHTS]
 
 
 def locate(name: str, package: str | None = None) -> Weights:
@@ -54,6 +64,24 @@ def locate(name: str, package: str | None = None) -> Weights:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"{name}: no such model folder")
     return Weights(_from_hub(name, package), f"hub {name}")
+
+
+def check_weights(weights: Weights, name: str) -> None:
+    """Refuse weights that are pickles: only safetensors are read.
+
+    Args:
+        weights: of a folder that ``encoders.vetting.vet`` has let pass.
+        name: what the user called it.
+
+    Raises:
+        UserError: says how to convert them.
+    """
+    for part in weights.parts:
+        if not any(part.glob("*.safetensors")) and (any(part.glob("*.bin")) or weights.origin.startswith("hub ")):
+            raise UserError(f"{name}: has no model.safetensors, and weights in pickles (pytorch_model.bin) are not "
+                            "read; if you trust it, convert it once: python -c \"from sentence_transformers import "
+                            f"SentenceTransformer as S; S('{name}').save_pretrained('converted')\", and give "
+                            "model=./converted")
 
 
 def source_folder(node: Mapping[str, Any]) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ Measure a model; writes report.json, report.md and report.html.
   python -m eval model=./my-model suite=file file=pairs.csv          your scored pairs
   python -m eval model=outputs/train/<run> baseline=minilm           by how much it is better, and how sure
   python -m eval model=<a> baseline=<b> models=[<c>,<d>]             several in one table; seeds as mean and sd
+  python -m eval model=<a> 'dims=[384,192,96]'                       what cutting the vectors loses (matryoshka)
   python -m eval.compare outputs/*/*                                 a leaderboard of what was measured before
 
 A folder, a run or a hub id is a model. suite=[sts,retrieval] measures several; score_range=[0,5] is the file's.
@@ -60,8 +61,9 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
         def measured(node: Mapping[str, Any], key: str, baseline: Any = None, *, deep: bool = False) -> Any:  # noqa: ANN401
             encoder, head, seen = _loaded(node, settings, key)
+            dims = _dims(settings.dims, abouts[0], encoder.dim) if deep else ()
             return evaluate(encoder, tasks, data_dir, resamples=settings.resamples, seed=settings.seed,
-                            baseline=baseline, head=head, seen=seen, deep=deep)
+                            baseline=baseline, head=head, seen=seen, deep=deep, dims=dims)
 
         baseline = None if settings.baseline is None else measured(settings.baseline, "baseline")
         report = measured(settings.model, "model", baseline, deep=True)
@@ -76,22 +78,21 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
 def _node(name: str) -> dict[str, Any]:
     """Return the config of a further model: the name of an option of ``model=``, else a folder, a run or a hub id."""
-    from importlib import resources
-
+    from hydra import compose
     from omegaconf import OmegaConf
 
     from runtime.cli import options
 
     option = name if name in options("model") and name != "folder" else "folder"
-    text = resources.files("configs").joinpath("model", f"{option}.yaml").read_text(encoding="utf-8")
-    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text), resolve=False)  # type: ignore[assignment]
+    node: Any = OmegaConf.to_container(compose("eval", [f"model={option}"]).model, resolve=True)
     return node | {"path": name} if option == "folder" else node
 
 
 def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any, Any]:  # noqa: ANN401
     """Return a model's encoder, and what its folder keeps of its training: its head and the hashes of its texts."""
     from data_readers.seen import Seen
-    from encoders.encoder import Encoder, pick_device
+    from encoders.device import pick_device
+    from encoders.encoder import Encoder
     from encoders.weights import source_folder
     from eval.nli import load_head
     from runtime import targets
@@ -101,6 +102,15 @@ def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any,
     encoder = Encoder(model, name=str(node.get("path") or node[targets.TARGET]))
     folder = source_folder(node)
     return encoder, load_head(folder, encoder.dim), Seen.of(folder)
+
+
+def _dims(given: list[int] | None, about: Mapping[str, Any], dim: int) -> Sequence[int]:
+    """Return the dimensions to measure at: those given, else those the model was trained for."""
+    from runtime.dims import check_dims
+
+    if given:
+        return check_dims(given, dim, "dims")
+    return () if given is not None else [each for each in about.get("dims", ()) if each <= dim]
 
 
 def _about(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ MEASURES: dict[str, str] = {
 }
 
 
-def dev_measure(shape: str, columns: Columns, encode: Encode, predict: Predict | None = None) -> dict[str, float]:
+def dev_measure(shape: str, columns: Columns, encode: Encode, predict: Predict | None = None, *,
+                queries: Encode | None = None) -> dict[str, float]:
     """Return the measures of a shape; the first, ``MEASURES[shape]``, decides which checkpoint is best.
 
     Args:
@@ -43,6 +44,8 @@ def dev_measure(shape: str, columns: Columns, encode: Encode, predict: Predict |
         encode: texts to vectors [n, dim]; called once, with every distinct text.
         predict: for ``pair_class``, the head: the vectors of premises and hypotheses to the labels it predicts [n],
             names or numbers as in ``columns["label"]``.
+        queries: for ``pair`` and ``triplet``, encodes the anchors where a model has a prompt of their own for them;
+            None: ``encode`` does.
 
     Raises:
         ValueError: the shape has no measure, or ``pair_class`` came without ``predict``.
@@ -51,21 +54,22 @@ def dev_measure(shape: str, columns: Columns, encode: Encode, predict: Predict |
     _check_shape(shape)
     if shape == "pair_class" and predict is None:
         raise ValueError("pair_class is measured by its head's accuracy: give predict=")
-    rows, vectors = _encoded(shape, columns, encode)
+    rows, vectors, anchors = _encoded(shape, columns, encode, queries)
     if shape == "pair_class":
         assert predict is not None
         return {"accuracy": _accuracy(predict(vectors[rows[:, 0]], vectors[rows[:, 1]]), columns["label"])}
-    unit = _normalised(vectors)
+    unit, anchor = _normalised(vectors), _normalised(anchors)
     if shape == "pair_score":
-        return _correlations(_cosines(unit, rows[:, 0], rows[:, 1]), columns["score"])
+        return _correlations(_cosines(anchor, unit[rows[:, 1]]), columns["score"])
     if shape == "pair":
-        return {"mrr": _mrr(unit, rows)}
+        return {"mrr": _mrr(anchor, unit, rows)}
     if shape == "triplet":
-        return {"triplet_accuracy": _triplet_accuracy(unit, rows), "mrr": _mrr(unit, rows)}
+        return {"triplet_accuracy": _triplet_accuracy(anchor, unit, rows), "mrr": _mrr(anchor, unit, rows)}
     return {f"precision@{K}": _precision(unit, rows[:, 0], columns["label"])}
 
 
-def similarity_histograms(shape: str, columns: Columns, encode: Encode) -> tuple[Floats, Floats]:
+def similarity_histograms(shape: str, columns: Columns, encode: Encode, *,
+                          queries: Encode | None = None) -> tuple[Floats, Floats]:
     """Return the cosines of pairs that belong together and of pairs that do not, each float64 [some].
 
     Together are: entailed pairs; the third of the pairs with the highest scores; an anchor and its positive; texts
@@ -76,11 +80,11 @@ def similarity_histograms(shape: str, columns: Columns, encode: Encode) -> tuple
         ValueError: the shape has neither (``titles``).
     """
     _check_shape(shape)
-    rows, vectors = _encoded(shape, columns, encode)
-    unit = _normalised(vectors)
+    rows, vectors, anchors = _encoded(shape, columns, encode, queries)
+    unit, anchor = _normalised(vectors), _normalised(anchors)
     if shape == "labelled_text":
         return _by_label(unit, rows[:, 0], columns["label"])
-    cosine = _cosines(unit, rows[:, 0], rows[:, 1])
+    cosine = _cosines(anchor, unit[rows[:, 1]])
     if shape == "pair_class":
         together = np.array([label in ("entailment", 0) for label in columns["label"]])
         return cosine[together], cosine[~together]
@@ -91,8 +95,8 @@ def similarity_histograms(shape: str, columns: Columns, encode: Encode) -> tuple
             together = score > score.min()
         return cosine[together], cosine[~together]
     if shape == "triplet":
-        return cosine, np.concatenate([_cosines(unit, rows[:, 0], column) for column in rows[:, 2:].T])
-    others = [(anchors @ candidates.T)[competes] for _, anchors, candidates, competes in _batches(unit, rows)]
+        return cosine, np.concatenate([_cosines(anchor, unit[column]) for column in rows[:, 2:].T])
+    others = [(some @ candidates.T)[competes] for _, some, candidates, competes in _batches(anchor, unit, rows)]
     return cosine, np.concatenate(others)
 
 
@@ -101,14 +105,16 @@ def _check_shape(shape: str) -> None:
         raise ValueError(f"rows of shape {shape!r} have no dev measure of their own; there are {', '.join(MEASURES)}")
 
 
-def _encoded(shape: str, columns: Columns, encode: Encode) -> tuple[NDArray[np.int_], NDArray[np.float32]]:
-    """Return which vector each cell has [n, text columns], and the vectors of all distinct texts [texts, dim]."""
+def _encoded(shape: str, columns: Columns, encode: Encode, queries: Encode | None,
+             ) -> tuple[NDArray[np.int_], NDArray[np.float32], NDArray[np.float32]]:
+    """Return each cell's text [n, text columns], all texts' vectors [texts, dim], the first column's own [n, dim]."""
     names = SHAPES[shape].text_columns(list(columns))
     row_of: dict[str, int] = {}
     rows = np.array([[row_of.setdefault(text, len(row_of)) for text in columns[name]] for name in names]).T
     if not rows.size:
         raise UserError("the dev split has no rows; give more data or a larger dev share")
-    return rows, np.asarray(encode(list(row_of)))
+    vectors = np.asarray(encode(list(row_of)))
+    return rows, vectors, vectors[rows[:, 0]] if queries is None else np.asarray(queries(list(columns[names[0]])))
 
 
 def _normalised(vectors: NDArray[np.float32]) -> Floats:
@@ -116,8 +122,8 @@ def _normalised(vectors: NDArray[np.float32]) -> Floats:
     return vectors / np.where(norm == 0, 1.0, norm)
 
 
-def _cosines(unit: Floats, left: NDArray[np.int_], right: NDArray[np.int_]) -> Floats:
-    return np.einsum("nd,nd->n", unit[left], unit[right])
+def _cosines(left: Floats, right: Floats) -> Floats:
+    return np.einsum("nd,nd->n", left, right)
 
 
 def _accuracy(predicted: NDArray[Any], labels: Sequence[Any]) -> float:
@@ -135,7 +141,8 @@ def _correlations(cosine: Floats, score: Sequence[Any]) -> dict[str, float]:
                         "if its scores differ, the model has collapsed, so lower the learning rate") from None
 
 
-def _batches(unit: Floats, rows: NDArray[np.int_]) -> Iterator[tuple[Floats, Floats, Floats, NDArray[np.bool_]]]:
+def _batches(anchors: Floats, unit: Floats,
+             rows: NDArray[np.int_]) -> Iterator[tuple[Floats, Floats, Floats, NDArray[np.bool_]]]:
     """Yield each batch's own cosines [b], anchors [b, dim], candidates [b * (columns - 1), dim] and who competes.
 
     Candidates are the batch's positives, then its negatives column by column. One with the wording of the anchor or of
@@ -145,18 +152,19 @@ def _batches(unit: Floats, rows: NDArray[np.int_]) -> Iterator[tuple[Floats, Flo
         batch = rows[start:start + BATCH]
         anchor, positive, candidates = batch[:, 0], batch[:, 1], batch[:, 1:].T.ravel()
         competes = (candidates != positive[:, None]) & (candidates != anchor[:, None])
-        yield _cosines(unit, anchor, positive), unit[anchor], unit[candidates], competes
+        some = anchors[start:start + BATCH]
+        yield _cosines(some, unit[positive]), some, unit[candidates], competes
 
 
-def _mrr(unit: Floats, rows: NDArray[np.int_]) -> float:
-    ranks = [1 + ((anchors @ candidates.T >= own[:, None] - _TIE) & competes).sum(axis=1)
-             for own, anchors, candidates, competes in _batches(unit, rows)]
+def _mrr(anchors: Floats, unit: Floats, rows: NDArray[np.int_]) -> float:
+    ranks = [1 + ((some @ candidates.T >= own[:, None] - _TIE) & competes).sum(axis=1)
+             for own, some, candidates, competes in _batches(anchors, unit, rows)]
     return float((1 / np.concatenate(ranks)).mean())
 
 
-def _triplet_accuracy(unit: Floats, rows: NDArray[np.int_]) -> float:
-    positive = _cosines(unit, rows[:, 0], rows[:, 1])
-    won = [positive > _cosines(unit, rows[:, 0], column) + _TIE for column in rows[:, 2:].T]
+def _triplet_accuracy(anchors: Floats, unit: Floats, rows: NDArray[np.int_]) -> float:
+    positive = _cosines(anchors, unit[rows[:, 1]])
+    won = [positive > _cosines(anchors, unit[column]) + _TIE for column in rows[:, 2:].T]
     return float(np.all(won, axis=0).mean())
 
 
@@ -190,5 +198,5 @@ def _by_label(unit: Floats, rows: NDArray[np.int_], labels: Sequence[Any]) -> tu
     i, j = drawn[i], drawn[j]
     different = rows[i] != rows[j]
     i, j = i[different], j[different]
-    cosine, same = _cosines(unit, rows[i], rows[j]), label[i] == label[j]
+    cosine, same = _cosines(unit[rows[i]], unit[rows[j]]), label[i] == label[j]
     return cosine[same], cosine[~same]

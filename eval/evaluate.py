@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from data_readers.seen import Seen
+from eval.dims import at_dims
 from eval.failures import changes, slices, worst
 from eval.geometry import geometry
 from eval.honesty import honesty
 from eval.significance import steiger, williams
-from eval.stats import Floats, difference, percentile_interval, spearman
-from eval.tasks import EncodedTexts, Head, Task, TaskResult, TaskRows, TextEncoder, unit_vectors
+from eval.stats import Floats, percentile_interval, spearman
+from eval.tasks import EncodedTexts, Head, Role, Task, TaskResult, TaskRows, TextEncoder, differs, unit_vectors
 from runtime.errors import UserError
 
 
@@ -40,7 +41,7 @@ class Report:
 
 def evaluate(encoder: TextEncoder, tasks: Mapping[str, Task], data_dir: Path | None, *, resamples: int = 2000,
              seed: int = 0, baseline: Report | None = None, head: Head | None = None, seen: Seen | None = None,
-             deep: bool = True) -> Report:
+             deep: bool = True, dims: Sequence[int] = ()) -> Report:
     """Return the report on every task whose file is there; an absent one is named and not averaged over.
 
     Every distinct text of all tasks is encoded once, in one call. With a ``baseline``, a report on the same rows with
@@ -56,6 +57,7 @@ def evaluate(encoder: TextEncoder, tasks: Mapping[str, Task], data_dir: Path | N
         head: the model's classifier of pairs; without one, tasks that need it are skipped and named.
         seen: what the model was trained on, to be looked for among the tests.
         deep: also say where it fails, what the tests share with the training and how the vectors lie.
+        dims: also score the vectors cut to so many numbers each, and say what that loses.
 
     Raises:
         UserError: no task's file is there; a file or the vectors are bad (see the tasks); the baseline was evaluated
@@ -76,9 +78,12 @@ def evaluate(encoder: TextEncoder, tasks: Mapping[str, Task], data_dir: Path | N
         raise UserError(f"{name}: {why}")
     if baseline is not None:
         _check_same_rows(baseline, present, resamples, seed)
-    encoded = EncodedTexts(encoder, (text for rows in present.values() for text in rows.texts), head)
-    results = {name: tasks[name].score(rows, encoded, resamples=resamples, seed=_seed_of(name, seed))
-               for name, rows in present.items()}
+    encoded = _encoded(encoder, present.values(), head)
+
+    def score(name: str, texts: EncodedTexts) -> TaskResult:
+        return tasks[name].score(present[name], texts, resamples=resamples, seed=_seed_of(name, seed))
+
+    results = {name: score(name, encoded) for name in present}
     rows_json = {name: dict(result.row) for name, result in results.items()}
     if deep:
         for name, rows in present.items():
@@ -89,11 +94,26 @@ def evaluate(encoder: TextEncoder, tasks: Mapping[str, Task], data_dir: Path | N
         "absent": absent, "skipped": skipped, **_averages(results), "max_length": getattr(encoder, "max_length", None),
         "trained_on": None if seen is None else {"hashes": len(seen.hashes)},
     }
+    if dims:
+        report["dims"] = at_dims({name: result for name, result in results.items() if present[name].units}, encoded,
+                                 dims, score)
     if baseline is not None:
         report["baseline"] = _against(baseline, results, present, deep)
     report |= {"resamples": resamples, "seed": seed, "seconds": round(time.monotonic() - began, 2),
                "versions": _versions()}
     return Report(report, results, baseline)
+
+
+def _encoded(encoder: TextEncoder, tasks: Iterable[TaskRows], head: Head | None) -> EncodedTexts:
+    """Encode the texts of all tasks: those of a search by their roles, the others without."""
+    texts: list[str] = []
+    by_role: dict[Role, list[str]] = {"query": [], "document": []}
+    for rows in tasks:
+        roles: Mapping[Role, list[str]] | None = getattr(rows, "by_role", None)
+        texts += rows.texts if roles is None else []
+        for role, some in (roles or {}).items():
+            by_role[role] += some
+    return EncodedTexts(encoder, texts, head, by_role=by_role)
 
 
 def _check_same_rows(baseline: Report, present: Mapping[str, TaskRows], resamples: int, seed: int) -> None:
@@ -145,7 +165,7 @@ def _against(baseline: Report, results: Mapping[str, TaskResult], present: Mappi
         before = baseline.results[name]
         measure = result.row["measure"]
         tasks[name] = {"measure": measure, measure: before.value, f"{measure}_ci95": before.row[f"{measure}_ci95"],
-                       **_differs([(result, before)])}
+                       **differs([(result, before)])}
         if measure == "spearman_cosine":
             tasks[name] |= _parametric(result, before)
         if deep and result.cosine is not None:
@@ -157,7 +177,7 @@ def _against(baseline: Report, results: Mapping[str, TaskResult], present: Mappi
         names = [name for name, row in tasks.items() if row["measure"] == measure]
         averages[measure] = {"value": float(np.mean([baseline.results[name].value for name in names])),
                              "ci95": _interval([baseline.results[name].samples for name in names]),
-                             **_differs([(shared[name], baseline.results[name]) for name in names]),
+                             **differs([(shared[name], baseline.results[name]) for name in names]),
                              "tasks": len(names)}
     about: dict[str, Any] = {"model": baseline.json["model"], "fingerprint": baseline.json["fingerprint"],
                              "tasks": tasks, "averages": averages}
@@ -166,17 +186,6 @@ def _against(baseline: Report, results: Mapping[str, TaskResult], present: Mappi
         about |= {"average": first["value"], "average_ci95": first["ci95"], "delta": first["delta"],
                   "delta_ci95": first["delta_ci95"], "p": first["p"]}
     return about
-
-
-def _differs(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> dict[str, Any]:
-    """Return the mean difference of results now and before, with its interval and p where all have samples."""
-    delta = float(np.mean([now.value - before.value for now, before in pairs]))
-    samples = [now.samples - before.samples for now, before in pairs
-               if now.samples is not None and before.samples is not None]
-    if len(samples) < len(pairs):
-        return {"delta": delta, "delta_ci95": None, "p": None}
-    found = difference(delta, np.mean(samples, axis=0))
-    return {"delta": delta, "delta_ci95": list(found.ci95), "p": found.p}
 
 
 def _parametric(result: TaskResult, before: TaskResult) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from data_readers.sample import sample_path
 from eval.stats import Floats
 from eval.sts import Pairs, ScoredPairs
-from eval.tasks import TaskResult, TextEncoder, unit_vectors
+from eval.tasks import EncodedTexts, TaskResult, TextEncoder, unit_vectors
 
 MOST = 3000  # texts whose pairs are all compared
 POSITIVE = 0.8  # of the score range: 4 of 5, "mostly equivalent", as SimCSE takes STS benchmark's positives
@@ -87,13 +87,14 @@ def calibrate(encoder: TextEncoder, data_dir: Path | None, language: str = "en")
     """Return the cosines from which two texts are the ``same`` and ``related``, with precision and recall.
 
     Calibrated on STS benchmark's dev pairs in ``data_dir`` (in Chinese, its translation), else on the sample's;
-    ``measured_on`` says which, ``n`` how many. ``same`` means a score of 4 of 5 or more, ``related`` of 3 or more.
+    ``measured_on`` says which, ``n`` how many.
+    ``same`` means a score of 4 of 5 or more, ``related`` of 3 or more. The first text of a pair is taken as a query and
+    the second as a document, as in a search.
     """
     name, pairs = calibration_pairs(data_dir, language)
-    unit = unit_vectors(np.asarray(encoder.encode(pairs.texts), dtype=np.float32))
-    at = {text: number for number, text in enumerate(pairs.texts)}
-    left, right = ([at[text] for text in side] for side in (pairs.sentence1, pairs.sentence2))
-    cosine = np.einsum("nd,nd->n", unit[left], unit[right])
+    encoded = EncodedTexts(encoder, (), by_role={"query": pairs.sentence1, "document": pairs.sentence2})
+    left, right = encoded.encode(pairs.sentence1, role="query"), encoded.encode(pairs.sentence2, role="document")
+    cosine = np.einsum("nd,nd->n", unit_vectors(left), unit_vectors(right))
     return {"measured_on": name, "n": len(pairs.gold)} | {
         mark: best_threshold(cosine, pairs.gold >= 5 * share - 1e-9) for mark, share in MARKS.items()}
 

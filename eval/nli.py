@@ -121,9 +121,13 @@ def load_head(folder: Path | None, dim: int) -> Head | None:
     import torch
     from safetensors.torch import load_file
 
+    from losses.matryoshka import Matryoshka
     from losses.softmax import Softmax
 
-    loss = Softmax(about["concatenation"], dim=dim, labels=about["labels"])
+    loss: Any = Softmax(about["concatenation"], dim=dim, labels=about["labels"])
+    if "dims" in about:
+        inner = {"_target_": "losses.softmax.Softmax", "concatenation": about["concatenation"]}
+        loss = Matryoshka(inner, about["dims"], dim=dim, labels=about["labels"])
     try:
         loss.load_state_dict(load_file(folder / "loss.safetensors"))
     except RuntimeError:

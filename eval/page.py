@@ -32,7 +32,7 @@ from eval.wording import (
 def page(report: Report, training: Mapping[str, Any] | None = None) -> str:
     """Return the page; ``training`` as in ``eval.report.write_report``."""
     about = report.json
-    parts = [_top(about), _summary(about), sections.models(about)]
+    parts = [_top(about), _summary(about), sections.models(about), sections.dims(about)]
     if training is not None:
         parts.append(_training(training))
     parts += [_small_multiples(report), sections.honesty(about)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.dims import dims_table
 from eval.evaluate import Report
 from eval.page import page
 from eval.terminal import mean_sd
@@ -58,7 +59,7 @@ def markdown(report: Report, training: Mapping[str, Any] | None = None) -> str:
         lines += [f"Not in the data folder and not averaged over: {', '.join(about['absent'])}.", ""]
     if training is not None:
         lines += [*_training(training), ""]
-    lines += _models(about) + _honesty(about)
+    lines += _models(about) + _dims(about) + _honesty(about)
     for name, row in about["tasks"].items():
         lines += _domains(name, row) + _failures(name, row)
     lines += [f"Fingerprint `{about['fingerprint']}`. "
@@ -111,6 +112,14 @@ def _models(about: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {_cell(row['model'])}, mean ± sd of {len(row['seeds'])} seeds | {' | '.join(cells)} | "
                      f"{mean_sd(row['average'])} |")
     return [*lines, ""]
+
+
+def _dims(about: Mapping[str, Any]) -> list[str]:
+    rows = dims_table(about)
+    if not rows:
+        return []
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in rows]
+    return ["## Cut to fewer dimensions", "", lines[0], "|---:" * len(rows[0]) + "|", *lines[1:], ""]
 
 
 def _honesty(about: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eval.source import FileTask, strict_rows
 from eval.stats import Floats, Seed, bootstrap_mean, percentile_interval
 from eval.sts import FEWEST
-from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from eval.tasks import Bools, Role, TaskResult, TextEncoder, finite_vectors, unit_vectors
 from runtime.errors import UserError
 from runtime.files import sha256_file
 
@@ -42,6 +42,11 @@ class Titles:
     def texts(self) -> list[str]:
         """All texts, each once."""
         return list(dict.fromkeys([*self.titles, *self.queries]))
+
+    @property
+    def by_role(self) -> dict[Role, list[str]]:
+        """The texts as they are searched."""
+        return {"query": self.queries, "document": self.titles}
 
     @property
     def units(self) -> list[tuple[str, ...]]:
@@ -83,14 +88,14 @@ class LabelledRetrieval(FileTask):
         Raises:
             UserError: a vector is not finite.
         """
-        unit = unit_vectors(finite_vectors(encoder, rows.titles, rows.path))
+        queries, titles = _vectors(rows, encoder)
         _, label = np.unique(rows.labels, return_inverse=True)
 
         def relevance(chunk: NDArray[np.int_]) -> tuple[Bools, Bools]:
-            candidates = chunk[:, None] != np.arange(len(unit))
+            candidates = chunk[:, None] != np.arange(len(titles))
             return (label[chunk, None] == label) & candidates, candidates
 
-        found = _ranked(unit, unit, relevance)
+        found = _ranked(queries, titles, relevance)
         return _result(self, rows, encoder, found, f"precision@{K}", resamples, seed)
 
 
@@ -126,8 +131,7 @@ class KnownItem(FileTask):
         Raises:
             UserError: a vector is not finite.
         """
-        queries, titles = (unit_vectors(finite_vectors(encoder, texts, rows.path))
-                           for texts in (rows.queries, rows.titles))
+        queries, titles = _vectors(rows, encoder)
 
         def relevance(chunk: NDArray[np.int_]) -> tuple[Bools, Bools]:
             own = chunk[:, None] == np.arange(len(titles))
@@ -157,6 +161,12 @@ def _read(task: FileTask, data_dir: Path | None, columns: list[str], limit: int 
         raise UserError(f"{path}: column {columns[1]!r} holds {labels[0]!r} in every row; categories must differ")
     queries = [values[2] if len(columns) > 2 else values[0] for values in rows.values()]
     return Titles(list(rows), labels, queries, task.shown(path), sha256_file(path), repeats)
+
+
+def _vectors(rows: Titles, encoder: TextEncoder) -> tuple[Floats, Floats]:
+    """Return the unit vectors of the queries and of the titles, each as what it is in a search."""
+    return (unit_vectors(finite_vectors(encoder, rows.queries, rows.path, "query")),
+            unit_vectors(finite_vectors(encoder, rows.titles, rows.path, "document")))
 
 
 def _ranked(queries: Floats, titles: Floats, relevance: Relevance) -> dict[str, Floats]:

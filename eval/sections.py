@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from eval.dims import dims_table
 from eval.wording import change, hundred, interval, measure_name, p_value, trained_on
 
 Row = Mapping[str, Any]
@@ -229,6 +230,16 @@ def models(about: Row) -> str:
     return (f'<section class="card" id="models"><div class="head"><h2>Models</h2></div><div class="wide">'
             f'<table class="small models"><tr><th>Model</th>{head}<th>average {mean}</th></tr>{lines}</table></div>'
             f'<p class="note">{key} The highest of each task is bold.</p></section>')
+
+
+def dims(about: Row) -> str:
+    """Return the table of what cutting the vectors loses."""
+    rows = dims_table(about)
+    if not rows:
+        return ""
+    return ('<section class="card" id="dims"><div class="head"><h2>Cut to fewer dimensions</h2></div>'
+            f'{table(rows[0], rows[1:])}<p class="note">The first so many numbers of each vector, at length 1. '
+            "Difference: from whole vectors, of the average, over the same resamples.</p></section>")
 
 
 def _mean_sd(found: Mapping[str, float] | None) -> str:

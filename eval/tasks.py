@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.stats import Floats, Seed
+from eval.stats import Floats, Seed, difference
 from runtime.errors import UserError
 
 Bools = NDArray[np.bool_]
+Role = Literal["query", "document"]
 Head = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[str] | NDArray[Any]]
 """A trained classifier: the vectors of premises and hypotheses [n, dim] to the label names it predicts [n]."""
 
@@ -31,8 +33,8 @@ class TextEncoder(Protocol):
         """What the vectors depend on, as one hash."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors of ``texts``, float32 [n, dim]."""
+    def encode(self, texts: Sequence[str], *, role: Role | None = None) -> NDArray[np.float32]:
+        """Return the vectors of ``texts``, float32 [n, dim]; a role is named only if the model has a prompt for it."""
         ...
 
     def count_truncated(self, texts: Sequence[str]) -> int:
@@ -45,26 +47,50 @@ class EncodedTexts:
 
     Args:
         encoder: encodes every distinct one of ``texts`` once, and counts what it truncates.
-        texts: everything that will be asked for.
+        texts: everything that will be asked for without a role.
         head: the model's classifier of pairs, if it has one.
+        by_role: everything that will be asked for as a query or as a document.
     """
 
-    def __init__(self, encoder: TextEncoder, texts: Iterable[str], head: Head | None = None) -> None:
+    def __init__(self, encoder: TextEncoder, texts: Iterable[str], head: Head | None = None, *,
+                 by_role: Mapping[Role, Iterable[str]] | None = None) -> None:
         self.name = encoder.name
         self.fingerprint = encoder.fingerprint
         self.head = head
         self.source = encoder
-        distinct = list(dict.fromkeys(texts))
-        self._row = {text: row for row, text in enumerate(distinct)}
-        self._vectors = np.asarray(encoder.encode(distinct), dtype=np.float32)
+        prompt_of = getattr(encoder, "prompt", lambda role: "")  # most encoders have none
+        self._prompts: dict[Role | None, str] = {role: prompt_of(role) for role in (None, "query", "document")}
+        wanted: dict[str, tuple[Role | None, dict[str, None]]] = {self._prompts[None]: (None, dict.fromkeys(texts))}
+        for role, some in (by_role or {}).items():
+            wanted.setdefault(self._prompts[role], (role, {}))[1].update(dict.fromkeys(some))
+        self._row = {cell: row for row, cell in enumerate((prompt, text) for prompt, (_, distinct) in wanted.items()
+                                                          for text in distinct)}
+        made = [encoder.encode(list(distinct)) if role is None else encoder.encode(list(distinct), role=role)
+                for role, distinct in wanted.values() if distinct or not self._row]
+        self._vectors = np.concatenate(made).astype(np.float32, copy=False)
+        self._truncated: dict[tuple[str, ...], int] = {}
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    @property
+    def dim(self) -> int:
+        """Numbers a vector."""
+        return self._vectors.shape[1]
+
+    def cut(self, dim: int) -> EncodedTexts:
+        """Return the same texts with the first ``dim`` numbers of each vector, at length 1; nothing is encoded."""
+        made = copy.copy(self)
+        made._vectors = unit_vectors(self._vectors[:, :dim]).astype(np.float32)
+        return made
+
+    def encode(self, texts: Sequence[str], *, role: Role | None = None) -> NDArray[np.float32]:
         """Return the vectors of ``texts``, float32 [n, dim]; a text not given beforehand is a ``KeyError``."""
-        return self._vectors[[self._row[text] for text in texts]]
+        return self._vectors[[self._row[self._prompts[role], text] for text in texts]]
 
     def count_truncated(self, texts: Sequence[str]) -> int:
-        """Return how many of ``texts`` are longer than the model reads."""
-        return self.source.count_truncated(texts)
+        """Return how many of ``texts`` are longer than the model reads; counted once, however often they are cut."""
+        key = tuple(texts)
+        if key not in self._truncated:
+            self._truncated[key] = self.source.count_truncated(texts)
+        return self._truncated[key]
 
 
 class TaskRows(Protocol):
@@ -138,13 +164,15 @@ class Task(Protocol):
         ...
 
 
-def finite_vectors(encoder: TextEncoder, texts: Sequence[str], path: str) -> NDArray[np.float32]:
+def finite_vectors(encoder: TextEncoder, texts: Sequence[str], path: str,
+                   role: Role | None = None) -> NDArray[np.float32]:
     """Return the vectors of ``texts``, float32 [n, dim].
 
     Raises:
         UserError: one is not finite; the message names the first text.
     """
-    vectors = np.asarray(encoder.encode(texts), dtype=np.float32)
+    made = encoder.encode(texts) if role is None else encoder.encode(texts, role=role)
+    vectors = np.asarray(made, dtype=np.float32)
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise UserError(f"{path}: the model {encoder.name} gives NaN or infinite vectors for {len(broken)} of "
@@ -156,3 +184,14 @@ def unit_vectors(vectors: NDArray[np.float32]) -> Floats:
     """Return ``vectors`` [n, dim] at length 1, float64; a zero vector stays zero."""
     norm = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return vectors / np.where(norm == 0, 1.0, norm)
+
+
+def differs(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> dict[str, Any]:
+    """Return the mean difference of results now and before, with its interval and p where all have samples."""
+    delta = float(np.mean([now.value - before.value for now, before in pairs]))
+    samples = [now.samples - before.samples for now, before in pairs
+               if now.samples is not None and before.samples is not None]
+    if len(samples) < len(pairs):
+        return {"delta": delta, "delta_ci95": None, "p": None}
+    found = difference(delta, np.mean(samples, axis=0))
+    return {"delta": delta, "delta_ci95": list(found.ci95), "p": found.p}

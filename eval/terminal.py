@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.dims import dims_table
 from eval.evaluate import Report
 from eval.wording import change, headline, hundred, interval, limits, measure_name, p_value, value
 
@@ -32,6 +33,8 @@ def terminal(report: Report) -> str:
     if about["absent"]:
         lines.append(f"absent, not averaged over: {', '.join(about['absent'])}")
     lines += [f"{name}: skipped, {why}" for name, why in about["skipped"].items()]
+    if dims := dims_table(about):
+        lines += ["", *_aligned(dims)]
     lines += _honesty(about)
     if about.get("models"):
         lines += ["", *_models(about)]

@@ -14,7 +14,7 @@ from data_readers.table import ROW, Table
 from eval.source import FileTask, strict_rows
 from eval.stats import Seed, bootstrap_mean, percentile_interval
 from eval.sts import FEWEST
-from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from eval.tasks import Bools, Role, TaskResult, TextEncoder, finite_vectors, unit_vectors
 from runtime.errors import UserError
 from runtime.files import sha256_file
 from runtime.shapes import TRIPLET
@@ -35,6 +35,11 @@ class Triplets:
     def texts(self) -> list[str]:
         """All texts, each once."""
         return list(dict.fromkeys(text for row in self.rows for text in row))
+
+    @property
+    def by_role(self) -> dict[Role, list[str]]:
+        """Anchors look for the others."""
+        return {"query": [row[0] for row in self.rows], "document": [text for row in self.rows for text in row[1:]]}
 
     @property
     def units(self) -> list[tuple[str, ...]]:
@@ -84,12 +89,11 @@ class TripletAccuracy(FileTask):
             UserError: a vector is not finite.
         """
         texts = rows.texts
-        unit = unit_vectors(finite_vectors(encoder, texts, rows.path))
-        at = {text: number for number, text in enumerate(texts)}
-        columns = np.array([[at[text] for text in row] for row in rows.rows]).T
-        anchor, positive = unit[columns[0]], unit[columns[1]]
+        anchor, positive, *negatives = (
+            unit_vectors(finite_vectors(encoder, column, rows.path, "document" if number else "query"))
+            for number, column in enumerate(zip(*rows.rows, strict=True)))
         near = np.einsum("nd,nd->n", anchor, positive)
-        margin = np.min([near - np.einsum("nd,nd->n", anchor, unit[column]) for column in columns[2:]], axis=0)
+        margin = np.min([near - np.einsum("nd,nd->n", anchor, negative) for negative in negatives], axis=0)
         won = (margin > _TIE).astype(np.float64)
         samples = bootstrap_mean(won, resamples=resamples, seed=seed)
         order = np.argsort(margin, kind="stable")[:12]

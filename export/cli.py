@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from runtime.cli import entry
 from runtime.errors import UserError
-from runtime.files import clear_leftovers, sha256_file, write_json, writer_lock
+from runtime.files import clear_leftovers, write_json, writer_lock
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +18,10 @@ Write a model as a folder and as ONNX, and index a corpus with it.
   python -m export model=outputs/train/<run> corpus=titles.csv out=news
   python -m export model=minilm out=my-model                        the model alone
   python -m export only=index corpus=titles.csv out=news            the corpus changed: encode what is new
+  python -m export model=<run> corpus=titles.csv out=small dim=96   vectors cut to 96 numbers (loss=matryoshka)
+  python -m export model=minilm corpus=titles.csv out=quick precision=int8    int8 vectors and queries, on a CPU
+  python -m export model=minilm corpus=titles.csv out=news cluster=ray cluster.workers=8
+  python -m export model=<run> out=my-model push=<owner>/<name>     and to the hub; push_dry_run=true only says what
   python -m search news "query"
 
 corpus.column= names the texts' column (title), corpus.id_column= the ids' (else the data row), corpus.limit= rows.
@@ -27,14 +30,15 @@ corpus.column= names the texts' column (title), corpus.id_column= the ids' (else
 
 def main() -> None:
     """Export; see ``configs/export.yaml``."""
-    entry("export", _job, ABOUT, ("model", "corpus"))
+    entry("export", _job, ABOUT, ("model", "corpus", "cluster"))
 
 
 def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from configs.schema import Export
+    from configs.schema import Export, Only
+    from export.push import check_push, push
 
     if OmegaConf.is_missing(config, "out"):
         raise UserError("out: is needed; give out=<folder>")
@@ -43,33 +47,59 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     corpus = None if settings.corpus.path is None else Path(settings.corpus.path).expanduser()
     if corpus is not None and not corpus.is_file():
         raise UserError(f"{corpus}: no such file; corpus= takes a csv, tsv, jsonl or parquet file")
+    if settings.push is not None:
+        check_push(settings.push, dry_run=settings.push_dry_run)
     if settings.only is not None:
-        if HydraConfig.get().runtime.choices.get("model"):
-            raise UserError(f"only=index takes the model in {out}; leave model= out, or export to another folder")
-        _reindex(settings, out, corpus)
+        if HydraConfig.get().runtime.choices.get("model") or settings.dim is not None:
+            raise UserError(f"only={settings.only.value} takes the model in {out} as it is; leave model= and dim= out, "
+                            "or export to another folder")
+        if settings.only is Only.index:
+            _reindex(settings, out, corpus)
+        else:
+            _pushable(settings, out)
     else:
         if settings.model is None:
             raise UserError("model: is needed; give model=<name, folder, run or hub id>")
         _export(settings, out, corpus)
+    if settings.push is not None:
+        push(out, settings.push, private=settings.push_private, dry_run=settings.push_dry_run)
+
+
+def _pushable(settings: Any, out: Path) -> None:  # noqa: ANN401 - configs.schema.Export
+    from encoders.onnx import read_export
+
+    if settings.push is None:
+        raise UserError("push: is needed; give push=<owner>/<name>")
+    if read_export(out).get("state") != "finished" or not (out / "model").is_dir():
+        raise UserError(f"{out}: holds no finished export to push; export there first")
 
 
 def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
     from encoders.weights import source_folder
+    from export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
 
     unfinished = _unfinished(out)
+    if settings.model.get("dtype", "float32") != "float32":
+        raise UserError(f"model.dtype={settings.model['dtype']}: an export holds float32 weights; leave it out")
     source = source_folder(settings.model)
-    rows = _read(settings, corpus)
-    from encoders.encoder import Encoder, pick_device
+    rows = read_rows(settings, corpus)
+    from encoders.device import pick_device
+    from encoders.encoder import Encoder
+    from encoders.lora import merged
     from eval.geometry import language_of
     from export.model import write_model, write_onnx_files
     from runtime import targets
 
-    model = targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: [])
-    model.to(pick_device(settings.device.value))
+    model = merged(targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: []))
+    if settings.dim is not None:
+        _truncate(model, settings.dim, source)
+    device = pick_device(settings.device.value)
+    model.to(device)
     encoder = Encoder(model, name=settings.out)
-    described: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": _about(settings, corpus)}
+    described: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": about_corpus(settings, corpus)}
     if unfinished is not None and any(unfinished.get(key) != value for key, value in described.items()):
         raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
+    precision = described["precision"] = "fp32" if settings.precision is None else settings.precision.value
     with writer_lock(out):
         clear_leftovers(out)
         if unfinished is None:
@@ -80,38 +110,66 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
             write_model(encoder, source, out)
             data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
             language = language_of([] if rows is None else rows.titles)
-            described["onnx"] = write_onnx_files(encoder, out, data_dir, language)
+            described["onnx"], described["onnx_left_out"] = write_onnx_files(encoder, out, data_dir, language)
             described["marks"] = _calibrated(encoder, data_dir, language)
             write_json(out / "manifest.json", {"state": "unfinished", **described})
         else:
-            described |= {key: unfinished[key] for key in ("onnx", "marks")}
+            described |= {key: unfinished[key] for key in ("onnx", "onnx_left_out", "marks")}
+        check_precision(out, precision, described)
         described |= {"model": settings.model.get("path"), "dim": encoder.dim, "max_length": encoder.max_length}
         if rows is not None:
-            described["index"] = _index(out, rows, _fastest(out, encoder))
+            using = encoder_of(out, precision, device, described, lambda: encoder)
+            described["index"] = index_rows(out, rows, using, settings.cluster)
         write_json(out / "manifest.json", {"state": "finished", **described})
         log.info("exported to %s", out)
         if rows is not None:
             log.info('search it: python -m search %s "..."', out)
 
 
+def _truncate(model: Any, dim: int, source: Path | None) -> None:  # noqa: ANN401 - SentenceTransformer
+    from encoders.build import truncate
+    from encoders.card import read_about
+
+    truncate(model, dim)
+    trained = read_about(source).get("dims", []) if source is not None else []
+    if dim not in trained:
+        log.warning("dim=%d: the model was not trained to be cut there%s; python -m eval model=... 'dims=[%d]' says "
+                    "what that loses", dim, f", but to {', '.join(map(str, trained))}" if trained else
+                    " (loss=matryoshka does that)", dim)
+
+
 def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
     from encoders.onnx import read_export
+    from export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
 
     about = read_export(out)
     if not (out / "model").is_dir():
         raise UserError(f"{out}: holds no model to index with; export one first")
     if corpus is None:
         raise UserError("corpus: is needed; give corpus=<file>")
-    rows = _read(settings, corpus)
+    rows = read_rows(settings, corpus)
+    precision = about["precision"] if settings.precision is None else settings.precision.value
+    if precision != about["precision"] and (out / "index").is_dir():
+        raise UserError(f"precision={precision}: the index in {out} is {about['precision']}; leave precision= out, or "
+                        "export to another folder")
+    check_precision(out, precision, about)
+    from encoders.device import pick_device
+
+    device = pick_device(settings.device.value)
+    with writer_lock(out):
+        using = encoder_of(out, precision, device, about, lambda: _exported(out, about["fingerprint"], device))
+        about |= {"index": index_rows(out, rows, using, settings.cluster), "corpus": about_corpus(settings, corpus),
+                  "precision": precision, "state": "finished"}
+        write_json(out / "manifest.json", about)
+
+
+def _exported(out: Path, fingerprint: str, device: str) -> Any:  # noqa: ANN401 - an Encoder
     from encoders.encoder import load_encoder
 
-    encoder = load_encoder(out / "model", device=settings.device.value)
-    if encoder.fingerprint != about["fingerprint"]:
+    encoder = load_encoder(out / "model", device=device)
+    if encoder.fingerprint != fingerprint:
         raise UserError(f"{out / 'model'}: is not the model that was exported here; export it again")
-    with writer_lock(out):
-        about |= {"index": _index(out, rows, _fastest(out, encoder)), "corpus": _about(settings, corpus),
-                  "state": "finished"}
-        write_json(out / "manifest.json", about)
+    return encoder
 
 
 def _calibrated(encoder: Any, data_dir: Path | None, language: str) -> dict[str, Any]:  # noqa: ANN401
@@ -126,15 +184,6 @@ def _calibrated(encoder: Any, data_dir: Path | None, language: str) -> dict[str,
     if same["precision"] < LEAST_PRECISION:
         log.info("hits will not be marked: that precision is below %.1f", LEAST_PRECISION)
     return found
-
-
-def _fastest(out: Path, encoder: Any) -> Any:  # noqa: ANN401 - an encoder, as is what comes back
-    """Return what encodes the corpus soonest with the same vectors: on a CPU the ONNX file, if there is one."""
-    from encoders.onnx import OnnxEncoder, read_export
-
-    if encoder.model.device.type == "cpu" and "fp32" in read_export(out).get("onnx", {}):
-        return OnnxEncoder(out)
-    return encoder
 
 
 def _unfinished(out: Path) -> dict[str, Any] | None:
@@ -155,48 +204,3 @@ def _unfinished(out: Path) -> dict[str, Any] | None:
     if about.get("state") != "unfinished":
         raise UserError(f"{out}: holds a finished export; only=index brings its index up to date, or give another out=")
     return about
-
-
-def _read(settings: Any, corpus: Path | None) -> Any:  # noqa: ANN401 - data_readers.titles.Corpus
-    if corpus is None:
-        return None
-    from data_readers.titles import read_corpus
-
-    rows = read_corpus(corpus, column=settings.corpus.column, id_column=settings.corpus.id_column,
-                       limit=settings.corpus.limit)
-    if not rows.ids:
-        first = rows.rejected[0]
-        raise UserError(f"{corpus}: none of its {rows.rows} rows can be indexed; line {first.line}: {first.reason}")
-    log.info("corpus: %d rows, %d rejected", rows.rows, len(rows.rejected))
-    return rows
-
-
-def _about(settings: Any, corpus: Path | None) -> dict[str, Any] | None:  # noqa: ANN401 - configs.schema.Export
-    if corpus is None:
-        return None
-    return {"name": corpus.name, "sha256": sha256_file(corpus), "column": settings.corpus.column,
-            "id_column": settings.corpus.id_column, "limit": settings.corpus.limit}
-
-
-def _index(out: Path, rows: Any, encoder: Any) -> dict[str, Any]:  # noqa: ANN401
-    from tqdm import tqdm
-
-    from search.indexing import index_corpus
-
-    with tqdm(total=0, unit="title", disable=None, dynamic_ncols=True, desc="encoding") as bar:
-        report = index_corpus(out / "index", rows.ids, rows.titles, encoder, rejected=rows.rejected,
-                              progress=_shown(bar))
-    log.info("index: %d rows (%d titles encoded, %d reused; %d rows added, %d changed, %d removed, %d rejected) "
-             "in %.1f s", report.rows, report.encoded, report.reused, report.added, report.changed, report.removed,
-             report.rejected, report.seconds)
-    if report.rejected:
-        log.info("rejected rows, each with its line and reason: %s", out / "index" / "rejected.csv")
-    return {"rows": report.rows, "rejected": report.rejected}
-
-
-def _shown(bar: Any) -> Callable[[int, int], None]:  # noqa: ANN401 - a tqdm bar
-    def show(done: int, of: int) -> None:
-        bar.total, bar.n = of, done
-        bar.refresh()
-
-    return show

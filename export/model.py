@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from data_readers.seen import FILE as TRAINING_TEXTS
 from encoders.card import ABOUT, model_card, read_about
@@ -33,23 +34,32 @@ def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
         out: the export's folder.
     """
     about = read_about(source) if source is not None else {}
-    about |= {"dim": encoder.dim, "max_length": encoder.max_length, "fingerprint": encoder.fingerprint}
+    with encoder.model.truncate_embeddings(None):
+        whole = encoder.dim
+    if encoder.dim < whole:
+        about |= {"whole_dim": whole, "dims": [each for each in about.get("dims", []) if each <= encoder.dim]}
+    about |= {"dim": encoder.dim, "max_length": encoder.max_length, "prompts": encoder.prompts,
+              "fingerprint": encoder.fingerprint}
     with staged_folder(out / "model", replace=True) as folder:
         encoder.model.save_pretrained(str(folder), create_model_card=False)
-        for name in ("loss.safetensors", "loss.json", TRAINING_TEXTS):
+        head = () if "whole_dim" in about else ("loss.safetensors", "loss.json")  # it takes whole vectors
+        for name in (*head, TRAINING_TEXTS):
             if source is not None and (source / name).is_file():
                 shutil.copy(source / name, folder / name)
         write_json(folder / ABOUT, about)
         write_atomic(folder / "README.md", model_card(about))
 
 
-def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None, language: str) -> dict[str, Any]:
-    """Write ``model.onnx`` and, where it keeps the meaning, ``model_int8.onnx``; return what the manifest says of them.
+def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
+                     language: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write ``model.onnx`` and, where it keeps the meaning, ``model_int8.onnx``.
+
+    Returns what the manifest says of them by precision, and of those left out: the reason, and what was measured.
 
     Each is held against torch, from the text on, over scored pairs in the corpus's language: those of
     ``eval.geometry.calibration_pairs``, but STS benchmark's test pairs where ``data_dir`` has them.
     """
-    name, pairs = _pairs(data_dir, language)
+    name, pairs = scored_pairs(data_dir, language)
     texts = [*pairs.texts, " ".join(pairs.texts[:200])]  # the last one is cut at the model's length
     reference = encoder.encode(texts)
     file, quantized, staged = out / "model.onnx", out / "model_int8.onnx", out / ".tmp-model.onnx"
@@ -59,45 +69,50 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None, languag
         onnx.write_onnx(encoder, staged)
     except onnx.Unavailable as reason:
         log.warning("no model.onnx: %s; search will use torch", reason)
-        return {}
+        return {}, _without(str(reason))
     how = _how(encoder)
     made = OnnxVectors(staged, out / TOKENIZER, how)(texts)
     parity = onnx.agreement(reference, made)
     if not parity["max_difference"] <= onnx.MOST_DIFFERENCE:
-        log.warning("no model.onnx: its vectors differ from torch's by %.2g; search will use torch",
-                    parity["max_difference"])
+        differs = f"its vectors differ from torch's by {parity['max_difference']:.2g}"
+        log.warning("no model.onnx: %s; search will use torch", differs)
         staged.unlink()
-        return {}
+        return {}, _without(differs)
     staged.replace(file)
     log.info("model.onnx: differs from torch by %.1e at most, over %d texts of %s", parity["max_difference"],
              len(texts), name)
-    scored = _spearman(texts, made, pairs)
+    scored = spearman_of(texts, made, pairs)
     about = {"fp32": {**how, **_files(out, file), "fingerprint": encoder.fingerprint, "measured_on": name,
                       "spearman_cosine": scored, **parity}}
     write_int8(file, staged)
     made = OnnxVectors(staged, out / TOKENIZER, how)(texts)
     parity = onnx.agreement(reference, made)
-    found = _spearman(texts, made, pairs)
+    found = spearman_of(texts, made, pairs)
     if (loss := misses(parity["mean_cosine"], found, scored)) is not None:
-        log.warning("no model_int8.onnx: %s", loss)
+        log.warning("no model_int8.onnx: %s, measured on %s", loss, name)
         staged.unlink()
-        return about
+        return about, {"int8": {"reason": loss, "measured_on": name, "spearman_cosine": found, **parity}}
     staged.replace(quantized)
-    log.info("model_int8.onnx: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f", 100 * found, 100 * scored,
-             parity["mean_cosine"])
+    log.info("model_int8.onnx: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f, measured on %s", 100 * found,
+             100 * scored, parity["mean_cosine"], name)
     about["int8"] = {**how, **_files(out, quantized), "fingerprint": f"{encoder.fingerprint}-int8",
                      "measured_on": name, "spearman_cosine": found, **parity}
-    return about
+    return about, {}
 
 
-def _pairs(data_dir: Path | None, language: str) -> tuple[str, Pairs]:
+def _without(reason: str) -> dict[str, Any]:
+    return {"fp32": {"reason": reason}, "int8": {"reason": f"there is no ONNX of it: {reason}"}}
+
+
+def scored_pairs(data_dir: Path | None, language: str) -> tuple[str, Pairs]:
+    """Return what the exported files are measured on, and how it is called."""
     task = ScoredPairs(folder="stsb", split="test")
     if language == "en" and data_dir is not None and task.locate(data_dir) is not None:
         return "stsb-test", task.read(data_dir)
     return calibration_pairs(data_dir, language)
 
 
-def _spearman(texts: Sequence[str], vectors: np.ndarray, pairs: Pairs) -> float:
+def spearman_of(texts: Sequence[str], vectors: np.ndarray, pairs: Pairs) -> float:
     """Return the Spearman of the pairs' cosines; 0 for a model that gives every pair the same."""
     at = {text: number for number, text in enumerate(texts)}
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -108,8 +123,10 @@ def _spearman(texts: Sequence[str], vectors: np.ndarray, pairs: Pairs) -> float:
 
 def _how(encoder: Encoder) -> dict[str, Any]:
     """Return what ``encoders.onnx.OnnxVectors`` must know."""
-    return {"dim": encoder.dim, "max_length": encoder.max_length, "prompt": encoder.prompt,
-            "pad_id": encoder.forward.pad_id, "left_padding": encoder.forward.left_padding}
+    return {"dim": encoder.dim, "max_length": encoder.max_length,
+            "prompts": {"default": encoder.prompt(), **encoder.prompts},
+            "special_tokens": not isinstance(encoder.model[0], StaticEmbedding), "pad_id": encoder.forward.pad_id,
+            "left_padding": encoder.forward.left_padding}
 
 
 def _files(out: Path, file: Path) -> dict[str, Any]:

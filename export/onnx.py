@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
 from encoders.encoder import Encoder
+from encoders.static import PaddedMean
 
 log = logging.getLogger(__name__)
 OPSET = 20
+NOT_WRITTEN = {"xlnet": "XLNet"}  # model_type to name: the dynamo exporter fails on these
 MOST_DIFFERENCE = 1e-4  # of a coordinate, between torch and ONNX; fp32 kernels differ by about 1e-6
 
 
@@ -27,12 +31,18 @@ class Unavailable(Exception):
 class _Vectors(nn.Module):
     """The whole model as one graph: transformer, pooling and whatever follows."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
-        self.model = model
+        first, *rest = model.children()
+        first = PaddedMean(first) if isinstance(first, StaticEmbedding) else first
+        self.chain = nn.ModuleList([first, *rest])
+        self.dim = model.truncate_dim
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model({"input_ids": input_ids, "attention_mask": attention_mask})["sentence_embedding"]
+        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        for module in self.chain:
+            features = module(features)
+        return features["sentence_embedding"][:, : self.dim]
 
 
 def write_onnx(encoder: Encoder, file: Path) -> None:
@@ -46,7 +56,10 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise Unavailable("the onnx extra is not installed (pip install 'sentence-forge[onnx]')") from None
-    if getattr(encoder.model.tokenizer, "backend_tokenizer", None) is None:
+    family = str(getattr(getattr(encoder.model[0], "config", None), "model_type", "static"))
+    if family in NOT_WRITTEN:
+        raise Unavailable(f"torch's exporter can't write {NOT_WRITTEN[family]}")
+    if family != "static" and getattr(encoder.model.tokenizer, "backend_tokenizer", None) is None:
         raise Unavailable("this model's tokenizer has no fast version, which queries without torch need")
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision isn't needed
     device = encoder.model.device
@@ -64,7 +77,7 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
     except Exception as error:
         file.unlink(missing_ok=True)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Unavailable(f"torch's exporter can't write this model: {first}") from error
+        raise Unavailable(f"torch's exporter can't write this {family} model: {first}") from error
     finally:
         encoder.model.to(device)
 

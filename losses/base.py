@@ -20,7 +20,10 @@ class Loss(nn.Module, ABC):
     A loss never sees text or tokens: the loop hands it one ``[batch, dim]`` float tensor a text column. What a loss
     needs to know of the run (``dim``, the distinct ``labels``) it names in its constructor; the run offers it there.
     The shapes of data it takes stand in its YAML (``shapes``), so that a mismatch is known before torch is imported.
+    ``dims`` are the lengths to which vectors can be cut after a training by this loss, where it sees to that.
     """
+
+    dims: tuple[int, ...] = ()
 
     def encode_labels(self, labels: Sequence[Any]) -> Tensor | None:
         """Turn a split's label column into the tensor ``forward`` takes, one entry a row: scores as float32.

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,7 @@ from runtime.errors import UserError, one_of
 # groups whose value may also be a path: the option that takes it, and under which key
 PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
                 "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
+INNER = "loss.inner"  # a loss in a loss; Hydra wants its group named: loss@loss.inner=
 TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
@@ -30,17 +32,17 @@ _OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequence[str]) -> None:
     """Compose ``configs/<config_name>.yaml`` with the command line's overrides and run ``job`` on it.
 
-    ``--help`` prints ``about`` and what can be chosen in ``groups``.
+    ``--help`` and ``--info`` print ``about`` and what can be chosen in ``groups``.
 
     Leaves the process: 0, 2 with one ``error:`` line for a user's mistake, 130 after Ctrl-C. Anything else is our
     fault and keeps its traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us unprinted
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
-    for chatty in ("httpx", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers", "urllib3",
+    for chatty in ("httpx", "httpx2", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers", "urllib3",
                    "onnx_ir", "onnxscript", "faiss"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    if {"--help", "-h"} & set(sys.argv[1:]):
+    if {"--help", "-h"} & set(sys.argv[1:]) or _bare_info(sys.argv[1:]):
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.write(help_text(config_name, about, groups))
         sys.exit(0)
@@ -56,41 +58,62 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
 
 def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> int:
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
     import configs.schema
 
     configs.schema.register()
     sys.argv = [f"python -m {config_name}", *arguments]
-    in_job = False
-    failed: list[UserError] = []
+    in_job = sweeps = False
+    failed: list[str] = []  # not the errors themselves, which hold on to what their job had in memory
 
     def task(config: Any) -> None:  # noqa: ANN401 - a DictConfig
-        nonlocal in_job
-        in_job = True
+        nonlocal in_job, sweeps
+        in_job, sweeps = True, HydraConfig.get().mode is RunMode.MULTIRUN
         try:
             _check_trust(config)
             job(config)
-        except UserError as error:  # kept, since Hydra would print its own lines before it passes it on
-            failed.append(error)
-        except (OSError, RuntimeError) as error:
-            if not is_full(error):
-                raise
-            failed.append(UserError(f"{getattr(error, 'filename', None) or 'the disk'}: can't be written, there is no "
-                                    f"room left ({error}); make room and start again"))
+        except Exception as error:  # kept, since Hydra would print its own lines before it passes it on
+            if not isinstance(error, UserError | OmegaConfBaseException) and not is_full(error):
+                if not sweeps:
+                    raise
+                traceback.print_exc()
+            failed.append(_in_a_line(error, config_name, arguments))
+            if sweeps:  # whose other jobs go on
+                sys.stderr.write(f"error: {failed[-1]}\n")
 
     try:
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name=config_name)(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        if in_job and not isinstance(error, OmegaConfBaseException):
+        if in_job:
             raise
         raise _explained(error, config_name, arguments) from None
-    for each in failed[:-1]:  # of a sweep's jobs
-        sys.stderr.write(f"error: {each}\n")
     if failed:
-        raise failed[-1]
+        raise UserError(f"{len(failed)} of the sweep's jobs failed, as said above" if sweeps else failed[0])
     return 0
+
+
+def _in_a_line(error: Exception, config_name: str, arguments: list[str]) -> str:
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OmegaConfBaseException):
+        return str(_explained(error, config_name, arguments))
+    if is_full(error):
+        return (f"{getattr(error, 'filename', None) or 'the disk'}: can't be written, there is no room left ({error}); "
+                "make room and start again")
+    return f"{type(error).__name__}: {error}"
+
+
+def _bare_info(arguments: Sequence[str]) -> bool:
+    """Whether ``--info`` stands there without one of Hydra's topics (``--info defaults``), which Hydra answers."""
+    topics = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    return any(argument in ("--info", "-i") and following not in topics
+               for argument, following in zip(arguments, [*arguments[1:], ""], strict=True))
 
 
 def _check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig
@@ -125,10 +148,11 @@ def help_text(config_name: str, about: str, groups: Sequence[str]) -> str:
     lines = [about.strip(), ""]
     for group in filter(options, groups):
         lines.append(f"{group}=")
+        width = max(12, *map(len, options(group)))
         for name in options(group):
             text = resources.files("configs").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
             first = next((line[1:].strip() for line in text.splitlines() if re.match(r"# (?!@)", line)), "")
-            lines.append(f"  {name:<12} {first}")
+            lines.append(f"  {name:<{width}} {first}")
     lines += ["", f"All keys and their defaults: python -m {config_name} --cfg job", ""]
     return "\n".join(lines)
 
@@ -150,6 +174,8 @@ def friendly(arguments: Sequence[str]) -> list[str]:
             made.append(_quoted_if_needed(argument, several) if typed and not argument.startswith("-") else argument)
         elif options(match["key"]) and known_only:
             made.extend(_group(match["key"], match["value"], several))
+        elif match["key"] == INNER and known_only:
+            made.extend(_inner_loss(match["value"], several))
         else:
             made.append(_quoted_if_needed(argument, several))
     return made
@@ -164,10 +190,21 @@ def _group(group: str, value: str, several: bool) -> list[str]:
     option, key = PATH_OPTIONS.get(group, ("", ""))
     if option and (Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value))):
         return [f"{group}={option}", f"{key}={_quoted(value)}"]
+    if option and several and all(Path(part).expanduser().exists() for part in parts):
+        return [f"{group}={option}", f"{key}={','.join(map(_quoted, parts))}"]
     wrong = next(part for part in parts if part not in names)
     also = f", and no such {option}" if option else ""
     raise UserError(f"{group}={value}: there is no {group} {wrong!r}{also}; "
                     f"{one_of([name for name in names if name not in ('folder', 'file', 'none')], wrong)}")
+
+
+def _inner_loss(value: str, several: bool) -> list[str]:
+    if value == "matryoshka":
+        raise UserError(f"{INNER}=matryoshka: can't wrap itself; give another loss")
+    try:
+        return [argument.replace("loss=", f"loss@{INNER}=", 1) for argument in _group("loss", value, several)]
+    except UserError as error:
+        raise UserError(str(error).replace("loss=", f"{INNER}=", 1)) from None
 
 
 def _quoted_if_needed(argument: str, several: bool) -> str:
@@ -205,9 +242,13 @@ def _explained(error: Exception, config_name: str, arguments: Sequence[str]) -> 
     if match := re.search(r"[Cc]ould not override '([^']+)'", said):
         inner = re.search(r"Key '([^']+)' is not in struct", said)
         key = match[1] if inner is None or match[1].endswith(inner[1]) else f"{match[1]}.{inner[1]}"
+        if key == f"loss@{INNER}":
+            return UserError(f"{INNER}: only a loss that wraps another has one; add loss=matryoshka")
         return UserError(f"{key}: there is no such key; {one_of(_keys(config_name, arguments), key)}")
     if match := re.search(r"Missing mandatory value: (\S+)", said):
-        return UserError(f"{match[1]}: is needed; give {match[1]}=")
+        full = re.search(rf"full_key: (\S*{re.escape(match[1])})", said)
+        key = (full[1] if full else match[1]).removesuffix(".path")  # model=<folder> is short for model.path=
+        return UserError(f"{key}: is needed; give {key}=")
     full_key = re.search(r"full_key: (\S+)", said)
     first = str(chain[-1]).strip().splitlines()[0]
     return UserError(f"{full_key[1]}: {first}" if full_key else first)

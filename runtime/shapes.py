@@ -14,12 +14,15 @@ class Shape:
         texts: the columns that hold text, in the order in which a loss sees their embeddings.
         label: the column a loss takes as its label, if there is one.
         more_texts: whether further columns ``<last text column>_2``, ``_3``, ... may follow (hard negatives).
+        retrieval: whether the first text is a query that should find the second: a model with prompts for queries and
+            documents puts each before its own.
     """
 
     name: str
     texts: tuple[str, ...]
     label: str | None = None
     more_texts: bool = False
+    retrieval: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -39,8 +42,8 @@ class Shape:
 
 PAIR_CLASS = Shape("pair_class", ("premise", "hypothesis"), "label")
 PAIR_SCORE = Shape("pair_score", ("sentence1", "sentence2"), "score")
-PAIR = Shape("pair", ("anchor", "positive"))
-TRIPLET = Shape("triplet", ("anchor", "positive", "negative"), more_texts=True)
+PAIR = Shape("pair", ("anchor", "positive"), retrieval=True)
+TRIPLET = Shape("triplet", ("anchor", "positive", "negative"), more_texts=True, retrieval=True)
 LABELLED_TEXT = Shape("labelled_text", ("text",), "label")
 TITLES = Shape("titles", ("title",))
 

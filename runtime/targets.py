@@ -48,13 +48,15 @@ def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), o
         key: the node's key, for errors.
         plugins: the user's packages, allowed besides ours.
         omit: keys of the node that somebody else reads.
-        **offers: what the run knows; an offer is passed if the target names it as a parameter, else not.
+        **offers: what the run knows; an offer is passed if the target names it as a parameter, else not. ``plugins``
+            is offered too, to targets that build others.
 
     Raises:
         UserError: a key the target does not take, or one it needs and nobody gave.
     """
     if TARGET not in node:
         raise UserError(f"{key}: has no {TARGET}")
+    offers["plugins"] = plugins
     target = resolve(str(node[TARGET]), key, plugins)
     given = {name: value for name, value in node.items() if name != TARGET and name not in omit}
     parameters = inspect.signature(target).parameters

@@ -33,13 +33,27 @@ def parser() -> argparse.ArgumentParser:
                     epilog="Without a query: one line of standard input each, or a prompt if it is a terminal.")
     parse.add_argument("dir", metavar="DIR", help="the export's output folder, or its index folder")
     parse.add_argument("query", metavar="QUERY", nargs="?", help="what to look for")
-    parse.add_argument("-k", type=int, default=10, metavar="N", help="hits a query, or pairs (default 10)")
+    parse.add_argument("-k", type=int, metavar="N", help="hits a query, or pairs (default 10; with --mine 1000)")
     parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
     parse.add_argument("--json", action="store_true", help="print one JSON object a line")
     parse.add_argument("--queries", metavar="FILE", help="read queries from FILE, one a line (UTF-8; - is stdin)")
     mode = parse.add_mutually_exclusive_group()
     mode.add_argument("--pairs", action="store_true", help="print the most similar pairs of different titles")
     mode.add_argument("--verify", action="store_true", help="check every file and promise of the index")
+    mode.add_argument("--mine", metavar="OUT.csv", help="write triplets with hard negatives from this index, for "
+                      "python -m train loss=mnrl data=OUT.csv")
+    parse.add_argument("--pairs-from", metavar="FILE", help="with --mine: the pairs to find negatives for (anchor, "
+                       "positive; or sentence1, sentence2, score; or NLI's columns); without it, the index's own most "
+                       "similar titles")
+    parse.add_argument("--least-score", type=float, metavar="S", help="with --pairs-from and scores: from which on a "
+                       "pair is a positive")
+    parse.add_argument("--negatives", type=int, default=1, metavar="N", help="with --mine: a pair (default 1)")
+    parse.add_argument("--margin", type=float, default=0.05, metavar="M", help="with --mine: titles whose cosine is "
+                       "above (1 - M) times the positive's are taken to be true, too, and left out (default 0.05)")
+    parse.add_argument("--range-min", type=int, default=0, metavar="R", help="with --mine: pass over so many of the "
+                       "nearest that are left (default 0)")
+    parse.add_argument("--range-max", type=int, default=100, metavar="R", help="with --mine: look at so many of the "
+                       "nearest titles (default 100)")
     parse.add_argument("--against", metavar="OLD", help="show what this index finds otherwise than OLD; QUERY may be "
                        "a file of queries, and without one titles are drawn")
     parse.add_argument("--html", metavar="FILE", default="search-changes.html",
@@ -67,15 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser().parse_intermixed_args(argv)  # DIR --against OLD QUERY: an option between the two
+    args.k = (1000 if args.mine else 10) if args.k is None else args.k
     if args.k < 1:
         raise UserError(f"-k {args.k}: must be 1 or more")
-    if args.query is not None and (args.queries or args.pairs or args.verify):
-        other = "--queries" if args.queries else "--pairs" if args.pairs else "--verify"
-        raise UserError(f"{other} takes no query, but {args.query!r} was given; leave one of them out")
-    if args.queries and (args.pairs or args.verify):
-        raise UserError("--queries can't be joined with --pairs or --verify; leave one of them out")
-    if args.against and (args.pairs or args.verify):
-        raise UserError("--against can't be joined with --pairs or --verify; leave one of them out")
+    mode = next((name for name in ("pairs", "verify", "mine") if getattr(args, name)), None)
+    if args.query is not None and (args.queries or mode):
+        other = "queries" if args.queries else mode
+        raise UserError(f"--{other} takes no query, but {args.query!r} was given; leave one of them out")
+    for name in ("queries", "against"):
+        if getattr(args, name) and mode:
+            raise UserError(f"--{name} can't be joined with --{mode}; leave one of them out")
+    if mode != "mine":
+        for name in ("pairs_from", "least_score", "negatives", "margin", "range_min", "range_max"):
+            if getattr(args, name) != parser().get_default(name):
+                raise UserError(f"--{name.replace('_', '-')} goes with --mine only")
     if args.repeats and not args.pairs:
         raise UserError("--repeats goes with --pairs only")
     return args
@@ -93,6 +112,8 @@ def _run(args: argparse.Namespace) -> None:
                 _against(index, old, args)
         elif args.pairs:
             _pairs(index, args)
+        elif args.mine:
+            _mine(index, args)
         elif args.query is not None:
             _answer(index, [args.query], args)
         elif args.queries or not sys.stdin.isatty():
@@ -168,6 +189,26 @@ def _pairs(index: Index, args: argparse.Namespace) -> None:
     if repeated and not args.repeats:
         sys.stderr.write(f"{repeated:,} {'row repeats' if repeated == 1 else 'rows repeat'} an earlier title word for "
                          "word; --repeats counts those pairs too\n")
+
+
+def _mine(index: Index, args: argparse.Namespace) -> None:
+    from search.mining import mine, near_duplicates, new_csv, read_pairs, write_triplets
+
+    out = new_csv(args.mine, "--mine")
+    pairs = (read_pairs(Path(args.pairs_from), args.least_score) if args.pairs_from
+             else near_duplicates(index, args.k))
+    found = mine(index, pairs, negatives=args.negatives, margin=args.margin, range_min=args.range_min,
+                 range_max=args.range_max, exact=args.exact)
+    if not found.rows:
+        raise UserError(f"--mine: none of {len(pairs):,} pairs has {args.negatives} negatives left; a smaller --margin "
+                        "or a larger --range-max leaves more")
+    write_triplets(out, found.rows)
+    if args.json:
+        _json({"file": str(out), "triplets": len(found.rows), "pairs": len(pairs),
+               "false_negatives": found.false_negatives, "without": found.without})
+    sys.stderr.write(f"{len(found.rows):,} triplets from {len(pairs):,} pairs; {found.false_negatives:,} titles left "
+                     f"out as likely positives, {found.without:,} pairs without enough negatives\n"
+                     f"train on them: python -m train loss=mnrl data={out}\n")
 
 
 def _verify(folder: Path, *, as_json: bool) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import UserError
+
+Role = Literal["query", "document"]
+INT8 = "-int8"  # what the fingerprint of a model's int8 file ends with
 
 
 class TextEncoder(Protocol):
@@ -20,8 +23,27 @@ class TextEncoder(Protocol):
         """A hash of all that decides the vectors: weights, tokenizer, pooling, prompts, precision."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return one vector a text, float32 [len(texts), dim], in the order given."""
+    def encode(self, texts: Sequence[str], *, role: Role | None = None) -> npt.NDArray[np.float32]:
+        """Return one vector a text, float32 [len(texts), dim], in the order given.
+
+        Models with prompts put that of the role before the texts.
+        """
+        ...
+
+
+@runtime_checkable
+class BlockEncoder(Protocol):
+    """An encoder that goes from block to block without a pause between them."""
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector."""
+        ...
+
+    def encode_blocks(self, blocks: Iterable[tuple[Sequence[str], npt.NDArray[np.float32]]], *,
+                      role: Role | None = None,
+                      progress: Callable[[int], None] | None = None) -> Iterator[npt.NDArray[np.float32]]:
+        """Encode blocks of texts, each into its own rows [n, dim], and yield these as they are finished."""
         ...
 
 
@@ -31,6 +53,10 @@ def check_fingerprint(index: Path, of_index: str, of_encoder: str) -> None:
     Raises:
         UserError: the fingerprints differ.
     """
+    if of_index.removesuffix(INT8) == of_encoder.removesuffix(INT8) and of_index != of_encoder:
+        made, asked = (("int8" if each.endswith(INT8) else "fp32") for each in (of_index, of_encoder))
+        raise UserError(f"{index}: the index is {made} and the encoder {asked}; search it with its own, or index the "
+                        "corpus again in another folder (out=)")
     if of_index != of_encoder:
         raise UserError(f"{index}: the index is of another model (its fingerprint is {of_index[:12]}, this model's "
                         f"{of_encoder[:12]}); search it with its own model, or index the corpus again in another "

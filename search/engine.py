@@ -14,7 +14,7 @@ import numpy.typing as npt
 from encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
 from runtime.errors import UserError
 from search.column import Column
-from search.encoder import TextEncoder, check_fingerprint, load_query_encoder
+from search.encoder import Role, TextEncoder, check_fingerprint, load_query_encoder
 from search.generation import Generation, newest, numbers
 from search.index import FastIndex
 from search.marks import Marks, read_marks
@@ -138,19 +138,19 @@ class Index:
         check_fingerprint(self._generation.folder, self.fingerprint, encoder.fingerprint)
         self._encoder = encoder
 
-    def encode(self, texts: Sequence[str]) -> FloatArray:
-        """Return the unit vectors of query texts, float32 [len(texts), dim].
+    def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:
+        """Return the unit vectors of query texts, float32 [len(texts), dim]; or of such as the index could hold.
 
         Raises:
-            UserError: an empty query, or one whose vector is zero or not finite.
+            UserError: an empty text, or one whose vector is zero or not finite.
         """
         for text in texts:
             if not text.strip():
-                raise UserError("query: is empty; type some words")
-        vectors = self.encoder.encode(list(texts))
+                raise UserError(f"{role}: is empty; type some words")
+        vectors = self.encoder.encode(list(texts), role=role)
         bad = bad_row(vectors)
         if bad is not None:
-            raise UserError(f"query: the vector of {texts[bad[0]][:80]!r} {bad[1]}; the model can't encode it")
+            raise UserError(f"{role}: the vector of {texts[bad[0]][:80]!r} {bad[1]}; the model can't encode it")
         return normalise(vectors)
 
     def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False) -> list[list[Hit]]:
@@ -229,6 +229,14 @@ class Index:
         scores, left, right = most_similar_pairs(self._array, rows, k)
         return [Pair(float(score), self.ids[i], self.titles[i], self.ids[j], self.titles[j])
                 for score, i, j in zip(scores, left, right, strict=True)]
+
+    def rows_of(self, texts: Sequence[str]) -> IntArray:
+        """Return the first row whose title is each of ``texts``, int64 [len(texts)]; -1 where there is none."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        titles = self._rows["title"].chunk(0)
+        return pc.fill_null(pc.index_in(pa.array(texts, titles.type), titles), -1).to_numpy().astype(np.int64)
 
     @property
     def repeated_rows(self) -> int:

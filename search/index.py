@@ -72,13 +72,16 @@ class FastIndex:
         return scores, rows
 
 
-def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL) -> dict[str, Any] | None:
+def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL,
+               before: tuple[Path, int] | None = None) -> dict[str, Any] | None:
     """Build the fast index of ``vectors``, write it to ``path`` and measure it.
 
     Args:
         vectors: float32 [n, dim], unit length; may be a memory map.
         path: where the codes go.
         promise: recall@10 against the exact scan that must be reached.
+        before: the codes that this index had before, and their k_factor. Where what was learnt for them still keeps
+            the promise it is not learnt anew.
 
     Returns:
         What the manifest keeps: ``factory``, ``k_factor``, ``recall_at_10`` and the number of ``queries`` it was
@@ -87,21 +90,34 @@ def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL) -> dict
     import faiss
 
     factory = f"PQ{sub_quantisers(vectors.shape[1])}x4fs"
-    codes = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    sample = np.random.default_rng(_SEED).permutation(len(vectors))[:_TRAINING_ROWS]
-    codes.train(vectors[np.sort(sample)])
-    for start in range(0, len(vectors), _BLOCK):
-        codes.add(np.ascontiguousarray(vectors[start:start + _BLOCK]))
     queries, tenth = sample_queries(vectors)
-    for k_factor in K_FACTORS:
-        recall = recall_at_10(FastIndex(codes, vectors, k_factor), queries, tenth)
-        log.info("fast index %s: recall@%d %.4f at k_factor %d", factory, RECALL_AT, recall, k_factor)
-        if recall >= promise:
-            faiss.write_index(codes, str(path))
-            return {"factory": factory, "k_factor": k_factor, "recall_at_10": recall, "queries": len(queries)}
+    for learnt, k_factors in [*([] if before is None else [(before[0], (before[1],))]), (None, K_FACTORS)]:
+        codes = _codes(vectors, factory, learnt)
+        for k_factor in k_factors:
+            recall = recall_at_10(FastIndex(codes, vectors, k_factor), queries, tenth)
+            log.info("fast index %s: recall@%d %.4f at k_factor %d", factory, RECALL_AT, recall, k_factor)
+            if recall >= promise:
+                faiss.write_index(codes, str(path))
+                return {"factory": factory, "k_factor": k_factor, "recall_at_10": recall, "queries": len(queries)}
     log.warning("fast index: recall@%d stays at %.4f, under %s; every query will scan all vectors", RECALL_AT, recall,
                 promise)
     return None
+
+
+def _codes(vectors: FloatArray, factory: str, learnt: Path | None) -> faiss.Index:
+    """Return the codes of ``vectors``, by the code book of the index at ``learnt``, or one learnt from them."""
+    import faiss
+
+    if learnt is None:
+        codes = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        sample = np.random.default_rng(_SEED).permutation(len(vectors))[:_TRAINING_ROWS]
+        codes.train(vectors[np.sort(sample)])
+    else:
+        codes = faiss.read_index(str(learnt))
+        codes.reset()
+    for start in range(0, len(vectors), _BLOCK):
+        codes.add(np.ascontiguousarray(vectors[start:start + _BLOCK]))
+    return codes
 
 
 def sample_queries(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:

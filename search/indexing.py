@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from data_readers.rejected import Rejected
-from encoders.similarity import IntArray, bad_row, normalise
+from encoders.similarity import FloatArray, IntArray, bad_row, normalise
 from runtime.errors import UserError
 from runtime.files import writer_lock
-from search.encoder import TextEncoder, check_fingerprint
+from search.encoder import BlockEncoder, TextEncoder, check_fingerprint
 from search.generation import Generation, newest, prune
 from search.segments import (
+    Hashes,
     Segment,
     drop_segments,
     known_hashes,
@@ -31,6 +36,19 @@ from search.writing import Rows, same_rows, show_rejected, write_generation
 log = logging.getLogger(__name__)
 
 FAST_FROM = 20_000
+
+
+class Part(NamedTuple):
+    """Titles to be encoded and written as one segment; ``hashes`` are S16 [n]."""
+
+    number: int
+    ids: list[str]
+    titles: list[str]
+    hashes: Hashes
+
+
+# Encodes parts, whoever does it, and writes each as a segment of the folder; tells how many titles are done.
+Spread = Callable[[Path, Iterator[Part], Callable[[int], None]], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,7 @@ class IndexReport:
 
 def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encoder: TextEncoder, *,
                  rejected: Sequence[Rejected] = (), segment_rows: int = 4096, fast_from: int = FAST_FROM,
-                 progress: Callable[[int, int], None] | None = None) -> IndexReport:
+                 progress: Callable[[int, int], None] | None = None, spread: Spread | None = None) -> IndexReport:
     """Make ``folder`` the index of exactly these rows, in this order.
 
     Each distinct title is encoded once; vectors known from the last generation or from a run that was killed are
@@ -75,7 +93,8 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         rejected: rows of the corpus left out, written to ``rejected.csv``.
         segment_rows: distinct titles encoded between two writes to disk: the most that a kill can cost.
         fast_from: rows from which a fast index is built; below, the exact scan is quick enough.
-        progress: called with (titles encoded, titles to encode) after each segment.
+        progress: called with (titles encoded, titles to encode) as it goes on.
+        spread: encodes in ``encoder``'s stead, with the same fingerprint, such as a cluster; by default this process.
 
     Raises:
         UserError: nothing to index, an id that repeats, an index of another model, another process writing here, or a
@@ -93,11 +112,12 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
         known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
         missing = first[~np.isin(rows.hashes[first], known)]
-        _encode(folder, rows, missing, encoder, segment_rows, progress)
+        parts = _parts(rows, missing, segment_rows, next_number(folder))
+        (spread or partial(encode_here, encoder))(folder, parts, _counted(progress, len(missing)))
         added, changed, removed = _difference(base, rows) if live else (len(ids), 0, 0)
         if base is None or damaged or not same_rows(base, rows):
             sources = [*live, *read_segments(folder, encoder.fingerprint)]
-            base = write_generation(folder, rows, sources, encoder.fingerprint, fast_from)
+            base = write_generation(folder, rows, sources, encoder.fingerprint, fast_from, _fast_before(base, damaged))
         show_rejected(base)
         drop_segments(folder)
         prune(folder)
@@ -128,24 +148,73 @@ def _live_vectors(base: Generation | None, damaged: Sequence[Path]) -> list[Segm
     return [Segment(read_hashes(base.rows), np.load(base.vectors, mmap_mode="r", allow_pickle=False))]
 
 
-def _encode(folder: Path, rows: Rows, missing: IntArray, encoder: TextEncoder, segment_rows: int,
-            progress: Callable[[int, int], None] | None) -> None:
-    """Encode the titles at the places ``missing`` and write them as segments."""
-    number = next_number(folder)
-    if progress is not None:
-        progress(0, len(missing))
+def _fast_before(base: Generation | None, damaged: Sequence[Path]) -> tuple[Path, int] | None:
+    if base is None or base.manifest["fast"] is None or base.fast in damaged:
+        return None
+    return base.fast, base.manifest["fast"]["k_factor"]
+
+
+def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """Return what takes numbers of titles and calls ``progress`` with their sum, of ``total``."""
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, total)
+
+    tell(0)
+    return tell
+
+
+def _parts(rows: Rows, missing: IntArray, segment_rows: int, number: int) -> Iterator[Part]:
+    """Yield the titles at the places ``missing`` as segments to be, numbered from ``number``."""
     for start in range(0, len(missing), segment_rows):
         places = missing[start:start + segment_rows]
-        vectors = encoder.encode([rows.titles[place] for place in places])
-        bad = bad_row(vectors)
-        if bad is not None:
-            title = rows.titles[places[bad[0]]]
-            raise UserError(f"corpus: the vector of title {title[:80]!r} (id {rows.ids[places[bad[0]]]!r}) {bad[1]}; "
-                            "the model can't encode it, so leave the row out")
-        write_segment(folder, number, rows.hashes[places], normalise(vectors), encoder.fingerprint)
+        yield Part(number, [rows.ids[place] for place in places], [rows.titles[place] for place in places],
+                   rows.hashes[places])
         number += 1
-        if progress is not None:
-            progress(min(start + segment_rows, len(missing)), len(missing))
+
+
+def encode_here(encoder: TextEncoder, folder: Path, parts: Iterator[Part], tell: Callable[[int], None]) -> None:
+    """Encode the parts in this process and write them as segments."""
+    taken: deque[Part] = deque()  # the encoder takes the next part before it hands the vectors of one over
+
+    def blocks() -> Iterator[list[str]]:
+        for part in parts:
+            taken.append(part)
+            yield part.titles
+
+    for vectors in _vectors(encoder, blocks(), tell):
+        write_part(folder, taken.popleft(), vectors, encoder.fingerprint)
+
+
+def _vectors(encoder: TextEncoder, blocks: Iterator[list[str]], tell: Callable[[int], None]) -> Iterator[FloatArray]:
+    """Yield the vectors of each block."""
+    if isinstance(encoder, BlockEncoder):
+        dim = encoder.dim
+        yield from encoder.encode_blocks(((texts, np.empty((len(texts), dim), np.float32)) for texts in blocks),
+                                         role="document", progress=tell)
+        return
+    for texts in blocks:
+        vectors = encoder.encode(texts, role="document")
+        tell(len(texts))
+        yield vectors
+
+
+def write_part(folder: Path, part: Part, vectors: npt.NDArray[np.floating], fingerprint: str) -> None:
+    """Write a part's vectors as its segment.
+
+    Raises:
+        UserError: a vector is zero or not finite.
+    """
+    bad = bad_row(vectors)
+    if bad is not None:
+        row, wrong = bad
+        raise UserError(f"corpus: the vector of title {part.titles[row][:80]!r} (id {part.ids[row]!r}) {wrong}; "
+                        "the model can't encode it, so leave the row out")
+    write_segment(folder, part.number, part.hashes, normalise(vectors), fingerprint)
 
 
 def _difference(base: Generation | None, rows: Rows) -> tuple[int, int, int]:

@@ -43,13 +43,18 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
     return np.frombuffer(digests, dtype=f"S{HASH_BYTES}")
 
 
+def segment_folder(index: Path, number: int) -> Path:
+    """Return where a segment is, or will be."""
+    return index / FOLDER / f"{number:06d}"
+
+
 def write_segment(index: Path, number: int, hashes: Hashes, vectors: npt.NDArray[np.float32],
                   fingerprint: str) -> None:
     """Put one finished block of texts on the disk under ``index``; it is whole there, or absent."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with staged_folder(index / FOLDER / f"{number:06d}") as folder:
+    with staged_folder(segment_folder(index, number)) as folder:
         pq.write_table(pa.table({"sha": hash_column(hashes)}), folder / "rows.parquet")
         np.save(folder / "vectors.npy", vectors, allow_pickle=False)
         write_manifest(folder, {"fingerprint": fingerprint, "rows": len(hashes)})
@@ -114,5 +119,5 @@ def read_hashes(path: Path) -> Hashes:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        digests = file.read(columns=["sha"])["sha"].to_pylist()
-    return np.frombuffer(b"".join(digests), dtype=f"S{HASH_BYTES}")
+        digests = file.read(columns=["sha"])["sha"].combine_chunks()
+    return np.frombuffer(digests.buffers()[1], dtype=f"S{HASH_BYTES}", count=len(digests), offset=HASH_BYTES * digests.offset)

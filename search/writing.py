@@ -42,8 +42,8 @@ def same_rows(base: Generation, rows: Rows) -> bool:
     return same_rejected and base.ids() == list(rows.ids)
 
 
-def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], fingerprint: str,
-                     fast_from: int) -> Generation:
+def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], fingerprint: str, fast_from: int,
+                     before: tuple[Path, int] | None = None) -> Generation:
     """Write and commit the generation after the newest one.
 
     Args:
@@ -52,6 +52,7 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         sources: hold a vector for every one of ``rows.hashes``.
         fingerprint: of the encoder that made the vectors.
         fast_from: rows from which a fast index is built.
+        before: the fast index there was, whole, and its k_factor; see `search.index.build_fast`.
 
     Raises:
         UserError: the disk is full; nothing of the new generation is left.
@@ -63,7 +64,7 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
     _remove(data)
     try:
         with naming_a_full_disk(new.vectors, needs=4 * dim * len(rows.ids)):
-            fast = _write_data(new, rows, sources, dim, fast_from)
+            fast = _write_data(new, rows, sources, dim, fast_from, before)
         return commit(new, {
             "format": 1, "fingerprint": fingerprint, "rows": len(rows.ids), "dim": dim,
             "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
@@ -74,8 +75,8 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         raise
 
 
-def _write_data(new: Generation, rows: Rows, sources: Sequence[Segment], dim: int,
-                fast_from: int) -> dict[str, Any] | None:
+def _write_data(new: Generation, rows: Rows, sources: Sequence[Segment], dim: int, fast_from: int,
+                before: tuple[Path, int] | None) -> dict[str, Any] | None:
     """Write all files but the manifest; return what the manifest is to say of the fast index."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -86,7 +87,7 @@ def _write_data(new: Generation, rows: Rows, sources: Sequence[Segment], dim: in
                              "sha": hash_column(rows.hashes)}), new.rows, use_dictionary=False)
     _write_npy(new.vectors, (len(rows.ids), dim), _gather(sources, rows.hashes))
     vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
-    return build_fast(vectors, new.fast) if len(vectors) >= fast_from else None
+    return build_fast(vectors, new.fast, before=before) if len(vectors) >= fast_from else None
 
 
 def _remove(paths: Sequence[Path]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +16,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"
+os.environ["SENTENCE_FORGE_CACHE"] = tempfile.mkdtemp()  # not the home's
+atexit.register(shutil.rmtree, os.environ["SENTENCE_FORGE_CACHE"], ignore_errors=True)
 
 TINY = ["model=mini", "model.hidden=32", "model.layers=1", "model.heads=2", "model.vocabulary=600", "loop.projector=0",
         "loop.batch_size=16"]

@@ -19,6 +19,7 @@ from search.engine import Index
 from search.indexing import index_corpus
 from train import checkpoint
 from train.optim import adamw
+from train.saver import Saver
 
 
 class Parts:
@@ -41,10 +42,14 @@ class Parts:
             for parameter in self.parameters():
                 parameter.fill_(value)
 
-    def save(self, run: Path, step: int, best: Path | None = None) -> Path:
+    def save(self, run: Path, step: int, best: Path | None = None, keep: int = 10**6) -> Path:
+        """Save, and train on while it is written: what is written must be as of the saving."""
         folder = run / "checkpoints" / f"step-{step}"
-        checkpoint.save(folder, model=self.model, loss=self.loss, optimizer=self.optimizer, state={"step": step},
-                        best=best)
+        saver = Saver(self.model, self.loss, self.optimizer)
+        saver.save(folder, {"step": step}, best=best, keep=keep)
+        self.fill(step + 0.5)
+        saver.wait()
+        self.fill(step)
         return folder
 
     def load(self, folder: Path) -> dict:
@@ -56,9 +61,8 @@ def kill_while_saving(run: Path, parts: Parts, draw: random.Random, longest: flo
     def save_on_and_on(acknowledge: Acknowledge) -> None:
         for step in range(1, 1000):
             parts.fill(step)
-            parts.save(run, step)
+            parts.save(run, step, keep=2)
             acknowledge(step)
-            checkpoint.prune(run, 2)
 
     ended = forked(save_on_and_on, kill_after=draw.uniform(0, longest))
     assert ended.status == -9, ended

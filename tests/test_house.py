@@ -51,7 +51,7 @@ def test_a_package_imports_only_what_stands_below_it(package: str) -> None:
     assert not wrong
 
 
-GROUPS = ("model", "loss", "data", "suite", "corpus", "baseline", "experiment")
+GROUPS = ("model", "loss", "data", "suite", "corpus", "baseline", "experiment", "cluster")
 EVERY_OPTION = [(group, name) for group in GROUPS for name in options(group)]
 OFFERED = {"dim", "labels", "texts", "rows", "text_ids", "batch_size", "seed"}
 
@@ -66,7 +66,7 @@ def nodes(config: object, path: str = "") -> list[tuple[str, dict]]:
 @pytest.mark.parametrize(("group", "name"), EVERY_OPTION)
 def test_every_yaml_composes_and_binds_to_what_it_names(group: str, name: str) -> None:
     configs.schema.register()
-    command = {"corpus": "export", "baseline": "eval"}.get(group, "train")
+    command = {"corpus": "export", "cluster": "export", "baseline": "eval"}.get(group, "train")
     with initialize_config_module("configs", version_base="1.3"):
         config = OmegaConf.to_container(compose(command, [f"{group}={name}"]), resolve=False)
     for key, node in nodes(config):

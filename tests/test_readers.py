@@ -390,7 +390,7 @@ def test_triplets_against_the_rule_spelled_out() -> None:
     made = derive.triplets(table)
     assert list(zip(made["anchor"], made["positive"], made["negative"], made["row"], strict=True)) == [
         ("p", "e1", "c1", 1), ("p", "e2", "c2", 7), ("p", "e1", "c3", 1)]
-    pairs = derive.entailments(table)
+    pairs = derive.pairs(table)
     assert list(zip(pairs["anchor"], pairs["positive"], pairs["row"], strict=True)) == [
         ("p", "e1", 1), ("q", "x", 2), ("p", "e2", 7), ("r", "same", 8)]
 

@@ -40,7 +40,7 @@ class WordEncoder:
         self.dim = dim
         self.seen: list[str] = []
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str], role: str | None = None) -> np.ndarray:
         self.seen += texts
         return np.stack([sum((self._word(word) for word in text.split()), np.zeros(self.dim, np.float32))
                          for text in texts])
@@ -284,7 +284,7 @@ def test_what_cannot_be_indexed_is_named_and_the_old_index_stays(tmp_path: Path)
 
 def test_an_unfinished_index_of_another_model_is_not_continued(tmp_path: Path) -> None:
     class Failing(WordEncoder):
-        def encode(self, texts: Sequence[str]) -> np.ndarray:
+        def encode(self, texts: Sequence[str], role: str | None = None) -> np.ndarray:
             if self.seen:
                 raise KeyboardInterrupt
             return super().encode(texts)
@@ -348,7 +348,7 @@ def test_kill_9_at_any_file_operation_leaves_the_old_index_or_the_new(tmp_path: 
 
 def test_a_killed_run_continues_where_it_was(tmp_path: Path) -> None:
     class Killed(WordEncoder):
-        def encode(self, texts: Sequence[str]) -> np.ndarray:
+        def encode(self, texts: Sequence[str], role: str | None = None) -> np.ndarray:
             if len(self.seen) >= 30:
                 raise MemoryError
             return super().encode(texts)

@@ -25,7 +25,7 @@ from search.table import hits_table, width_of
 class OtherEncoder(WordEncoder):
     """Another model: it hardly hears the second word of a text."""
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str], role: str | None = None) -> np.ndarray:
         return np.stack([sum((self._word(word) * (0.1 if place == 1 else 1) for place, word in enumerate(text.split())),
                              np.zeros(self.dim, np.float32)) for text in texts])
 

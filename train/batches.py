@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -48,32 +48,38 @@ class NoDuplicates(Sampler):
     """
 
     def __init__(self, *, text_ids: np.ndarray, batch_size: int, seed: int) -> None:
-        self.texts = [set(row) for row in text_ids.tolist()]
+        self.text_ids = text_ids
         self.batch_size, self.seed = batch_size, seed
 
     def epoch(self, number: int) -> list[np.ndarray]:
         """Return batches without repeated texts."""
-        fresh = iter(np.random.default_rng([self.seed, number]).permutation(len(self.texts)).tolist())
-        waiting: list[int] = []  # rows that clashed with an earlier batch, oldest first
+        fresh = self._rows(np.random.default_rng([self.seed, number]).permutation(len(self.text_ids)))
+        waiting: list[tuple[int, set[int]]] = []  # rows that clashed with an earlier batch, oldest first
         batches = []
         while True:
             batch: list[int] = []
             seen: set[int] = set()
             clashed = []
-            for row in chain(waiting, fresh):
-                if seen.isdisjoint(self.texts[row]):
+            for row, texts in chain(waiting, fresh):
+                if seen.isdisjoint(texts):
                     batch.append(row)
-                    seen |= self.texts[row]
+                    seen |= texts
                     if len(batch) == self.batch_size:
                         break
                 else:
-                    clashed.append(row)
-            looked_at = {*batch, *clashed}
-            waiting = clashed + [row for row in waiting if row not in looked_at]
+                    clashed.append((row, texts))
+            looked_at = {*batch, *(row for row, _ in clashed)}
+            waiting = clashed + [(row, texts) for row, texts in waiting if row not in looked_at]
             if len(batch) > 1:
                 batches.append(np.array(batch, dtype=np.int64))
             if len(batch) < self.batch_size and not waiting:
                 return batches
+
+    def _rows(self, order: np.ndarray) -> Iterator[tuple[int, set[int]]]:
+        """Yield rows with their texts; only a block of them becomes Python's, which takes ten times the memory."""
+        for start in range(0, len(order), 8192):
+            block = order[start : start + 8192]
+            yield from zip(block.tolist(), map(set, self.text_ids[block].tolist()), strict=True)
 
 
 class ClassesTimesTexts(Sampler):

@@ -8,7 +8,8 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
+from encoders import lora
 from losses.base import Loss
 from runtime.errors import UserError
 from runtime.files import fsync, read_manifest, staged_folder, write_manifest
@@ -28,40 +30,86 @@ _NAME = re.compile(r"step-(\d+)")
 
 def save_model(folder: Path, model: SentenceTransformer, loss: Loss) -> None:
     """Write a sentence-transformers folder, with the loss's own weights beside it where it has some."""
-    model.save_pretrained(str(folder), create_model_card=False)
+    lora.merged(model).save_pretrained(str(folder), create_model_card=False)
     if any(True for _ in loss.parameters()):
         save_file({name: tensor.contiguous() for name, tensor in loss.state_dict().items()},
                   folder / "loss.safetensors")
         (folder / "loss.json").write_text(json.dumps(loss.describe(), ensure_ascii=False, indent=2), encoding="utf-8")
 
 
-def save(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer,
-         state: Mapping[str, Any], best: Path | None = None) -> None:
-    """Write one checkpoint; ``folder`` appears only when all of it is on the disk.
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, as it stood at one step; training may go on meanwhile.
+
+    Args:
+        model: the model's state, copied, on its own device.
+        loss: the loss's.
+        optimizer: the optimizer's tensors.
+        generators: the random generators' tensors.
+        rest: JSON of the loop's state and of what of the optimizer and the generators is no tensor.
+        step: the step.
+    """
+
+    model: dict[str, Tensor]
+    loss: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    generators: dict[str, Tensor]
+    rest: str
+    step: int
+
+    @property
+    def nbytes(self) -> int:
+        """How much there is to write."""
+        return sum(tensor.nbytes for part in (self.model, self.loss, self.optimizer) for tensor in part.values())
+
+
+def snapshot(*, model: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any],
+             others: Sequence[Mapping[str, Tensor]] = ()) -> Snapshot:
+    """Copy what a checkpoint holds: device to device, so a GPU is not made to wait.
+
+    Args:
+        model: the model.
+        loss: its own weights are part of it.
+        optimizer: likewise.
+        state: the loop's own, JSON-ready, with the key ``step``.
+        others: ``generators`` of the other processes, in the order of their numbers.
+    """
+    def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    tensors, rest = _split(optimizer.state_dict())
+    drawn, numbers = _python_generators()
+    for rank, each in enumerate([generators(), *others]):
+        drawn |= {f"{name}.{rank}": value for name, value in each.items()}
+    return Snapshot(copied(model.state_dict()), copied(loss.state_dict()), copied(tensors), drawn,
+                    json.dumps({"loop": state, "optimizer": rest, "generators": numbers}), int(state["step"]))
+
+
+def write(folder: Path, taken: Snapshot, *, model: SentenceTransformer, loss: Loss, best: Path | None = None) -> None:
+    """Write a snapshot on the CPU as a checkpoint; ``folder`` appears only when all of it is on the disk.
 
     Args:
         folder: ``.../step-N``; one that is there is replaced.
-        model: saved as a sentence-transformers folder, ``model/``.
-        loss: its own weights lie in ``model/`` too.
-        optimizer: tensors as safetensors, the rest as JSON.
-        state: the loop's own, JSON-ready.
+        taken: its tensors on the CPU.
+        model: built like the one it was taken of; is given the snapshot's state and saved as a folder, ``model/``.
+        loss: likewise; its own weights lie in ``model/`` too.
         best: the folder of the best model so far; kept as ``best/`` by links, so that going back loses neither.
 
     Raises:
         UserError: the disk is full.
     """
-    tensors, rest = _split(optimizer.state_dict())
-    needs = sum(tensor.nbytes for part in (model.state_dict(), loss.state_dict(), tensors) for tensor in part.values())
-    with staged_folder(folder, replace=True, needs=needs) as staged:
+    model.load_state_dict(taken.model)
+    loss.load_state_dict(taken.loss)
+    with staged_folder(folder, replace=True, needs=taken.nbytes) as staged:
         save_model(staged / "model", model, loss)
-        save_file(tensors, staged / "optimizer.safetensors")
-        generators, numbers = _generators()
-        save_file(generators, staged / "generators.safetensors")
-        (staged / "state.json").write_text(
-            json.dumps({"loop": state, "optimizer": rest, "generators": numbers}), encoding="utf-8")
+        if adapters := lora.adapted(model):
+            save_file(adapters, staged / lora.FILE)
+        save_file(taken.optimizer, staged / "optimizer.safetensors")
+        save_file(taken.generators, staged / "generators.safetensors")
+        (staged / "state.json").write_text(taken.rest, encoding="utf-8")
         if best is not None and best.is_dir():
             _link(best, staged / "best")
-        write_manifest(staged, {"step": state["step"]})
+        write_manifest(staged, {"step": taken.step})
 
 
 def load(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -71,7 +119,8 @@ def load(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: tor
     """
     saved = SentenceTransformer(str(folder / "model"), device="cpu", local_files_only=True,
                                 model_kwargs={"dtype": "float32"})
-    model.load_state_dict(saved.state_dict())
+    weights, adapters = saved.state_dict(), folder / lora.FILE
+    model.load_state_dict(lora.resumed(weights, adapters) if adapters.is_file() else weights)
     if (folder / "model" / "loss.safetensors").is_file():
         loss.load_state_dict(load_file(folder / "model" / "loss.safetensors"))
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -79,10 +128,15 @@ def load(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: tor
     return state["loop"]
 
 
-def restore_generators(folder: Path) -> None:
-    """Let every random generator go on as it stood in a checkpoint; to be called last before training."""
+def restore_generators(folder: Path, rank: int = 0) -> None:
+    """Let every random generator go on as it stood in a checkpoint; to be called last before training.
+
+    Args:
+        folder: the checkpoint.
+        rank: of this process; one that was not there begins with a generator of its own.
+    """
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    _restore_generators(load_file(folder / "generators.safetensors"), state["generators"])
+    _restore_generators(load_file(folder / "generators.safetensors"), state["generators"], rank)
 
 
 def restore_best(folder: Path, model: Path) -> None:
@@ -176,21 +230,23 @@ def _joined(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str,
     return {"state": state, "param_groups": rest["param_groups"]}
 
 
-def _generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors |= {f"cuda{number}": value for number, value in enumerate(torch.cuda.get_rng_state_all())}
+def generators() -> dict[str, Tensor]:
+    """Return this process's torch generators: those that dropout draws from."""
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _python_generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    tensors["numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
     version, words, next_gauss = random.getstate()
-    return tensors, {"numpy": [kind, position, has_gauss, gauss], "python": [version, list(words), next_gauss]}
+    return ({"numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))},
+            {"numpy": [kind, position, has_gauss, gauss], "python": [version, list(words), next_gauss]})
 
 
-def _restore_generators(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    torch.set_rng_state(tensors["cpu"])
-    if torch.cuda.is_available() and "cuda0" in tensors:
-        torch.cuda.set_rng_state_all([tensors[f"cuda{n}"] for n in range(torch.cuda.device_count())
-                                      if f"cuda{n}" in tensors])
+def _restore_generators(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], rank: int) -> None:
+    if f"cpu.{rank}" in tensors:
+        torch.set_rng_state(tensors[f"cpu.{rank}"])
+    if torch.cuda.is_available() and f"cuda.{rank}" in tensors:
+        torch.cuda.set_rng_state(tensors[f"cuda.{rank}"])
     kind, position, has_gauss, gauss = numbers["numpy"]
     np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
     version, words, next_gauss = numbers["python"]

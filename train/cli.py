@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime.cli import entry, options
 from runtime.errors import UserError, one_of
+from train.sources import Mix, Part, check_shares, spelled_out
+from train.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -19,15 +24,40 @@ Fine-tune sentence embeddings.
   python -m train loss=mnrl                          the sample data, MiniLM
   python -m train loss=cosine data=pairs.csv         your scored pairs (sentence1, sentence2, score)
   python -m train loss=softmax model=bert data=nli   your folder with train and dev files
+  python -m train loss=mnrl data=titles.csv          bare titles, no labels (SimCSE)
+  python -m train loss=matryoshka loss.inner=cosine 'loss.dims=[384,192,96]'   vectors that can be cut
   python -m train resume=outputs/train/<run>         go on where a run stopped
+  python -m train -m loss=cosine,mnrl seed=1,2,3     one after another, and a table of them
+  torchrun --nproc-per-node 2 -m train loss=mnrl     on two GPUs, each row's negatives those of both
 
 A folder or a hub id is a model (model=./my-model), a file or a folder is data (data=pairs.csv).
 """
 
 
 def main() -> None:
-    """Train, or go on training; see ``configs/train.yaml``."""
-    entry("train", _job, ABOUT, ("loss", "data", "model", "suite", "experiment"))
+    """Train, go on training, or sweep; see ``configs/train.yaml``."""
+    sweep = Sweep(_job)
+    try:
+        with _quiet_unless_first():
+            entry("train", sweep, ABOUT, ("loss", "data", "model", "suite", "experiment"))
+    finally:  # entry leaves the process
+        sys.stdout.write(sweep.table)
+
+
+@contextlib.contextmanager
+def _quiet_unless_first() -> Iterator[None]:
+    """Let only the first of the processes that ``torchrun`` starts talk, and write where the user looks."""
+    if _first():
+        yield
+        return
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv.append(f"hydra.run.dir={folder}/run")
+        yield
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
@@ -39,26 +69,30 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from runtime.files import clear_leftovers, writer_lock
 
     hydra = HydraConfig.get()
-    run = Path(hydra.runtime.output_dir)
+    run = home = Path(hydra.runtime.output_dir)
     made = run if run.is_dir() and not any(run.iterdir()) else None
     try:
         if config.resume is not None:
             run, config = _resumed(config, list(hydra.overrides.task))
+            home = run if _first() else home
         elif (run / "config.yaml").exists():
             raise UserError(f"{run}: holds a run already; resume={run} goes on with it, or give another hydra.run.dir=")
+        if config.data.get("_target_") == "train.sources.Mix":
+            config.data = spelled_out(OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True))
         settings: Train = OmegaConf.to_object(config)  # type: ignore[assignment]
         check_loop(settings)
         source = targets.build(_node(settings.data, "data"), "data", plugins=settings.plugins)
-        shape = matching_shape(_node(settings.loss, "loss"), source, hydra.runtime.choices.get("loss") or "this loss")
+        parts = _parts(source, _node(settings.loss, "loss"), hydra.runtime.choices.get("loss") or "this loss")
+        shares = check_shares(source.sources, source.weights, source.temperature) if len(parts) > 1 else {}
         _check_before_torch(settings)
         from train.run import start
 
-        with writer_lock(run):
-            for folder in (run, run / "checkpoints", run / "report"):
+        with writer_lock(home):
+            for folder in (home, home / "checkpoints", home / "report"):
                 clear_leftovers(folder)
             try:
-                start(run, settings, OmegaConf.to_yaml(config, resolve=True), source, shape, resume=settings.resume,
-                      command=sys.argv, told=[each.partition("=")[0] for each in hydra.overrides.task])
+                start(run, settings, OmegaConf.to_yaml(config, resolve=True), parts, shares, resume=settings.resume,
+                      command=sys.argv, told=[each.partition("=")[0] for each in hydra.overrides.task], home=home)
             except KeyboardInterrupt:  # outside the loop, which has its own way to stop
                 if (run / "config.yaml").exists():
                     log.info("stopped; go on with: python -m train resume=%s", run)
@@ -72,9 +106,11 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
 def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
     """Refuse a model that is nowhere and a suite whose files are missing, before anything slow or written."""
+    from encoders.lora import check
     from encoders.weights import source_folder
     from runtime import targets
 
+    check(settings.model.get("lora"))
     if settings.resume is None:
         source_folder(settings.model)
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
@@ -84,6 +120,21 @@ def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema
              for name, node in settings.suite.items() if node is not None]
     if tasks and all(task.locate(data_dir) is None for task in tasks):
         raise UserError(f"suite=: none of {', '.join(settings.suite)} is in data_dir={settings.data_dir}")
+
+
+def _parts(source: Any, loss: Mapping[str, Any], name: str) -> list[Part]:  # noqa: ANN401 - a Source or a Mix
+    """Return the parts of a run: of a mix each source, in the first shape that its loss takes."""
+    if not isinstance(source, Mix):
+        return [Part("", source, matching_shape(loss, source, name), loss)]
+    parts = []
+    for each, member in source.sources.items():
+        own = source.losses.get(each)
+        try:
+            shape = matching_shape(own or loss, member, own["_target_"].rpartition(".")[2] if own else name)
+        except UserError as error:
+            raise UserError(f"data.sources.{each}: {error}; data.losses={{{each}: <loss>}} gives it its own") from None
+        parts.append(Part(each, member, shape, own or loss))
+    return parts
 
 
 def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # noqa: ANN401 - a data_readers Source
@@ -113,7 +164,8 @@ def _shapes_of(loss: str) -> list[str]:
     from omegaconf import OmegaConf
 
     text = resources.files("configs").joinpath("loss", f"{loss}.yaml").read_text(encoding="utf-8")
-    return list(OmegaConf.select(OmegaConf.create(text), "shapes", default=[]))
+    shapes = OmegaConf.to_container(OmegaConf.create(text), resolve=False).get("shapes", [])  # type: ignore[union-attr]
+    return [] if isinstance(shapes, str) else shapes  # matryoshka's are those of the loss it wraps
 
 
 def check_loop(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train

@@ -4,78 +4,91 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from configs.schema import Train
+from data_readers.columns import rows_of
 from data_readers.seen import Seen, remember
-from data_readers.source import Source
 from encoders.card import ABOUT, model_card, read_about
 from encoders.encoder import Encoder, load_encoder
 from encoders.weights import source_folder
-from eval.dev import MEASURES
 from eval.evaluate import Report, evaluate
+from eval.jobs import read_job
 from eval.nli import load_head
 from eval.report import write_report
 from losses.base import Loss
 from runtime import targets
 from runtime.errors import UserError
 from runtime.files import sha256_file, staged_folder, write_atomic, write_json
+from runtime.shapes import SHAPES
 from train import checkpoint
 from train.loop import State
-from train.split import Split
+from train.parts import Data
 from train.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 
-def untouched_report(run: Path, encoder: Encoder, loss: Loss, tasks: Mapping[str, Any], data_dir: Path | None, *,
-                     fresh: bool) -> Report:
-    """Return the report on the model before its training; a resumed run reads its own vectors' report again."""
-    folder = run / "untouched"
-    if fresh:
-        with staged_folder(folder, replace=True) as staged:
-            checkpoint.save_model(staged, encoder.model, loss)
-    before = encoder if fresh else load_encoder(folder, device=str(encoder.model.device))
+def keep_untouched(run: Path, encoder: Encoder, loss: Loss) -> None:
+    """Write the model as it is before its training, which the report at the end is held against."""
+    with staged_folder(run / "untouched", replace=True) as staged:
+        checkpoint.save_model(staged, encoder.model, loss)
+
+
+def _untouched_report(run: Path, device: str, tasks: Mapping[str, Any], data_dir: Path | None) -> Report:
+    before = load_encoder(run / "untouched", device=device)
     before.name = "step 0"
-    return evaluate(before, tasks, data_dir, head=load_head(folder, before.dim), deep=False)
+    return evaluate(before, tasks, data_dir, head=load_head(run / "untouched", before.dim), deep=False)
 
 
-def finish(run: Path, settings: Train, state: State, dev: Split, encoder: Encoder, tracker: Tracker, untouched: Report,
-           tasks: Mapping[str, Any], data_dir: Path | None, source: Source, shape: str, split: Split) -> None:
-    """Report on the best model, and give its folder the facts it will be asked for."""
+def finish(run: Path, settings: Train, state: State, dev: Data, encoder: Encoder, tracker: Tracker,
+           tasks: Mapping[str, Any], data_dir: Path | None, split: Data,
+           dims: Sequence[int] = ()) -> None:
+    """Report on the best model, and give its folder the facts it will be asked for; ``dims`` as in the loss."""
     if state.best_step is None:
-        raise UserError(f"no evaluation gave a finite {MEASURES[shape]}, so no model is the best; "
+        raise UserError(f"no evaluation gave a finite {next(iter(state.baseline))}, so no model is the best; "
                         f"the last weights are in {run / 'checkpoints'}")
     best = load_encoder(run / "model", device=str(encoder.model.device))
     best.name = run.name
     base = source_folder(settings.model)
-    remember(run / "model", ([split.texts[number] for number in ids] for ids in split.text_ids), base)
+    files = [file for part, _ in split.parts for file in part.source.files()]
+    rows = (rows_of(each.dataset, SHAPES[part.shape].text_columns(each.dataset.column_names))
+            for part, each in split.parts)
+    remember(run / "model", chain.from_iterable(rows), base)
+    untouched = _untouched_report(run, str(encoder.model.device), tasks, data_dir)
     report = evaluate(best, tasks, data_dir, baseline=untouched, head=load_head(run / "model", best.dim),
-                      seen=Seen.of(run / "model"))
+                      seen=Seen.of(run / "model"), dims=dims)
     name = next(iter(state.baseline))
     training = {
-        "loss": str(settings.loss[targets.TARGET]).rpartition(".")[2], "shape": shape, "rows": len(split.numbers),
+        "loss": _together(_loss_name(part.loss) for part, _ in split.parts),
+        "shape": _together(part.shape for part, _ in split.parts), "rows": len(split),
         "steps": state.step, "batch_size": settings.loop.batch_size * settings.loop.accumulate,
         "learning_rate": settings.loop.learning_rate, "seed": settings.seed, "base": _base(settings),
         "measure": name, "before": state.baseline.get(name), "after": state.best, "best_step": state.best_step,
-        "data": [{"name": file.name, "sha256": sha256_file(file)} for file in source.files()],
+        "data": [{"name": file.name, "sha256": sha256_file(file)} for file in files],
     }
     earlier = {} if base is None else read_about(base)
-    about = {"dim": best.dim, "max_length": best.max_length, "fingerprint": best.fingerprint, "training": training,
+    about = {"dim": best.dim, "max_length": best.max_length, "prompts": best.prompts,
+             "fingerprint": best.fingerprint, "training": training,
              "earlier": [*earlier.get("earlier", []), *([earlier["training"]] if "training" in earlier else [])],
              "measured": {task: {"measure": row["measure"], "value": row[row["measure"]]}
                           for task, row in report.json["tasks"].items()}}
+    if dims:
+        about["dims"] = list(dims)
     write_json(run / "model" / ABOUT, about)
     write_atomic(run / "model" / "README.md", model_card(about))
     write_report(report, run / "report", training=_story(run, training))
     if settings.loop.projector:
         texts = dev.texts[: settings.loop.projector]
         tracker.projector(state.step, best.encode(texts), texts)
-    tracker.hparams({"loss": training["loss"], "data": source.files()[0].name, "base": training["base"],
-                     "seed": settings.seed, "batch_size": training["batch_size"],
-                     "learning_rate": settings.loop.learning_rate, "epochs": settings.loop.epochs},
+    settled = {"loss": training["loss"], "data": files[0].name if len(split.parts) == 1 else "mix",
+               "base": training["base"], "seed": settings.seed, "batch_size": training["batch_size"],
+               "learning_rate": settings.loop.learning_rate, "epochs": settings.loop.epochs}
+    tracker.hparams(_swept(run, settled) | settled,
                     {"best/dev": float(state.best or 0.0), "best/report": report.json["average"]})
     before = state.baseline.get(name)
     log.info("best: step %d, dev %s %.4f (untouched %s)", state.best_step, name, state.best,
@@ -84,6 +97,14 @@ def finish(run: Path, settings: Train, state: State, dev: Split, encoder: Encode
              100 * untouched.json["average"])
     log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run / "model", run / "report" / "report.html",
              run / "tensorboard")
+
+
+def _swept(run: Path, but: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a sweep told this job besides what stands in ``but``, numbers as numbers."""
+    job = read_job(run)
+    told = {} if job is None else {key: text for key, text in job["overrides"].items()
+                                   if key.rpartition(".")[2] not in but}
+    return {key: float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text) else text for key, text in told.items()}
 
 
 def _story(run: Path, training: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +119,15 @@ def _story(run: Path, training: Mapping[str, Any]) -> dict[str, Any]:
         "curve": {"step": [step for step, _ in losses], "loss": [value for _, value in losses],
                   "dev": [(line["step"], line[key]) for line in lines if key in line], "measure": training["measure"]},
     }
+
+
+def _together(names: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(names))
+
+
+def _loss_name(node: Mapping[str, Any]) -> str:
+    inner = f"({_loss_name(node['inner'])})" if isinstance(node.get("inner"), Mapping) else ""
+    return str(node[targets.TARGET]).rpartition(".")[2] + inner
 
 
 def _base(settings: Train) -> str:

@@ -19,12 +19,15 @@ from tqdm import tqdm
 
 from encoders.encoder import Encoder
 from encoders.forward import Work
-from encoders.tokens import Tokens
+from encoders.tokens import Tokens, joined
 from losses.base import Loss
 from runtime.errors import UserError
 from train import checkpoint
 from train.batches import Batches
+from train.distributed import ALONE, World
+from train.mixing import MixedLoss
 from train.optim import learning_rate_at
+from train.saver import Saver
 from train.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -57,12 +60,30 @@ class Rows:
         text_ids: int64 ``[rows, columns]``, positions in ``tokens``.
         labels: what the loss made of the label column, ``[rows]`` first; None without labels.
         numbers: int64 ``[rows]``, the 1-based data row in the file each came from, for messages.
+        queries: every distinct text's tokens as a query, where the first column's have a prompt of their own.
+        parts: of a mix, the rows of each source, which are numbered on from one to the next; above are then only
+            ``numbers``.
     """
 
     tokens: Tokens
     text_ids: np.ndarray
     labels: Tensor | None
     numbers: np.ndarray
+    queries: Tokens | None = None
+    parts: tuple[Rows, ...] = ()
+
+    def batch(self, chosen: np.ndarray) -> Tokens:
+        """Return the chosen rows' texts as one stream, column by column."""
+        ids = self.text_ids[chosen].T
+        if self.queries is None:
+            return self.tokens.take(ids.reshape(-1))
+        return joined([self.queries.take(ids[0]), self.tokens.take(ids[1:].reshape(-1))])
+
+    def part_of(self, chosen: np.ndarray) -> tuple[int, np.ndarray]:
+        """Return which part the chosen rows are of, and their numbers there; a batch is of one part."""
+        starts = np.cumsum([0, *(len(part.numbers) for part in self.parts)])
+        part = int(np.searchsorted(starts, chosen[0], side="right")) - 1
+        return part, chosen - starts[part]
 
 
 @dataclass
@@ -112,14 +133,17 @@ class Training:
         evaluate: gives the dev measures; the first one decides what is best, and larger is better.
         on_better: told the step when the measure is the best so far or equals it, step 0 excepted.
         tracker: is told everything.
+        world: the processes that train together; all but the first one write nothing.
     """
 
     def __init__(self, *, run: Path, encoder: Encoder, loss: Loss, rows: Rows, batches: Batches,
                  optimizer: torch.optim.Optimizer, settings: Settings, state: State,
-                 evaluate: Callable[[], dict[str, float]], on_better: Callable[[int], None], tracker: Tracker) -> None:
+                 evaluate: Callable[[], dict[str, float]], on_better: Callable[[int], None], tracker: Tracker,
+                 world: World = ALONE) -> None:
         self.run, self.encoder, self.loss, self.rows, self.batches = run, encoder, loss, rows, batches
         self.optimizer, self.settings, self.state = optimizer, settings, state
-        self.evaluate, self.on_better, self.tracker = evaluate, on_better, tracker
+        self.evaluate, self.on_better, self.tracker, self.world = evaluate, on_better, tracker, world
+        self.saver = Saver(encoder.model, loss, optimizer)
         self.measured: dict[str, float] = {}
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._pending: list[_Step] = []  # not yet looked at: looking makes a GPU wait
@@ -139,7 +163,8 @@ class Training:
             self._measure()
         self.encoder.forward.work = Work()
         self.encoder.model.train()
-        bar = tqdm(total=settings.total, initial=state.step, unit="step", disable=None, dynamic_ncols=True)
+        bar = tqdm(total=settings.total, initial=state.step, unit="step",
+                   disable=None if self.world.first else True, dynamic_ncols=True)
         with bar, _Signals() as signals:
             while state.step < settings.total and not self._given_up():
                 begun = time.perf_counter()
@@ -155,13 +180,15 @@ class Training:
                     bar.set_postfix_str(self._log(rate))
                 if evaluates:
                     self._measure()
-                stop = signals.received  # read once: it may come at any moment
+                stop = self.world.largest(signals.received or 0)  # read once: it may come at any moment
                 if saves or stop or self._given_up():
                     folder = self._save()
                 if self._given_up():
                     log.info("stopped at step %d: %d evaluations without a better one", state.step, settings.patience)
                 elif stop and not last:
+                    self.saver.wait()
                     raise Interrupted(stop, folder)
+        self.saver.wait()
         self.encoder.model.eval()
         return self.measured
 
@@ -177,11 +204,13 @@ class Training:
         for _ in range(settings.accumulate):
             chosen = next(self.batches)
             numbers.append(self.rows.numbers[chosen])
-            value = _loss(self.encoder, self.loss, self.rows, chosen, bf16=settings.bf16) / settings.accumulate
+            value = _loss(self.encoder, self.loss, self.rows, chosen, self.world, bf16=settings.bf16)
+            value = value / settings.accumulate
             value.backward()
             total += value.detach()
             self._rows += len(chosen)
             state.rows_seen += len(chosen)
+        self.world.sum_gradients(p for p in self.encoder.model.parameters() if p.requires_grad)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.max_grad_norm or math.inf)
         rate = learning_rate_at(state.step, peak=settings.learning_rate, warmup=settings.warmup,
                                 total=settings.total, schedule=settings.schedule)
@@ -212,13 +241,15 @@ class Training:
     def _log(self, rate: float) -> str:
         """Tell the tracker how the last steps went, and return it in short."""
         self._look()
+        self.saver.check()
         work, speed = self.encoder.forward.work, self._rows / self._seconds
         loss = float(np.mean(self.state.losses))
         self.state.losses.clear()
         self.tracker.scalars(self.state.step, {
             "train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": self._norm,
             "train/epoch": self.batches.done, "speed/pairs_per_second": speed,
-            "speed/tokens_per_second": work.real / self._seconds, "speed/padding_share": work.padding_share})
+            "speed/tokens_per_second": sum(self.world.collect(work.real)) / self._seconds,
+            "speed/padding_share": work.padding_share})
         return f"loss {loss:.4f}, {speed:.0f} pairs/s"
 
     def _measure(self) -> None:
@@ -239,27 +270,35 @@ class Training:
         log.info("step %d of %d: dev %s %.4f%s", state.step, self.settings.total, name, value, " *" if best else "")
         if best:
             state.best, state.best_step = value, state.step
-            self.on_better(state.step)
+            self.saver.wait()  # a checkpoint being written holds the best so far
+            if self.world.first:
+                self.on_better(state.step)
 
     def _save(self) -> Path:
-        """Write a checkpoint, and remove those that are too old."""
+        """Begin a checkpoint, which is written while training goes on."""
         self._look()
         state = self.state
         state.epoch, state.position = self.batches.epoch, self.batches.position
         folder = self.run / "checkpoints" / f"step-{state.step}"
-        checkpoint.save(folder, model=self.encoder.model, loss=self.loss, optimizer=self.optimizer, state=vars(state),
-                        best=self.run / "model" if state.best_step is not None else None)
-        checkpoint.prune(self.run, self.settings.keep)
+        others = self.world.collect(checkpoint.generators())[1:]
+        if self.world.first:
+            self.saver.save(folder, vars(state), best=self.run / "model" if state.best_step is not None else None,
+                            keep=self.settings.keep, others=others)
         return folder
 
 
-def _loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, *, bf16: bool) -> Tensor:
-    """One forward over all text columns of the chosen rows, and the loss on its pieces."""
+def _loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, world: World, *, bf16: bool) -> Tensor:
+    """One forward over all text columns of this process's share of the rows, and the loss on all processes' pieces."""
+    if isinstance(loss, MixedLoss):
+        part, chosen = rows.part_of(chosen)
+        loss, rows = loss.of_part(part), rows.parts[part]
     text_ids = rows.text_ids[chosen]
     device = encoder.model.device
+    own = chosen[world.share(len(chosen))]
+    some = own if len(own) else chosen[:1]  # a process without a row embeds one all the same, and gives none of it
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        embeddings = encoder.forward(rows.tokens.take(text_ids.T.reshape(-1)))
-    columns = list(embeddings.float().split(len(chosen)))
+        embeddings = encoder.forward(rows.batch(some))
+    columns = [world.gather(column[: len(own)], len(chosen)) for column in embeddings.float().split(len(some))]
     labels = None if rows.labels is None else rows.labels[torch.from_numpy(chosen)].to(device, non_blocking=True)
     return loss(columns, labels, torch.from_numpy(text_ids).to(device, non_blocking=True))
 

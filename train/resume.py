@@ -99,9 +99,10 @@ def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, An
     """
     if not before:
         return
-    changed = _changed({key: before.get(key) for key in ("python", "versions", "device", "data")},
-                       {key: now.get(key) for key in ("python", "versions", "device", "data")})
+    kept = ("python", "versions", "device", "data", "processes")
+    changed = _changed({key: before.get(key) for key in kept}, {key: now.get(key) for key in kept})
     deciding = [key for key in changed if key.startswith("data.") or (key == "device" and "device" not in told)
+                or key == "processes"  # each draws its own dropout
                 or key.removeprefix("versions.") in DECIDING_PACKAGES]
     _say(run, changed, deciding, "since the run began", anyway)
 

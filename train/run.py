@@ -7,120 +7,123 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from configs.schema import Loop, Precision, Train
-from data_readers import checks
 from data_readers.rejected import write_rejected_by_file
 from data_readers.sample import sample_path
-from data_readers.source import Source
+from encoders import lora
 from encoders.card import ABOUT
-from encoders.encoder import Encoder, load_encoder, pick_device
-from eval.dev import dev_measure, similarity_histograms
+from encoders.device import pick_device
+from encoders.encoder import Encoder, load_encoder
 from eval.evaluate import evaluate
 from eval.geometry import language_of
 from eval.sts import ScoredPairs
-from losses.base import Classifies, Loss
+from losses.base import Loss
 from runtime import targets
 from runtime.errors import UserError
 from runtime.files import sha256_file, staged_folder, write_atomic, write_json
 from runtime.seed import seed_everything
-from runtime.shapes import SHAPES
 from train import checkpoint
 from train.batches import Batches
-from train.finish import finish, untouched_report
-from train.loop import Interrupted, Rows, Settings, State, Training
+from train.distributed import SharedEncoder, World, join, leave
+from train.finish import finish, keep_untouched
+from train.loop import Interrupted, Settings, State, Training
 from train.optim import adamw
+from train.parts import Data, make_loss, make_rows, make_sampler, measure, predictor
 from train.resume import check_environment, has_checkpoints, read_environment, same_threads
-from train.split import Split
+from train.sources import Part
 from train.tracking import Tracker
 
 log = logging.getLogger(__name__)
+LEAST_STATIC_RATE = 1e-3
 
 
-def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: str, *, resume: str | None,
-          command: Sequence[str], told: Collection[str] = ()) -> None:
+def start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], shares: Mapping[str, Any], *,
+          resume: str | None, command: Sequence[str], told: Collection[str] = (), home: Path | None = None) -> None:
     """Train, evaluate and report in the folder ``run``.
 
     Args:
         run: exists; holds the run.
         settings: the typed config.
         config_yaml: the same, resolved, as text to keep.
-        source: of the rows.
-        shape: of the rows.
+        parts: the sources of the rows, each with its shape and loss.
+        shares: of several parts, how often it is each one's turn; see :class:`train.mixing.Mixed`.
         resume: the run or the checkpoint to go on from; None starts anew.
         command: as typed, for the record.
         told: config keys given on this command line.
+        home: where this process writes what it writes; all but the first of several have a folder of their own.
     """
+    device = pick_device(settings.device.value)
+    world = join(device)
+    try:
+        _start(run, settings, config_yaml, parts, shares, world=world, home=home or run, device=device, resume=resume,
+               command=command, told=told)
+    finally:
+        leave(world)
+
+
+def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], shares: Mapping[str, Any], *,
+           world: World, home: Path, device: str, resume: str | None, command: Sequence[str],
+           told: Collection[str]) -> None:
     seed_everything(settings.seed)
     if not sys.stderr.isatty():
         _quiet_progress_bars()
     loop = settings.loop
-    folder = None if resume is None else _checkpoint(run, Path(resume))
+    folder = None if resume is None else _checkpoint(run, Path(resume), world)
     before = {} if folder is None else read_environment(run)
     same_threads(before)
-    split = Split(source, shape, "train")
-    dev = Split(source, shape, "dev")
-    log.info("data: %d training rows (%s), %d for dev", len(split.numbers), shape, len(dev.numbers))
-    checks.leakage(split.dataset, dev.dataset, shape)
+    split, dev = Data(parts, "train"), Data(parts, "dev")
+    for (part, rows_of_it), (_, held_out) in zip(split.parts, dev.parts, strict=True):
+        log.info("data%s: %d training rows (%s), %d for dev", part.name and f" {part.name}", len(rows_of_it.numbers),
+                 part.shape, len(held_out.numbers))
+    split.check_leakage(dev)
+    dev.say_if_blind(suite=bool(settings.suite))
 
     encoder = Encoder(_model(settings, split, folder), name="step 0", fast=loop.fast)
-    encoder.model.to(pick_device(settings.device.value))
-    labels = _labels(split, shape)
-    loss: Loss = targets.build(settings.loss, "loss", plugins=settings.plugins, omit=("shapes", "sampler"),
-                               dim=encoder.dim, labels=labels)
+    encoder.model.to(device)
+    loss = make_loss(split, encoder.dim, settings.plugins)
     loss.to(encoder.model.device)
-    rows = Rows(tokens=_tokens(encoder, split.texts), text_ids=split.text_ids, numbers=split.numbers,
-                labels=_encoded_labels(loss, split, source))
-    if isinstance(loss, Classifies):
-        _encoded_labels(loss, dev, source)  # a class the head can't name shows now, not at the first evaluation
-    sampler = targets.build(settings.loss["sampler"], "loss.sampler", plugins=settings.plugins,
-                            rows=len(split.numbers), text_ids=split.text_ids, labels=split.labels,
-                            batch_size=loop.batch_size, seed=settings.seed)
+    rows = make_rows(split, dev, loss, encoder)
+    sampler = make_sampler(split, batch_size=loop.batch_size, seed=settings.seed, plugins=settings.plugins,
+                           shares=shares)
     optimizer = adamw([encoder.model, loss], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
-    environment = _environment(settings, source, command, encoder, config_yaml, before)
+    world.same_everywhere([encoder.model, loss])
+    environment = _environment(settings, parts, command, encoder, config_yaml, before, world)
     check_environment(run, before, environment, told=told, anyway=settings.resume_anyway)
-    state = State() if folder is None else _restore(run, folder, encoder, loss, optimizer)
-    plan = _plan(loop, len(sampler.epoch(0)), encoder.model.device)  # of epoch 0: a later one may have fewer batches
+    state = State() if folder is None else _restore(run, folder, encoder, loss, optimizer, world)
     batches = Batches(sampler, state.epoch, state.position)
+    # of epoch 0: a later one may have fewer batches
+    plan = _plan(loop, len(sampler.epoch(0)) if batches.epoch else batches.per_epoch, encoder.model.device)
     tasks = {name: targets.build(node, f"suite.{name}", plugins=settings.plugins)
              for name, node in settings.suite.items() if node is not None}
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
     report_tasks = tasks or _sample_task(split.texts)
-    if rejected := source.rejected():
-        write_rejected_by_file(run / "rejected.csv", rejected)
-        log.info("rows left out, each with its reason: %s", run / "rejected.csv")
-    write_json(run / "environment.json", environment)
-    write_atomic(run / "config.yaml", config_yaml)
-    untouched = untouched_report(run, encoder, loss, report_tasks, data_dir, fresh=folder is None)
+    if rejected := {file: rows for part in parts for file, rows in part.source.rejected().items()}:
+        write_rejected_by_file(home / "rejected.csv", rejected)
+        log.info("rows left out, each with its reason: %s", home / "rejected.csv")
+    write_json(home / "environment.json", environment)
+    write_atomic(home / "config.yaml", config_yaml)
+    everybodys = SharedEncoder(encoder, world) if world.size > 1 else encoder
 
-    with Tracker(run, state.step) as tracker:
+    with Tracker(home, state.step) as tracker:
         if folder is None:
+            keep_untouched(home, encoder, loss)
             tracker.text("config", f"```yaml\n{config_yaml}```")
 
-        def measure() -> dict[str, float]:
-            vectors = encoder.encode(dev.texts)
-            if not np.isfinite(vectors).all():
-                raise UserError(f"after step {state.step} the model gives vectors that are no numbers; a smaller "
-                                "loop.learning_rate may help, the last checkpoint is whole")
-            at = {text: number for number, text in enumerate(dev.texts)}
-
-            def look_up(texts: list[str]) -> np.ndarray:
-                return vectors[[at[text] for text in texts]]
-
-            measured = dev_measure(shape, dev.columns, look_up, _predictor(loss, encoder.model.device))
-            positive, negative = similarity_histograms(shape, dev.columns, look_up)
-            tracker.histograms(state.step, {"dev/positive_cosines": positive, "dev/negative_cosines": negative})
+        def evaluated() -> dict[str, float]:
+            measured, histograms = measure(dev, loss, everybodys, state.step)
+            tracker.histograms(state.step, histograms)
             if tasks:
-                found = evaluate(encoder, tasks, data_dir, resamples=1, deep=False,
-                                 head=_predictor(loss, encoder.model.device))
+                found = evaluate(everybodys, tasks, data_dir, resamples=1, deep=False,
+                                 head=predictor(loss, encoder.model.device))
                 return {f"suite_{next(iter(found.json['averages']))}": found.json["average"], **measured}
             return measured
 
@@ -129,38 +132,50 @@ def start(run: Path, settings: Train, config_yaml: str, source: Source, shape: s
                 checkpoint.save_model(staged, encoder.model, loss)
                 write_json(staged / ABOUT, {"training": {"best_step": step}})
 
+        if not world.first:
+            torch.manual_seed(settings.seed + world.rank)  # each draws its own dropout
         if folder is not None:
-            checkpoint.restore_generators(folder)
-        log.info("training: %d steps of %d rows on %s; %s", plan.total, loop.batch_size * loop.accumulate,
-                 encoder.model.device, run)
+            checkpoint.restore_generators(folder, world.rank)
+        log.info("training: %d steps of %d rows on %s%s; %s", plan.total, loop.batch_size * loop.accumulate,
+                 encoder.model.device, f", {world.size} processes" if world.size > 1 else "", run)
         try:
-            Training(run=run, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
-                     settings=plan, state=state, evaluate=measure, on_better=on_better, tracker=tracker).train()
+            Training(run=home, world=world, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
+                     settings=plan, state=state, evaluate=evaluated, on_better=on_better, tracker=tracker).train()
         except Interrupted as stopped:
             log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
             sys.exit(128 + stopped.number)
-        finish(run, settings, state, dev, encoder, tracker, untouched, report_tasks, data_dir, source, shape, split)
+        if world.first:
+            finish(run, settings, state, dev, encoder, tracker, report_tasks, data_dir, split, loss.dims)
 
 
-def _model(settings: Train, split: Split, folder: Path | None) -> Any:  # noqa: ANN401 - SentenceTransformer
+def _model(settings: Train, split: Data, folder: Path | None) -> Any:  # noqa: ANN401 - SentenceTransformer
     if folder is not None:  # the checkpoint's folder has the architecture, a learnt tokenizer too
-        return load_encoder(folder / "model", device="cpu").model
-    return targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: split.texts)
+        return lora.add(load_encoder(folder / "model", device="cpu").model, settings.model.get("lora"))
+    model = targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: split.texts,
+                          seed=settings.seed)
+    if model.dtype != torch.float32:
+        raise UserError("model.dtype: training wants float32 weights; loop.precision=bf16 computes in bf16 on a GPU")
+    if isinstance(model[0], StaticEmbedding) and settings.loop.learning_rate < LEAST_STATIC_RATE:
+        log.warning("loop.learning_rate=%g hardly moves static embeddings; 0.2 is usual", settings.loop.learning_rate)
+    return model
 
 
-def _checkpoint(run: Path, resume: Path) -> Path | None:
+def _checkpoint(run: Path, resume: Path, world: World) -> Path | None:
     """Return the checkpoint to go on from; None where the run stopped before its first, and so starts again."""
     if has_checkpoints(run):
         return checkpoint.verified(run, resume)
     log.info("%s: stopped before its first checkpoint; it starts again", run)
-    _start_over(run)
+    if world.first:
+        _start_over(run)
     return None
 
 
-def _restore(run: Path, folder: Path, encoder: Encoder, loss: Loss, optimizer: torch.optim.Optimizer) -> State:
+def _restore(run: Path, folder: Path, encoder: Encoder, loss: Loss, optimizer: torch.optim.Optimizer,
+             world: World) -> State:
     state = State(**checkpoint.load(folder, model=encoder.model, loss=loss, optimizer=optimizer))
-    checkpoint.set_aside_later(run, state.step)
-    checkpoint.restore_best(folder, run / "model")
+    if world.first:
+        checkpoint.set_aside_later(run, state.step)
+        checkpoint.restore_best(folder, run / "model")
     log.info("going on from %s, step %d", folder, state.step)
     return state
 
@@ -170,30 +185,6 @@ def _start_over(run: Path) -> None:
     (run / "metrics.jsonl").unlink(missing_ok=True)
     for name in ("tensorboard", "model"):
         shutil.rmtree(run / name, ignore_errors=True)
-
-
-def _labels(split: Split, shape: str) -> list[str]:
-    if SHAPES[shape].label != "label":
-        return []
-    return sorted(set(map(str, split.labels or ())))
-
-
-def _encoded_labels(loss: Loss, split: Split, source: Source) -> torch.Tensor | None:
-    if split.labels is None:
-        return None
-    try:
-        return loss.encode_labels(split.labels)
-    except ValueError as error:
-        position, _, reason = str(error).partition(": ")
-        row = split.numbers[int(position)] if position.isdigit() else "?"
-        raise UserError(f"{source.files()[0]}: row {row}: {reason or error}") from None
-
-
-def _tokens(encoder: Encoder, texts: Sequence[str]) -> Any:  # noqa: ANN401 - encoders.tokens.Tokens
-    tokens = encoder.tokenize(texts)
-    cut = f", {tokens.truncated} cut at {encoder.max_length}" if tokens.truncated else ""
-    log.info("texts: %d distinct, %.1f tokens each%s", len(tokens), float(tokens.lengths.mean()), cut)
-    return tokens
 
 
 def _plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Settings:
@@ -214,32 +205,21 @@ def _plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Settings:
         bf16=bf16_here and loop.precision is not Precision.fp32)
 
 
-def _predictor(loss: Loss, device: torch.device) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-    """Return the loss's head as a function of arrays, if it has one."""
-    if not isinstance(loss, Classifies):
-        return None
-
-    @torch.inference_mode()
-    def predict(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        return np.array(loss.predict(torch.from_numpy(u).to(device), torch.from_numpy(v).to(device)))
-
-    return predict
-
-
 def _sample_task(texts: Sequence[str]) -> dict[str, Any]:
     """Return the sample's dev pairs in the language of the training texts, for a run that names no suite."""
     language = language_of(texts)
     return {f"sample-{language}-dev": ScoredPairs(path=str(sample_path(language, "sts_dev")))}
 
 
-def _environment(settings: Train, source: Source, command: Sequence[str], encoder: Encoder, config_yaml: str,
-                 before: Mapping[str, Any]) -> dict[str, Any]:
+def _environment(settings: Train, parts: Sequence[Part], command: Sequence[str], encoder: Encoder, config_yaml: str,
+                 before: Mapping[str, Any], world: World) -> dict[str, Any]:
     packages = ("torch", "sentence-transformers", "transformers", "datasets", "hydra-core", "tokenizers", "numpy")
     return {
         "command": list(command), "python": sys.version.split()[0],
         "versions": {package: metadata.version(package) for package in packages}, "git": _git_commit(),
         "device": str(encoder.model.device), "threads": torch.get_num_threads(), "seed": settings.seed,
-        "data": {str(file): sha256_file(file) for file in source.files()},
+        "processes": world.size,
+        "data": {str(file): sha256_file(file) for part in parts for file in part.source.files()},
         "config": OmegaConf.to_container(OmegaConf.create(config_yaml)),
         "config_before": before.get("config"),  # a kill between this file and config.yaml leaves that one's older
     }

@@ -1,31 +1,131 @@
-"""One split of a run's data, held in memory."""
+"""One split of a run's data: its rows as numbers of texts; the texts stay where the reader has them."""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from data_readers.columns import blocks_of, column_of
 from data_readers.source import Source
 from runtime.errors import UserError
 from runtime.shapes import SHAPES
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_CELLS_AT_A_TIME = 1 << 22  # sorted at once
+
 
 class Split:
-    """One split of the data in memory: texts once each, rows as positions among them."""
+    """One split of the data; of data on disk, what is in memory is some 32 bytes a text cell.
+
+    Attributes:
+        shape: of the rows.
+        dataset: the rows themselves.
+        text_ids: int64 ``[rows, columns]``, positions in ``texts``.
+        texts: every distinct text once; a list, or, of data on disk, read when asked for: then go through them in
+            their order.
+        labels: the label column, if the shape has one.
+        numbers: int64 ``[rows]``, the 1-based data row in the file each came from.
+    """
 
     def __init__(self, source: Source, shape: str, split: str) -> None:
-        dataset = source.read(shape, split)
-        if not len(dataset):
-            raise UserError(f"{', '.join(map(str, source.files()))}: has no {split} rows")
-        names = SHAPES[shape].text_columns(dataset.column_names)
         self.shape = shape
-        self.dataset = dataset
-        self.columns: dict[str, list[Any]] = {name: list(dataset[name]) for name in dataset.column_names}
-        index: dict[str, int] = {}
-        ids = [[index.setdefault(text, len(index)) for text in self.columns[name]] for name in names]
-        self.texts = list(index)
-        self.text_ids = np.array(ids, dtype=np.int64).T
+        self.dataset = source.read(shape, split)
+        if not len(self.dataset):
+            raise UserError(f"{', '.join(map(str, source.files()))}: has no {split} rows")
+        names = SHAPES[shape].text_columns(self.dataset.column_names)
+        ids, first = distinct(_hashes(self.dataset, names))
+        self.text_ids = np.ascontiguousarray(ids.reshape(len(names), -1).T)
+        texts = LazyTexts(self.dataset, names, first)
+        self.texts: Sequence[str] = texts if self.dataset.cache_files else list(texts)
         label = SHAPES[shape].label
-        self.labels: list[Any] | None = None if label is None else self.columns[label]
-        self.numbers = np.array(self.columns["row"], dtype=np.int64)
+        # equal labels are one string
+        self.labels: list[Any] | None = None if label is None else [
+            sys.intern(cell) if isinstance(cell, str) else cell for cell in column_of(self.dataset, label)]
+        self.numbers = np.fromiter(column_of(self.dataset, "row"), dtype=np.int64, count=len(self.dataset))
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """All columns by name, in memory: for a split that is known to be small."""
+        return {name: list(column_of(self.dataset, name)) for name in self.dataset.column_names}
+
+
+class LazyTexts(Sequence[str]):
+    """Texts that are read from a dataset when asked for; fast front to back, slow one by one.
+
+    Args:
+        dataset: holds them.
+        names: its columns, which are numbered cell by cell, one column behind the other.
+        cells: int64, ascending: the cell of each text.
+    """
+
+    def __init__(self, dataset: Dataset, names: Sequence[str], cells: np.ndarray) -> None:
+        self._dataset, self._names, self._cells = dataset, names, cells
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for name in self._names:
+            for (block,) in blocks_of(self._dataset, [name]):
+                low, high = np.searchsorted(self._cells, [start, start + len(block)])
+                for position in (self._cells[low:high] - start).tolist():
+                    yield block[position]
+                start += len(block)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        column, row = divmod(int(self._cells[index]), len(self._dataset))
+        return str(self._dataset[row][self._names[column]])
+
+
+def distinct(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number equal cells equally, in the order in which they first occur.
+
+    Args:
+        hashes: uint64 ``[cells, 2]``.
+
+    Returns:
+        The number of each cell, int64 ``[cells]``, and the first cell of each number, int64, ascending.
+    """
+    first = np.empty(len(hashes), dtype=np.int64)
+    parts = len(hashes) // _CELLS_AT_A_TIME + 1
+    part_of = (hashes[:, 0] % np.uint64(parts)).astype(np.uint16)
+    for part in range(parts):  # equal hashes are in one part, and only a part is sorted at a time
+        cells = np.flatnonzero(part_of == part)
+        cells = cells[np.lexsort(hashes[cells].T)]  # stable, so the first of equals is the earliest
+        ordered = hashes[cells]
+        starts = np.ones(len(cells), dtype=bool)
+        starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+        first[cells] = cells[starts][np.cumsum(starts) - 1]
+    is_first = first == np.arange(len(first))
+    return (np.cumsum(is_first) - 1)[first], np.flatnonzero(is_first)
+
+
+def _hashes(dataset: Dataset, names: Sequence[str]) -> np.ndarray:
+    """Return 128 bits of every cell, uint64 ``[cells, 2]``, column after column."""
+    found = np.empty((len(names) * len(dataset), 2), dtype=np.uint64)
+    done = 0
+    for name in names:
+        for (block,) in blocks_of(dataset, [name]):
+            found[done : done + len(block)] = np.frombuffer(_digests(block), dtype=np.uint64).reshape(-1, 2)
+            done += len(block)
+    return found
+
+
+def _digests(texts: Iterable[str]) -> bytes:
+    return b"".join(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts)

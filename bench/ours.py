@@ -1,0 +1,129 @@
+"""Our side: the loop, forward, losses and optimizer of a run, without its evaluations and its last checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from bench.arms import LEARNING_RATE, WARMUP, WEIGHT_DECAY, Stopwatch, Turn, Watch
+from bench.tasks import Task
+from encoders.encoder import Encoder
+from losses.base import Loss
+from losses.batch_hard import BatchHard
+from losses.cosine import Cosine
+from losses.mnrl import MultipleNegativesRanking
+from losses.softmax import Softmax
+from losses.triplet import Triplet
+from train.batches import Batches, Sampler
+from train.loop import Rows, Settings, State, Training
+from train.optim import adamw
+from train.tracking import Tracker
+
+
+def our_loss(task: Task, dim: int) -> Loss:
+    """Return the task's loss, as its YAML has it."""
+    labels = sorted(set(map(str, task.labels or ())))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the softmax head's weights
+        return {"mnrl": MultipleNegativesRanking, "triplet": Triplet, "cosine": Cosine,
+                "softmax": lambda: Softmax(dim=dim, labels=labels),
+                "batch_hard": lambda: BatchHard(labels=labels)}[task.loss]()
+
+
+class Ours:
+    """Trains by ``train.loop.Training``.
+
+    Args:
+        model: trained in place; every turn begins with the weights it has now.
+        task: what on.
+        fast: as ``loop.fast``.
+        bf16: as ``loop.precision=bf16``.
+        name: what lines call it.
+    """
+
+    def __init__(self, model: SentenceTransformer, task: Task, *, fast: bool = True, bf16: bool = False,
+                 name: str = "ours") -> None:
+        self.name, self.task, self.bf16 = name, task, bf16
+        self.encoder = Encoder(model, fast=fast)
+        self.loss = our_loss(task, self.encoder.dim).to(model.device)
+        self._first = [{key: value.clone() for key, value in part.state_dict().items()} for part in (model, self.loss)]
+
+    def prepare(self) -> None:
+        """Tokenise every distinct text, as a run does before its first step."""
+        task = self.task
+        self.tokens = self.encoder.tokenize(task.texts)
+        labels = None if task.labels is None else self.loss.encode_labels(task.labels)
+        self.rows = Rows(tokens=self.tokens, text_ids=task.text_ids, labels=labels,
+                         numbers=np.arange(len(task.text_ids)))
+
+    def turn(self, batches: list[np.ndarray], *, skip: int = 0, watch: Watch | None = None) -> Turn:
+        """See ``bench.arms.Arm``."""
+        for part, first in zip((self.encoder.model, self.loss), self._first, strict=True):
+            part.load_state_dict(first)
+        clock = Stopwatch(self.encoder.model.device)
+        timed = _Timed(batches, skip, clock)
+
+        def evaluate() -> dict[str, float]:
+            if timed.position == len(batches):
+                clock.stop()
+                raise _EnoughError
+            return {"none": 0.0}
+
+        optimizer = adamw([self.encoder.model, self.loss], learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        if watch is not None:
+            optimizer.register_step_pre_hook(lambda *_: watch.keep(self._named()))
+        total = len(batches)
+        settings = Settings(total=total, warmup=round(WARMUP * total), accumulate=1, learning_rate=LEARNING_RATE,
+                            schedule="linear", max_grad_norm=clip(self.task.loss), log_every=10 if watch is None else 1,
+                            evaluate_every=total, checkpoint_every=total, keep=1, patience=None, bf16=self.bf16)
+        with tempfile.TemporaryDirectory() as folder, Tracker(Path(folder)) as tracker:
+            with contextlib.suppress(_EnoughError):
+                Training(run=Path(folder), encoder=self.encoder, loss=self.loss, rows=self.rows,
+                         batches=timed, optimizer=optimizer, settings=settings, state=State(),
+                         evaluate=evaluate, on_better=lambda step: None, tracker=tracker).train()
+            if watch is not None:
+                told = map(json.loads, Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+                watch.losses += [each["train/loss"] for each in told if "train/loss" in each]
+        return Turn(clock.seconds, clock.cpu_seconds, self.encoder.forward.work.padding_share, clock.peak_mib)
+
+    def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
+        yield from self.encoder.model.named_parameters()
+        yield from self.loss.named_parameters()
+
+
+def clip(loss: str) -> float:
+    """Return the gradient norm to clip at; 0, off, for softmax, whose head the stock trainer leaves out of the norm."""
+    return 0.0 if loss == "softmax" else 1.0
+
+
+class _EnoughError(Exception):
+    """Raised behind the last step: a checkpoint is no part of what is timed."""
+
+
+class _Given(Sampler):
+    def __init__(self, batches: list[np.ndarray]) -> None:
+        self.batches = batches
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        return self.batches
+
+
+class _Timed(Batches):
+    """Given batches; the clock starts when the first timed one is asked for."""
+
+    def __init__(self, batches: list[np.ndarray], skip: int, clock: Stopwatch) -> None:
+        super().__init__(_Given(batches))
+        self._skip, self._clock = skip, clock
+
+    def __next__(self) -> np.ndarray:
+        if self.position == self._skip:
+            self._clock.start()
+        return super().__next__()

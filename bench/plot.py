@@ -1,0 +1,104 @@
+"""The plots of ``bench/results``: how much faster with its spread, and the loss curves on one another.
+
+``python -m bench.plot`` draws what is there: ``training.svg`` from train.json (and gpu.json), ``agreement.svg`` from
+agreement.json, ``quality.svg`` from quality.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.results import RESULTS, read_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OURS_COLOUR, STOCK_COLOUR, TUNED_COLOUR = "#1f5fa8", "#d1762b", "#7a7a7a"
+
+
+def main() -> None:
+    """Draw, and print the files."""
+    sys.stdout.writelines(f"{file}\n" for file in draw(RESULTS))
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw what a folder of results gives, into that folder, and return the files."""
+    training = [line for name in ("train", "gpu") for line in read_lines(folder / f"{name}.json")
+                if "ratio_spread" in line]
+    curves = [line for line in read_lines(folder / "agreement.json") if "last_ten" in line]
+    seeds = [line for line in read_lines(folder / "quality.json") if "seed" in line]
+    files = []
+    if training:
+        files.append(_picture(folder / "training.svg", _ratios, training, height=1.3 + 0.42 * len(_names(training))))
+    if curves:
+        files.append(_picture(folder / "agreement.svg", _curves, curves[-1], height=3.6))
+    if seeds:
+        files.append(_picture(folder / "quality.svg", _seeds, seeds, height=2.2))
+    return files
+
+
+def _picture(file: Path, paint: Callable[[Axes, Any], None], what: object, height: float) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same results, the same file
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, height), layout="constrained")
+    axes.spines[["top", "right"]].set_visible(False)
+    paint(axes, what)
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)
+    return file
+
+
+def _names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(line["name"] for line in lines))
+
+
+def _ratios(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Paint each case's ratio of speeds, dot and spread over the repeats, against each stock trainer."""
+    names = _names(lines)
+    for colour, shift, word in ((STOCK_COLOUR, -0.14, "defaults"), (TUNED_COLOUR, 0.14, "tuned")):
+        chosen = [line for line in lines if word in line["peer"]]
+        heights = [names.index(line["name"]) + shift for line in chosen]
+        axes.hlines(heights, [line["ratio_spread"][0] for line in chosen], [line["ratio_spread"][1] for line in chosen],
+                    color=colour, linewidth=2)
+        axes.plot([line["ratio"] for line in chosen], heights, "o", color=colour, label=f"to the stock trainer, {word}")
+        for line, height in zip(chosen, heights, strict=True):
+            axes.annotate(f"{line['ratio']:.2f}", (line["ratio_spread"][1], height), xytext=(6, 0),
+                          textcoords="offset points", va="center", color=colour, fontsize=8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set(yticks=range(len(names)), yticklabels=[name.replace("train ", "") for name in names],
+             xlim=(0, 1.1 * max(line["ratio_spread"][1] for line in lines)),
+             xlabel="times as many rows a second (median of the repeats, lowest to highest)")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def _curves(axes: Axes, line: Mapping[str, Any]) -> None:
+    """Paint both loss curves, the stock one wide below ours."""
+    steps = range(1, len(line["ours"]) + 1)
+    axes.plot(steps, line["stock"], color=STOCK_COLOUR, linewidth=5, alpha=0.5, label="stock trainer")
+    axes.plot(steps, line["ours"], color=OURS_COLOUR, linewidth=1.2, label="ours")
+    axes.set(xlabel="step", ylabel="loss",
+             title=f"mnrl, dropout off: at most {line['value']:.1e} apart, relative to the loss")
+    axes.legend(frameon=False)
+
+
+def _seeds(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Paint each seed's score, a row a side, with the mean."""
+    sides = {"ours": OURS_COLOUR, "stock trainer": STOCK_COLOUR}
+    for height, (side, colour) in enumerate(sides.items()):
+        values = [line["value"] for line in lines if line["side"] == side]
+        axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.7)
+        axes.plot([sum(values) / len(values)] if values else [], [height] if values else [], "|", color=colour,
+                  markersize=22)
+    axes.set(yticks=[0, 1], yticklabels=list(sides), ylim=(1.5, -0.5), xlabel="STSb test, Spearman x 100, a dot a seed")
+
+
+if __name__ == "__main__":
+    main()

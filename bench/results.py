@@ -1,0 +1,40 @@
+"""Measurements kept: ``bench/results/<name>.json``, the lines with the machine they were taken on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.machine import facts
+from runtime.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Results:
+    """A results file that is whole after every line, so that a run that is cut still tells.
+
+    Args:
+        file: ``<name>.json``; its folder is made.
+        command: what was run, for the record.
+        lines: what is there already.
+    """
+
+    def __init__(self, file: Path, command: str, lines: list[dict[str, Any]] | None = None) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file, self.command, self.lines = file, command, list(lines or ())
+        self._machine, self._begun = facts(), time.monotonic()
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Keep one line."""
+        self.lines.append(dict(line))
+        write_json(self.file, {"command": self.command, "machine": self._machine,
+                               "seconds": round(time.monotonic() - self._begun, 1), "lines": self.lines})
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a results file; none where there is no such file."""
+    return json.loads(file.read_text(encoding="utf-8"))["lines"] if file.is_file() else []

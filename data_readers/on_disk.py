@@ -1,0 +1,201 @@
+"""Training rows from files larger than memory: read once, in blocks, into an Arrow file that is then memory-mapped.
+
+The Arrow file is kept in the cache (see ``runtime.cache``), so another run on the same file, or a resumed one, does not
+read it again. Without a dev file the dev rows are those whose first text hashes lowest, so one pass decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_readers.checks import normalise
+from data_readers.rejected import Rejected
+from data_readers.rows import BadRow, Row
+from data_readers.table import ROW, NoRows, Table, features, rows_at
+from runtime.cache import ROOT, cached
+from runtime.disk import size
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+FROM = 1 << 30
+"""Bytes from which a file is read this way without being told; packed ones count four times."""
+
+MOST_DEV = 10_000
+"""Dev rows: they are held in memory and encoded at each evaluation."""
+
+_BLOCK = 4096  # rows
+
+
+def applies(wanted: bool | None, file: Path) -> bool:
+    """Whether a training file is to be read this way; None is by its size."""
+    if wanted is not None or not file.is_file():
+        return bool(wanted) and file.is_file()
+    return file.stat().st_size * (4 if file.suffix in (".gz", ".parquet") else 1) > FROM
+
+
+def tables_of(rows: Iterable[Row | BadRow], parse: Callable[[Iterator[Row | BadRow]], Table]) -> Iterator[Table]:
+    """Yield the rows as tables of a block each, as ``parse`` makes them of rows; one that is left empty is passed over.
+
+    What ``parse`` logs, it logs for the first block alone.
+    """
+    left, chatty = iter(rows), logging.getLogger(__package__)
+    level = chatty.level
+    try:
+        while block := list(islice(left, _BLOCK)):
+            try:
+                table = parse(iter(block))
+            except NoRows:
+                continue
+            chatty.setLevel(logging.ERROR)
+            yield table
+    finally:
+        chatty.setLevel(level)
+
+
+class HeldOut:
+    """Takes the dev rows out of a stream of rows: a share by the hash of the first text, but ``MOST_DEV`` at most.
+
+    Rows with the same first text stay together, and a row that is not kept for dev is a train row.
+
+    Args:
+        fraction: share for dev.
+        seed: of the hash.
+        text: the first text's column.
+    """
+
+    def __init__(self, fraction: float, seed: int, text: str) -> None:
+        self._limit, self._seed, self._text = fraction * 2.0**64, seed, text
+        self.dev: Table = {}
+        self._keys: list[int] = []
+
+    def train_of(self, table: Table) -> Table:
+        """Return the block's train rows, with those that were kept for dev and now are too many."""
+        keys = [self._key(text) for text in table[self._text]]
+        taken = [position for position, key in enumerate(keys) if key < self._limit]
+        train = rows_at(table, [position for position, key in enumerate(keys) if key >= self._limit])
+        both = {name: [*self.dev.get(name, []), *cells] for name, cells in rows_at(table, taken).items()}
+        self._keys += [keys[position] for position in taken]
+        if len(self._keys) > MOST_DEV:
+            self._limit = sorted(self._keys)[MOST_DEV]
+            again = rows_at(both, [place for place, key in enumerate(self._keys) if key >= self._limit])
+            train = {name: [*cells, *again[name]] for name, cells in train.items()}
+            both = rows_at(both, [place for place, key in enumerate(self._keys) if key < self._limit])
+            self._keys = [key for key in self._keys if key < self._limit]
+        self.dev = both
+        return train
+
+    def _key(self, text: str) -> int:
+        spelled = f"{self._seed} {normalise(text)}".encode()
+        return int.from_bytes(hashlib.blake2b(spelled, digest_size=8).digest(), "little")
+
+
+class Named:
+    """Parts a stream of rows by a column that says which split each is of; of the dev rows the first ``MOST_DEV``.
+
+    Args:
+        part: gives a table's rows of a split, or raises ``NoRows``.
+    """
+
+    def __init__(self, part: Callable[[Table, str], Table]) -> None:
+        self._part = part
+        self.dev: Table = {}
+
+    def train_of(self, table: Table) -> Table:
+        """Return the block's train rows."""
+        found = {}
+        for split in ("train", "dev"):
+            try:
+                found[split] = self._part(table, split)
+            except NoRows:
+                found[split] = rows_at(table, [])
+        self.dev = {name: [*self.dev.get(name, []), *cells][:MOST_DEV] for name, cells in found["dev"].items()}
+        return found["train"]
+
+
+def kept(file: Path, about: Mapping[str, Any], shape: str, tables: Callable[[], Iterator[Table]],
+         parts: HeldOut | Named | None, finish: Callable[[Table, str], Table],
+         rejected: list[Rejected] | None) -> dict[str, Dataset]:
+    """Return the rows of a file from the Arrow file they were written to, which is made first if it isn't there.
+
+    Args:
+        file: where the rows come from.
+        about: everything besides the file that decides what the rows are, JSON-ready.
+        shape: of the rows that are returned.
+        tables: reads the file.
+        parts: takes out the dev rows; None where they lie elsewhere.
+        finish: makes of a table of a split one of ``shape``, or raises ``NoRows``.
+        rejected: takes the rows that were left out.
+
+    Returns:
+        ``train``, memory-mapped, and with ``parts`` ``dev``, in memory.
+
+    Raises:
+        UserError: no row is left for a split; the folder can't be written.
+    """
+    from datasets import Dataset
+
+    def make(folder: Path) -> dict[str, Any]:
+        logger.info("%s (%s): is read from disk, not into memory; the first time its rows are written below %s", file,
+                    size(stat.st_size), folder.parent)
+        count = _write(folder / "train.arrow", _finished(tables(), parts, finish), shape)
+        if not count:
+            raise UserError(f"{file}: has no train rows")
+        if parts is not None:
+            if not parts.dev or not parts.dev[ROW]:
+                raise UserError(f"{file}: no dev row was found in it; give a dev file as data.dev_path=")
+            _write(folder / "dev.arrow", iter([finish(parts.dev, "dev")]), shape)
+        (folder / "rejected.json").write_text(json.dumps([asdict(row) for row in rejected or []]), encoding="utf-8")
+        return {"rows": count}
+
+    stat = file.stat()
+    decides = [str(file.resolve()), stat.st_size, stat.st_mtime_ns, shape, dict(about)]
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+    try:
+        folder = cached("rows", key, make)
+        found = {"train": Dataset.from_file(str(folder / "train.arrow"))}
+        if parts is not None:
+            found["dev"] = Dataset.from_file(str(folder / "dev.arrow"), in_memory=True)
+        if rejected is not None:
+            rejected[:] = [Rejected(**row) for row in json.loads((folder / "rejected.json").read_text("utf-8"))]
+    except OSError as error:
+        raise UserError(f"{file}: its rows can't be kept on disk ({error}); name a folder in {ROOT}") from None
+    left_out = f", {len(rejected)} left out" if rejected else ""
+    logger.info("%s: %d training rows on disk%s", file, len(found["train"]), left_out)
+    return found
+
+
+def _finished(tables: Iterator[Table], parts: HeldOut | Named | None,
+              finish: Callable[[Table, str], Table]) -> Iterator[Table]:
+    for table in tables:
+        train = table if parts is None else parts.train_of(table)
+        try:
+            yield finish(train, "train")
+        except NoRows:
+            continue
+
+
+def _write(path: Path, tables: Iterator[Table], shape: str) -> int:
+    import pyarrow
+
+    first = next((table for table in tables if table[ROW]), None)
+    if first is None:
+        return 0
+    kinds = features(first, shape)
+    count = 0
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, kinds.arrow_schema) as writer:
+        for table in chain([first], tables):
+            cells = {name: table[name] for name in kinds}
+            writer.write_batch(pyarrow.RecordBatch.from_pydict(cells, schema=kinds.arrow_schema))
+            count += len(table[ROW])
+    return count

@@ -1,0 +1,195 @@
+"""A transformers model on a stream of texts without padding: every layer but attention sees one long row of tokens.
+
+Linear layers, norms and embeddings don't mind which text a token is of; attention does. transformers lets a caller
+bring the attention (``AttentionInterface``), so its own models run as they are, and only here stands who sees whom:
+
+- ``spans``: the texts lie sorted by length, and those of one length are one batch without any mask. Best on a CPU.
+- ``rows``: the stream is cut into rows of one length, several texts a row, and a block mask keeps them apart. Few
+  shapes, so a GPU can compile it; keeps attention dropout.
+- ``bounds``: where each text begins, for the kernel of ``torch.nn.attention.varlen`` (CUDA, half precision, no
+  dropout), which is taken over ``rows`` where it can be.
+
+Masks in the 4-D form, which every model takes, would not do: ModernBERT's sliding layers and MPNet silently compute
+something else with them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+NAME = "sentence_forge_flat"
+ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions begin behind the padding's
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the texts of a stream lie.
+
+    Args:
+        starts: int64 ``[n]``, each text's first position.
+        lengths: int64 ``[n]``.
+        size: positions in the stream, those without a text included.
+        spans: ``(texts, tokens a text)`` one after the other; or
+        row: positions a row, with every text in one row only.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    size: int
+    spans: tuple[tuple[int, int], ...] = ()
+    row: int = 0
+
+    @property
+    def within(self) -> np.ndarray:
+        """Position of each token in its text, int64 ``[tokens]``, text by text."""
+        ends = np.cumsum(self.lengths)
+        return np.arange(ends[-1]) - np.repeat(ends - self.lengths, self.lengths)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Position of each token in the stream, int64 ``[tokens]``, text by text."""
+        return np.repeat(self.starts, self.lengths) + self.within
+
+    def segments(self) -> np.ndarray:
+        """Return which text each position is of, int64 ``[rows, row]``; -1 where there is none."""
+        owner = np.full(self.size, -1, dtype=np.int64)
+        owner[self.places] = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        return owner.reshape(-1, self.row)
+
+    def bounds(self) -> np.ndarray:
+        """Return where each text, or stretch of row without one, begins, and the end: int32 ``[n + rows + 1]``.
+
+        There are always as many, so that shapes stay; a full row's stretch is empty.
+        """
+        rows = np.arange(self.size // self.row)
+        filled = np.zeros(len(rows), dtype=np.int64)
+        np.add.at(filled, self.starts // self.row, self.lengths)
+        return np.sort(np.concatenate([self.starts, rows * self.row + filled, [self.size]])).astype(np.int32)
+
+
+def by_length(lengths: np.ndarray) -> Layout:
+    """Lay out texts that are sorted by length."""
+    known, counts = np.unique(lengths, return_counts=True)
+    assert (np.diff(lengths) >= 0).all(), "texts must be sorted by length"
+    ends = np.cumsum(lengths)
+    spans = tuple(zip(counts.tolist(), known.tolist(), strict=True))
+    return Layout(ends - lengths, lengths, int(ends[-1]), spans=spans)
+
+
+def in_rows(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
+    """Lay out texts in rows, several a row, by best fit of the longest first.
+
+    Args:
+        lengths: int64 ``[n]``, in any order.
+        row: positions a row; at least the longest text.
+        multiple: the number of rows is rounded up to one of this, so that there are few shapes.
+    """
+    starts = np.empty(len(lengths), dtype=np.int64)
+    by_room: list[list[int]] = [[] for _ in range(row + 1)]
+    rooms = 0  # bit r is set where a row has r positions left
+    rows = 0
+    for text in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[text])
+        fitting = rooms >> length
+        if fitting:
+            room = length + (fitting & -fitting).bit_length() - 1
+            number = by_room[room].pop()
+            if not by_room[room]:
+                rooms &= ~(1 << room)
+        else:
+            number, room, rows = rows, row, rows + 1
+        starts[text] = number * row + row - room
+        by_room[room - length].append(number)
+        rooms |= 1 << (room - length)
+    return Layout(starts, lengths, -(-rows // multiple) * multiple * row, row=row)
+
+
+@contextmanager
+def flat_attention(model: Any) -> Iterator[None]:  # noqa: ANN401 - a transformers model
+    """Let ``model`` attend by what stands here; nobody else's calls of it see a difference."""
+    config = model.config
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _no_mask(**_: Any) -> None:  # noqa: ANN401
+    """Keep transformers from making a mask of the whole stream: who sees whom is in the layout."""
+
+
+def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *,
+            spans: tuple[tuple[int, int], ...] = (), rows: Tensor | None = None,
+            bounds: tuple[Tensor, int] | None = None, sliding_window: int | None = None, dropout: float = 0.0,
+            scaling: float | None = None, is_causal: bool | None = None, **more: Any,  # noqa: ANN401
+            ) -> tuple[Tensor, None]:
+    """Attend within each text; ``[1, heads, tokens, width]`` in, ``[1, tokens, heads, width]`` out."""
+    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    streams = [each.transpose(1, 2).squeeze(0) for each in (query, key, value)]  # [tokens, heads, width]
+    if bounds is not None and not dropout and query.dtype in (torch.bfloat16, torch.float16):
+        return _by_kernel(streams, bounds, sliding_window, scaling, causal), None
+
+    def attend(parts: list[Tensor], mask: Tensor | None) -> Tensor:
+        done, _ = sdpa_attention_forward(module, *(part.transpose(1, 2) for part in parts), mask, dropout=dropout,
+                                         scaling=scaling, is_causal=causal and mask is None, **more)
+        return done.flatten(0, 1)
+
+    if rows is not None:
+        shape = rows.shape[0], rows.shape[-1]
+        mask = _limited(rows, sliding_window, causal=causal)
+        return attend([each.unflatten(0, shape) for each in streams], mask)[None], None
+    sizes = [texts * length for texts, length in spans]
+    parts = zip(*(each.split(sizes) for each in streams), strict=True)
+    done = []
+    for (texts, length), each in zip(spans, parts, strict=True):
+        mask = None
+        if sliding_window is not None and length > sliding_window:
+            everything = torch.ones((1, 1, length, length), dtype=torch.bool, device=query.device)
+            mask = _limited(everything, sliding_window, causal=causal)
+        done.append(attend([part.unflatten(0, (texts, length)) for part in each], mask))
+    return torch.cat(done)[None], None
+
+
+def _limited(mask: Tensor, window: int | None, *, causal: bool) -> Tensor:
+    """Take from a mask ``[..., length, length]`` what lies ``window`` or more positions off, or behind."""
+    if window is None and not causal:
+        return mask
+    return mask & _near(mask.shape[-1], window, causal, mask.device)
+
+
+@functools.lru_cache(maxsize=8)
+def _near(length: int, window: int | None, causal: bool, device: torch.device) -> Tensor:
+    position = torch.arange(length, device=device)
+    off = position[:, None] - position[None, :]
+    near = torch.ones_like(off, dtype=torch.bool) if window is None else off.abs() < window
+    return near & (off >= 0) if causal else near
+
+
+def _by_kernel(streams: list[Tensor], bounds: tuple[Tensor, int], window: int | None, scaling: float | None,
+               causal: bool) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    starts, longest = bounds
+    behind = -1 if window is None else window - 1
+    ahead = 0 if causal else behind
+    gqa = streams[0].shape[1] != streams[1].shape[1]
+    done = varlen_attn(*streams, starts, starts, longest, longest, scale=scaling, window_size=(behind, ahead),
+                       **({"enable_gqa": True} if gqa else {}))
+    assert isinstance(done, Tensor)
+    return done[None]
+
+
+AttentionInterface.register(NAME, _attend)
+AttentionMaskInterface.register(NAME, _no_mask)

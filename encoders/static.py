@@ -1,0 +1,114 @@
+"""Static embeddings: a vector a token, a text is their mean. No transformer, so a CPU trains it in minutes.
+
+As sentence-transformers' ``StaticEmbedding``; special tokens are left out, and texts are cut only where asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from torch import Tensor, nn
+
+from encoders.prompts import set_prompts
+from encoders.tokens import Tokens
+from encoders.vetting import vet
+from encoders.weights import locate
+from encoders.wordpiece import learn_wordpiece
+from runtime.errors import UserError
+
+
+def static(
+    texts: Callable[[], list[str]],
+    *,
+    dim: int = 512,
+    tokenizer: str | None = None,
+    vocabulary: int = 30000,
+    max_length: int | None = None,
+    normalize: bool = False,
+    prompts: Mapping[str, str | None] | None = None,
+    seed: int = 0,
+) -> SentenceTransformer:
+    """Build static embeddings with random weights.
+
+    Args:
+        texts: gives the run's texts (offered by the run).
+        dim: width of the vectors.
+        tokenizer: a model whose tokenizer to take, a folder or hub id; None learns one from the texts.
+        vocabulary: most entries a learnt tokenizer has.
+        max_length: tokens a text keeps; None is all of them.
+        normalize: whether vectors have unit length.
+        prompts: what stands before queries and documents.
+        seed: of the weights.
+
+    Raises:
+        UserError: there are no texts to learn from, or that model has no tokenizer.
+    """
+    backend = learn_wordpiece(texts(), vocabulary, by="static") if tokenizer is None else _tokenizer_of(tokenizer)
+    if dim < 1 or (max_length is not None and max_length < 1):
+        raise UserError(f"model: dim={dim}, max_length={max_length}; both must be 1 or more")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        embedding = StaticEmbedding(backend, embedding_dim=dim)
+    model = SentenceTransformer(modules=[embedding, *([Normalize()] if normalize else [])], device="cpu")
+    limit_length(embedding, max_length)
+    set_prompts(model, prompts or {})
+    return model
+
+
+def static_features(tokens: Tokens) -> dict[str, Tensor]:
+    """Return what ``StaticEmbedding`` takes: int64 ``input_ids`` ``[tokens]`` and ``offsets`` ``[n]``, on the CPU."""
+    return {"input_ids": torch.from_numpy(tokens.ids).long(), "offsets": torch.from_numpy(tokens.offsets[:-1])}
+
+
+def length_limit(embedding: StaticEmbedding) -> int | None:
+    """Return how many tokens of a text are taken; None is all of them."""
+    return (embedding.tokenizer.truncation or {}).get("max_length")
+
+
+def limit_length(embedding: StaticEmbedding, max_length: int | None) -> None:
+    """Take at most ``max_length`` tokens of a text; the tokenizer keeps it, so stock cuts there too."""
+    if max_length is None:
+        embedding.tokenizer.no_truncation()
+    else:
+        embedding.tokenizer.enable_truncation(max_length)
+
+
+class PaddedMean(nn.Module):
+    """The same mean over padded rows, which ONNX takes as it takes a transformer's input.
+
+    Args:
+        embedding: its weights are used, not copied.
+    """
+
+    def __init__(self, embedding: StaticEmbedding) -> None:
+        super().__init__()
+        self.embedding = embedding.embedding
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add ``sentence_embedding`` ``[batch, dim]`` to ``input_ids`` and ``attention_mask`` ``[batch, length]``."""
+        mask = features["attention_mask"].unsqueeze(-1).to(self.embedding.weight.dtype)
+        total = (nn.functional.embedding(features["input_ids"], self.embedding.weight) * mask).sum(dim=1)
+        return {**features, "sentence_embedding": total / mask.sum(dim=1).clamp(min=1.0)}
+
+
+def _tokenizer_of(name: str) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    weights = locate(name)
+    vet(weights.folder)
+    folder = weights.parts[0]
+    try:
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        else:  # an older folder's, made from its vocabulary
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"model.tokenizer={name}: has no tokenizer that can be loaded: {said}") from error
+    tokenizer.no_truncation()
+    return tokenizer

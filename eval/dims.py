@@ -1,0 +1,76 @@
+"""What cutting the vectors loses: every task scored again on the first few numbers of the vectors at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from eval.tasks import EncodedTexts, TaskResult, differs
+from eval.wording import change, hundred, interval
+from runtime.errors import UserError
+
+
+def at_dims(results: Mapping[str, TaskResult], encoded: EncodedTexts, dims: Sequence[int],
+            score: Callable[[str, EncodedTexts], TaskResult]) -> list[dict[str, Any]]:
+    """Return what report.json says of each dimension, the model's own first, which is what the others lose against.
+
+    Args:
+        results: of the whole vectors, by task.
+        encoded: the texts' vectors.
+        dims: how many numbers of each to keep.
+        score: scores a task, by its name, on other vectors of the same texts.
+
+    Returns:
+        One entry a dimension: ``dim`` and ``tasks``, each with its ``measure``, ``value``, and for less than the whole
+        ``delta``, ``delta_ci95`` and ``p``, paired over the same resamples; of the first task's measure the
+        ``average`` alike. A task whose vectors collapse at a dimension is left out there, one of the model's own head
+        everywhere, since the head takes whole vectors.
+    """
+    results = {name: result for name, result in results.items() if "confusion" not in result.row}
+    if not results:
+        return []
+    measure = next(iter(results.values())).row["measure"]
+    averaged = [name for name, result in results.items() if result.row["measure"] == measure]
+    found = []
+    for dim in sorted({encoded.dim, *dims}, reverse=True):
+        cut = results if dim == encoded.dim else _scored(results, encoded.cut(dim), score)
+        entry: dict[str, Any] = {"dim": dim, "tasks": {
+            name: {"measure": result.row["measure"], "value": result.value}
+            | ({} if cut is results else differs([(result, results[name])])) for name, result in cut.items()}}
+        if all(name in cut for name in averaged):
+            entry["average"] = {"measure": measure, "value": float(np.mean([cut[name].value for name in averaged]))}
+            if cut is not results:
+                entry["average"] |= differs([(cut[name], results[name]) for name in averaged])
+        found.append(entry)
+    return found
+
+
+def _scored(results: Mapping[str, TaskResult], cut: EncodedTexts,
+            score: Callable[[str, EncodedTexts], TaskResult]) -> dict[str, TaskResult]:
+    found = {}
+    for name in results:
+        try:
+            found[name] = score(name, cut)
+        except UserError:  # every cosine the same: there is no number to give
+            continue
+    return found
+
+
+def dims_table(about: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of dimensions as cells, its heads first; empty where there is none but the model's own."""
+    rows = about.get("dims") or []
+    if len(rows) < 2:
+        return []
+    names = list(rows[0]["tasks"])
+    several = len(names) > 1
+    lines = [["dimensions", *names, *(["average"] if several else []), "difference", "95 %"]]
+    for row in rows:
+        cells = [hundred(row["tasks"].get(name, {}).get("value")) for name in names]
+        average = row.get("average", {})
+        delta = average.get("delta")
+        lines.append([str(row["dim"]), *cells, *([hundred(average.get("value"))] if several else []),
+                      "" if delta is None else change(delta),
+                      interval(average["delta_ci95"], sign=True) if average.get("delta_ci95") else ""])
+    return lines

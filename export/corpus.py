@@ -1,0 +1,94 @@
+"""The corpus of an export: read, encoded by the export's own encoder in one precision, indexed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.schema import Cluster, ClusterKind, Export
+from data_readers.titles import Corpus, read_corpus
+from runtime.errors import UserError
+from runtime.files import sha256_file
+from runtime.progress import progress
+from search.encoder import TextEncoder
+from search.indexing import Spread, index_corpus
+
+if TYPE_CHECKING:
+    from encoders.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+
+def read_rows(settings: Export, corpus: Path | None) -> Corpus | None:
+    """Return the corpus's rows; None without a corpus.
+
+    Raises:
+        UserError: it can't be read, or none of its rows can be indexed.
+    """
+    if corpus is None:
+        return None
+    rows = read_corpus(corpus, column=settings.corpus.column, id_column=settings.corpus.id_column,
+                       limit=settings.corpus.limit)
+    if not rows.ids:
+        first = rows.rejected[0]
+        raise UserError(f"{corpus}: none of its {rows.rows} rows can be indexed; line {first.line}: {first.reason}")
+    log.info("corpus: %d rows, %d rejected", rows.rows, len(rows.rejected))
+    return rows
+
+
+def about_corpus(settings: Export, corpus: Path | None) -> dict[str, Any] | None:
+    """Return what the manifest says of the corpus."""
+    if corpus is None:
+        return None
+    return {"name": corpus.name, "sha256": sha256_file(corpus), "column": settings.corpus.column,
+            "id_column": settings.corpus.id_column, "limit": settings.corpus.limit}
+
+
+def check_precision(out: Path, precision: str, about: Mapping[str, Any]) -> None:
+    """Refuse a precision that the export in ``out`` has no encoder for, before anything is encoded.
+
+    Raises:
+        UserError: it has none; says why.
+    """
+    if precision == "int8" and "int8" not in about.get("onnx", {}):
+        why = about.get("onnx_left_out", {}).get("int8", {}).get("reason", "it was exported without ONNX")
+        raise UserError(f"precision=int8: {out} has no int8 model, since {why}; give precision=fp32")
+
+
+def encoder_of(out: Path, precision: str, device: str, about: Mapping[str, Any],
+               model: Callable[[], Encoder]) -> TextEncoder:
+    """Return what encodes the corpus soonest in this precision: on a CPU the ONNX file, if there is one.
+
+    Args:
+        out: the export.
+        precision: fp32 or int8.
+        device: where to compute; int8 is for CPUs.
+        about: the export's manifest.
+        model: gives the model through torch.
+    """
+    if precision == "int8" or (device == "cpu" and "fp32" in about.get("onnx", {})):
+        from encoders.onnx import OnnxEncoder
+
+        return OnnxEncoder(out, precision)
+    return model()
+
+
+def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, cluster: Cluster) -> dict[str, Any]:
+    """Index the corpus in ``out`` and return what the manifest says of it."""
+    spread: Spread | None = None
+    if cluster.kind is ClusterKind.ray:
+        from export.ray_cluster import RayCluster
+
+        spread = RayCluster(out, encoder.fingerprint, cluster.workers, cluster.cpus, cluster.address)
+    with progress("encoding", "title") as show:
+        report = index_corpus(out / "index", rows.ids, rows.titles, encoder, rejected=rows.rejected, progress=show,
+                              spread=spread)
+    log.info("index: %d rows (%d titles encoded, %d reused; %d rows added, %d changed, %d removed, %d rejected) "
+             "in %.1f s", report.rows, report.encoded, report.reused, report.added, report.changed, report.removed,
+             report.rejected, report.seconds)
+    if report.rejected:
+        log.info("rejected rows, each with its line and reason: %s", out / "index" / "rejected.csv")
+    return {"rows": report.rows, "rejected": report.rejected, "encoded": report.encoded,
+            "seconds": round(report.seconds, 2)}

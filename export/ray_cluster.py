@@ -1,0 +1,159 @@
+"""Past one machine: Ray workers encode a corpus and write its segments; whoever started them commits, once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+from search.encoder import INT8, TextEncoder, check_fingerprint, load_query_encoder
+from search.indexing import Part, encode_here
+from search.segments import segment_folder
+
+log = logging.getLogger(__name__)
+
+MOST_DEATHS = 3  # of workers over one part, or of workers that never became ready
+
+
+class RayCluster:
+    """Encodes parts of a corpus on a Ray cluster, as ``search.indexing.Spread``.
+
+    Every machine loads the export's own encoder from the export's folder, and writes there: the folder lies on a file
+    system that they share. Where a worker dies its part is given to another, and a new worker is asked for. Parts that
+    are written outlive the program too, as those of a single process do.
+
+    Args:
+        export: the export's folder.
+        fingerprint: of the encoder to use, as the export's manifest names it.
+        workers: how many; None is as many as the cluster has GPUs, else as its CPUs allow.
+        cpus: of a worker.
+        address: the cluster's; None is ``$RAY_ADDRESS`` or the one that runs here, else one is started; ``local``
+            always starts one.
+
+    Raises:
+        UserError: Ray is not installed, or no machine has so many CPUs; later, a text that can't be encoded, an export
+            that a machine does not see, or workers that die again and again.
+    """
+
+    def __init__(self, export: Path, fingerprint: str, workers: int | None = None, cpus: int = 1,
+                 address: str | None = None) -> None:
+        if find_spec("ray") is None:
+            raise UserError("cluster=ray: Ray is not installed; pip install 'sentence-forge[ray]'")
+        if cpus < 1 or (workers is not None and workers < 1):
+            raise UserError(f"cluster: workers={workers}, cpus={cpus}; both must be 1 or more")
+        self.export, self.fingerprint = export.resolve(), fingerprint
+        self.workers, self.cpus, self.address = workers, cpus, address
+
+    def __call__(self, folder: Path, parts: Iterator[Part], tell: Callable[[int], None]) -> None:
+        """Encode ``parts`` and write each as a segment of ``folder``."""
+        first = next(parts, None)
+        if first is None:
+            return
+        with _connected(self.address) as ray:
+            self._spread(ray, folder.resolve(), [first], parts, tell)
+
+    def _spread(self, ray: Any, folder: Path, back: list[Part], parts: Iterator[Part],  # noqa: ANN401
+                tell: Callable[[int], None]) -> None:
+        gpu = ray.cluster_resources().get("GPU", 0) >= 1 and not self.fingerprint.endswith(INT8)
+        kind = ray.remote(num_cpus=self.cpus, num_gpus=int(gpu))(_Worker)
+        running: dict[Any, tuple[Any, Part | None]] = {}  # what is waited for: a worker, and its part once it is ready
+        idle: list[Any] = []
+        deaths: Counter[int | None] = Counter()
+
+        def hire() -> None:
+            worker = kind.remote(self.export, self.fingerprint, gpu)
+            running[worker.ready.remote()] = (worker, None)
+
+        for _ in range(self._number(ray, gpu)):
+            hire()
+        while True:
+            while idle and (part := back.pop() if back else next(parts, None)) is not None:
+                worker = idle.pop()
+                running[worker.encode.remote(folder, part)] = (worker, part)
+            if idle and all(part is None for _, part in running.values()):
+                break
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            worker, part = running.pop(done)
+            try:
+                where = ray.get(done)
+            except ray.exceptions.RayActorError:
+                number = None if part is None else part.number
+                deaths[number] += 1
+                if deaths[number] > MOST_DEATHS:
+                    what = "as they start" if part is None else f"over the titles from id {part.ids[0]!r} on"
+                    raise UserError(f"cluster=ray: workers die again and again {what}; Ray's logs say why, and what is "
+                                    "encoded is kept") from None
+                log.warning("a worker died; another does its titles")
+                back += [] if part is None else [part]
+                ray.kill(worker)  # where only the way to it is lost
+                hire()
+                continue
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, UserError) else error) from None
+            idle.append(worker)
+            if part is None:
+                log.info("worker ready: %s", where)
+            else:
+                tell(len(part.titles))
+        for worker in [*idle, *(worker for worker, _ in running.values())]:
+            ray.kill(worker)
+
+    def _number(self, ray: Any, gpu: bool) -> int:  # noqa: ANN401
+        """Return how many workers to ask for."""
+        most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+        if self.cpus > most:
+            raise UserError(f"cluster.cpus={self.cpus}: the largest machine of the cluster has {most:.0f} CPUs")
+        there = ray.cluster_resources()
+        return self.workers or max(1, int(there["GPU"] if gpu else there["CPU"] // self.cpus))
+
+
+class _Worker:
+    """Lives in a process of its own, on any machine."""
+
+    def __init__(self, export: Path, fingerprint: str, gpu: bool) -> None:
+        self._export, self._fingerprint, self._gpu = export, fingerprint, gpu
+        self._encoder: TextEncoder | None = None
+
+    def ready(self) -> str:
+        """Load the encoder; return where this worker is."""
+        if not self._export.is_dir():
+            raise UserError(f"{self._export}: {socket.gethostname()} does not see it; out= must lie on a file system "
+                            "that all machines of the cluster share")
+        if self._gpu:
+            from encoders.encoder import load_encoder
+
+            self._encoder = load_encoder(self._export / "model", device="cuda")
+        else:
+            self._encoder = load_query_encoder(self._export, self._fingerprint)
+        check_fingerprint(self._export, self._fingerprint, self._encoder.fingerprint)
+        return f"{socket.gethostname()}, process {os.getpid()}"
+
+    def encode(self, folder: Path, part: Part) -> None:
+        """Write a part's segment."""
+        assert self._encoder is not None
+        if not segment_folder(folder, part.number).exists():  # else one wrote it and died before it could say so
+            encode_here(self._encoder, folder, iter([part]), lambda _: None)
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Yield Ray, connected to a cluster; one that is started for this ends with it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its new way, without the warning of the old
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()

@@ -1,0 +1,59 @@
+"""Online contrastive loss: pairs that match drawn together and others pushed apart, the hard ones of a batch only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
+from sentence_transformers.sentence_transformer.losses.contrastive import SiameseDistanceMetric
+from torch import Tensor
+
+from losses.base import NO_MODEL, Loss
+from runtime.errors import UserError, one_of
+
+DISTANCES = {
+    "cosine": SiameseDistanceMetric.COSINE_DISTANCE,
+    "euclidean": SiameseDistanceMetric.EUCLIDEAN,
+    "manhattan": SiameseDistanceMetric.MANHATTAN,
+}
+
+
+class OnlineContrastive(Loss):
+    """``sum d(positive)^2 + sum max(margin - d(negative), 0)^2`` over the batch's hard pairs.
+
+    Hard is a positive farther apart than the nearest negative, and a negative nearer than the farthest positive. The
+    contrastive loss is Hadsell et al. 2006 ("Dimensionality Reduction by Learning an Invariant Mapping"); the choice of
+    hard pairs is sentence-transformers' ``OnlineContrastiveLoss``, to which this delegates.
+
+    Args:
+        distance: cosine (1 - cos), euclidean or manhattan.
+        margin: in units of the distance.
+        threshold: a pair whose score is at least this is a positive, any other a negative. Scores are as the reader
+            maps them, to [0, 1] mostly: labels 0 and 1 need nothing but ``data.score_range=[0,1]``.
+    """
+
+    def __init__(self, distance: str = "cosine", margin: float = 0.5, threshold: float = 0.5) -> None:
+        super().__init__()
+        if distance not in DISTANCES:
+            raise UserError(f"loss.distance: there is no distance {distance!r}; {one_of(DISTANCES, distance)}")
+        self.threshold = threshold
+        self.loss = OnlineContrastiveLoss(model=NO_MODEL, distance_metric=DISTANCES[distance], margin=margin)
+
+    def encode_labels(self, labels: Sequence[float]) -> Tensor:
+        """Return int64 1 for positives and 0 for negatives.
+
+        Raises:
+            UserError: all pairs are positives, or all negatives.
+        """
+        positive = torch.tensor(labels) >= self.threshold
+        if positive.all() or not positive.any():
+            raise UserError(f"loss.threshold={self.threshold:g}: {'every' if positive.all() else 'no'} pair scores at "
+                            "least that (scores are mapped to 0..1), so there is nothing to contrast; set "
+                            "data.score_range= to the source's range, or another loss.threshold=")
+        return positive.long()
+
+    def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
+        """Return the sum over the batch's hard pairs; two ``[batch, dim]`` embeddings, int64 labels ``[batch]``."""
+        assert labels is not None, "rows of this shape carry a score"
+        return self.loss.compute_loss_from_embeddings(embeddings, labels)

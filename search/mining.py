@@ -1,0 +1,202 @@
+"""Hard negatives from an index: titles near an anchor that are not, by a margin, another positive."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data_readers.delimited import header
+from data_readers.table import read_table
+from encoders.similarity import FloatArray
+from runtime.errors import UserError
+from runtime.files import write_atomic
+from runtime.shapes import NLI_LABELS, PAIR, PAIR_CLASS, PAIR_SCORE
+from search.encoder import Role
+from search.engine import Index
+
+log = logging.getLogger(__name__)
+
+_BATCH = 256
+_ANY_SCORE = (float("-inf"), float("inf"))
+
+
+class Mined(NamedTuple):
+    """What was found.
+
+    Args:
+        rows: anchor, positive and as many negatives as were asked for, the nearest first.
+        false_negatives: candidates left out because they are as near to the anchor as its positive, by the margin.
+        without: how many pairs had too few candidates left, and gave no row.
+    """
+
+    rows: list[tuple[str, ...]]
+    false_negatives: int
+    without: int
+
+
+def mine(index: Index, pairs: Sequence[tuple[str, str]], *, negatives: int = 1, margin: float = 0.05,
+         range_min: int = 0, range_max: int = 100, exact: bool = False) -> Mined:
+    """Return a triplet for each pair, its negatives the nearest titles of the index that are not likely positives.
+
+    Of the ``range_max`` titles nearest to an anchor, its own text and all its positives aside, those are dropped whose
+    cosine is above ``(1 - margin)`` times that of its positive, or of the least similar of several: they are likely to
+    be true, too (TopK-PercPos of Moreira et al. 2024, "NV-Retriever", https://arxiv.org/abs/2407.15831; the
+    ``relative_margin`` of sentence-transformers' ``mine_hard_negatives``). Then the ``range_min`` nearest are passed
+    over.
+
+    Args:
+        index: where the negatives come from; its encoder embeds the texts that are not among its titles.
+        pairs: anchor and positive; an anchor may come several times, and what it is paired with, either way round, is
+            never its negative.
+        negatives: to find for each pair; a pair with fewer gives no row.
+        margin: as a fraction of the positive's cosine; 0 keeps what is no nearer than the positive.
+        range_min: how many of what is left to pass over, the likeliest false negatives.
+        range_max: titles looked at an anchor.
+        exact: scan every vector instead of asking the fast index.
+
+    Raises:
+        UserError: a number is out of its range, or the model can't encode a text.
+    """
+    _check(negatives, margin, range_min, range_max)
+    positives: dict[str, dict[str, None]] = {}  # in the pairs' order
+    backwards: dict[str, set[str]] = {}
+    for anchor, positive in pairs:
+        positives.setdefault(anchor, {})[positive] = None
+        backwards.setdefault(positive, set()).add(anchor)
+    queries = _vectors(index, list(positives), "query")
+    documents = _vectors(index, list(backwards), "document")
+    rows: list[tuple[str, ...]] = []
+    false, without = 0, 0
+    anchors = list(positives)
+    for start in range(0, len(anchors), _BATCH):
+        batch = anchors[start:start + _BATCH]
+        own = [{anchor, *positives[anchor], *backwards.get(anchor, ())} for anchor in batch]
+        near = _nearest(index, np.stack([queries[anchor] for anchor in batch]), own, range_max, exact)
+        for anchor, (titles, cosines) in zip(batch, near, strict=True):
+            least = min(float(queries[anchor] @ documents[positive]) for positive in positives[anchor])
+            kept = [title for title, cosine in zip(titles, cosines, strict=True)
+                    if cosine <= least - margin * abs(least)]
+            false += len(titles) - len(kept)
+            chosen = kept[range_min:range_min + negatives]
+            if len(chosen) < negatives:
+                without += len(positives[anchor])
+                continue
+            rows += [(anchor, positive, *chosen) for positive in positives[anchor]]
+    return Mined(rows, false, without)
+
+
+def _check(negatives: int, margin: float, range_min: int, range_max: int) -> None:
+    if negatives < 1:
+        raise UserError(f"--negatives {negatives}: must be 1 or more")
+    if not 0 <= margin < 1:
+        raise UserError(f"--margin {margin:g}: is a fraction of the positive's cosine, from 0 to below 1")
+    if range_min < 0 or range_max < range_min + negatives:
+        raise UserError(f"--range-min {range_min} --range-max {range_max}: leave no room for {negatives} "
+                        f"negative{'s' * (negatives > 1)} between them")
+
+
+def _vectors(index: Index, texts: Sequence[str], role: Role) -> dict[str, FloatArray]:
+    """Return each text's unit vector: the index's where it is one of its titles, else from its encoder."""
+    at = index.rows_of(texts)
+    found = {text: index.vectors[row] for text, row in zip(texts, at, strict=True) if row >= 0}
+    missing = [text for text in texts if text not in found]
+    for start in range(0, len(missing), 4096):
+        some = missing[start:start + 4096]
+        found |= dict(zip(some, index.encode(some, role), strict=True))
+    return found
+
+
+def _nearest(index: Index, anchors: FloatArray, own: Sequence[set[str]], range_max: int,
+             exact: bool) -> list[tuple[list[str], list[float]]]:
+    """Return the ``range_max`` nearest different titles of each anchor, save its ``own`` texts, and their cosines."""
+    found: list[tuple[list[str], list[float]]] = [([], []) for _ in own]
+    left = list(range(len(own)))
+    k = range_max + max(map(len, own))
+    while left:
+        scores, rows = index.search_vectors(anchors[left], k, exact=exact)
+        for number, row_scores, row_places in zip(list(left), scores, rows, strict=True):
+            first: dict[str, float] = {}
+            for score, place in zip(row_scores, row_places, strict=True):
+                first.setdefault(index.titles[place], float(score))
+            titles = [title for title in first if title not in own[number]][:range_max]
+            if len(titles) == range_max or k >= len(index.titles):  # else titles that repeat took the places
+                found[number] = (titles, [first[title] for title in titles])
+                left.remove(number)
+        k *= 4
+    return found
+
+
+def near_duplicates(index: Index, k: int) -> list[tuple[str, str]]:
+    """Return the index's ``k`` most similar pairs of different titles; only those that mean the same, where it knows.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = index.pairs(k)
+    if (marks := index.marks) is not None:
+        found = [pair for pair in found if marks.of(pair.score) == "same"]
+    if not found:
+        raise UserError("the index has no two titles that mean the same; give pairs to mine for as --pairs-from FILE")
+    return [(pair.title1, pair.title2) for pair in found]
+
+
+def read_pairs(path: Path, least_score: float | None = None) -> list[tuple[str, str]]:
+    """Return the pairs of a file: anchor and positive, NLI's entailments, or scored pairs from ``least_score`` on.
+
+    Raises:
+        UserError: the file can't be read, holds other columns or a bad row, or no pair is left.
+    """
+    names = header(path)
+    shape = next((shape for shape in (PAIR, PAIR_SCORE, PAIR_CLASS) if set(shape.columns) <= set(names)), None)
+    if shape is None:
+        raise UserError(f"{path}: its columns are {', '.join(names)}; pairs to mine for have anchor, positive (or "
+                        "sentence1, sentence2, score, or premise, hypothesis, label)")
+    if (shape is PAIR_SCORE) != (least_score is not None):
+        raise UserError(f"{path}: holds scores; --least-score says from which on a pair is a positive"
+                        if least_score is None else f"{path}: holds no scores; leave --least-score out")
+    table = read_table(path, {name: name for name in shape.columns}, score_range=_ANY_SCORE,
+                       labels=NLI_LABELS if shape is PAIR_CLASS else None)
+    pairs = list(zip(*(table[name] for name in shape.texts), strict=True))
+    if least_score is not None:
+        pairs = [pair for pair, score in zip(pairs, table["score"], strict=True) if score >= least_score]
+    if shape is PAIR_CLASS:
+        pairs = [pair for pair, label in zip(pairs, table["label"], strict=True) if label == "entailment"]
+    pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    if not pairs:
+        raise UserError(f"{path}: holds no pair of two different texts to mine for"
+                        + ("" if least_score is None else f" with a score of at least {least_score:g}"))
+    return pairs
+
+
+def write_triplets(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write ``path``, a csv of anchor, positive, negative, negative_2, ...: rows for ``loss=mnrl`` and ``triplet``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    more = [f"negative_{number}" for number in range(2, len(rows[0]) - 1)]
+    writer.writerow(["anchor", "positive", "negative", *more])
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
+def new_csv(path: str, option: str) -> Path:
+    """Return ``path`` as a file that may be written.
+
+    Raises:
+        UserError: it is there already, is no ``.csv``, or its folder isn't there.
+    """
+    file = Path(path).expanduser()
+    if file.exists():
+        raise UserError(f"{option} {path}: is there already, and would be overwritten; give a new name (pairs to mine "
+                        f"for are given as --pairs-from {path})")
+    if file.suffix != ".csv":
+        raise UserError(f"{option} {path}: must end in .csv")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"{option} {path}: its folder isn't there; make it first")
+    return file
+

@@ -1,0 +1,179 @@
+"""The benches, on tiny models: both sides train alike, every line is well-formed, a run that is cut still tells."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("accelerate")
+
+from bench import generated
+from bench.agreement import curve, first_steps, sides
+from bench.all import record
+from bench.plot import draw
+from bench.quality import interval
+from bench.stock import Stock
+from bench.tasks import SHAPE, Task, load, tiny, without_dropout
+
+LINE = {"name", "value", "unit", "peer", "peer_value", "ratio"}
+
+
+def both(loss: str, batch_size: int = 8) -> tuple[Task, tuple]:
+    task = load(loss, batch_size, sample=True)
+    return task, sides(task, without_dropout(tiny(lambda: task.texts)))
+
+
+@pytest.fixture
+def lines_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict]]:
+    """Run ``python -m bench.<name> <arguments>`` here and return what it printed, a line an object."""
+
+    def run(name: str, *arguments: str) -> list[dict]:
+        monkeypatch.setattr(sys, "argv", [f"bench.{name}", *arguments])
+        capsys.readouterr()
+        assert not import_module(f"bench.{name}").main()
+        lines = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+        assert all(set(line) >= LINE for line in lines)
+        assert all(line["ratio"] == pytest.approx(line["value"] / line["peer_value"], abs=1e-3) for line in lines
+                   if line["peer_value"])
+        return lines
+
+    return run
+
+
+@pytest.mark.parametrize("loss", SHAPE)
+def test_first_losses_and_gradients_are_those_of_the_stock_trainer(loss: str) -> None:
+    task, (ours, stock) = both(loss)
+    assert first_steps(loss, ours, stock, task)
+
+
+def test_a_difference_shows() -> None:
+    task, (ours, stock) = both("mnrl")
+    stock.loss.scale = 20.01
+    assert not first_steps("mnrl", ours, stock, task)
+
+
+def test_loss_curves_lie_on_one_another_and_each_turn_begins_with_the_first_weights() -> None:
+    task, (ours, stock) = both("mnrl")
+    assert curve("first", ours, stock, task, 12) < 1e-4
+    assert curve("again", ours, stock, task, 12) < 1e-4
+
+
+def test_the_padding_share_is_what_the_stock_collator_makes() -> None:
+    task, (ours, _) = both("triplet")
+    batch = task.batches[0]
+    made = [ours.encoder.model.preprocess([column[row] for row in batch])["attention_mask"]
+            for column in task.columns.values()]
+    assert task.padded_by_column(ours.tokens, [batch]) == sum(mask.numel() for mask in made)
+    assert task.real_tokens(ours.tokens, [batch]) == sum(int(mask.sum()) for mask in made)
+
+
+def test_no_text_is_twice_in_a_batch_of_mnrl() -> None:
+    task = load("mnrl", 8, sample=True)
+    for batch in task.batches:
+        texts = [text for column in task.columns.values() for text in {column[row] for row in batch}]
+        assert len(texts) == len(set(texts))
+
+
+def test_training_beside_the_stock_trainer_prints_its_lines(lines_of: Callable[..., list[dict]],
+                                                            capsys: pytest.CaptureFixture[str],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = lines_of("train", "--quick", "--repeats", "2", "--losses", "softmax,batch_hard")
+    warm = [line for line in lines if "ratio_spread" in line]
+    assert [line["name"] for line in warm] == ["train softmax, batch 4", "train batch_hard, batch 8"]
+    assert [line["unit"] for line in warm] == ["pairs/s", "texts/s"]
+    for line in warm:
+        low, high = line["spread"]
+        assert 0 < low <= line["value"] <= high
+        assert 0 <= line["padding_share"] < line["peer_padding_share"] < 1
+    monkeypatch.setattr(sys, "argv", ["bench.train", "--quick", "--peak-of", "stock", "mnrl", "8"])
+    import_module("bench.train").main()
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_the_gpu_set_goes_its_whole_way_on_a_cpu(lines_of: Callable[..., list[dict]]) -> None:
+    lines = lines_of("gpu", "--device", "cpu", "--quick")
+    assert not [line for line in lines if line["name"].startswith(("failed", "left out"))]
+    assert all(line["within"] for line in lines if "within" in line)
+    told = " ".join(line["name"] for line in lines)
+    for part in ("machine", "matrix products", "check: fast", "batch 8", "batch 16", "utilisation", "launches", "epoch",
+                 "encode"):
+        assert part in told
+
+
+def test_what_the_time_is_too_short_for_is_said(lines_of: Callable[..., list[dict]]) -> None:
+    lines = lines_of("gpu", "--device", "cpu", "--quick", "--minutes", "0")
+    assert lines[0]["name"] == "machine"
+    assert all(line["name"].startswith("left out") for line in lines[1:])
+    assert len(lines) > 4
+
+
+def test_without_a_gpu_the_gpu_set_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one here")
+    monkeypatch.setattr(sys, "argv", ["bench.gpu"])
+    assert import_module("bench.gpu").main() == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith("error: there is no CUDA device")
+
+
+def test_made_up_texts_have_the_stated_lengths_and_known_words(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    words = generated.words(400)
+    folder = generated.bert(words, tmp_path / "bert", hidden=16, layers=1, heads=1)
+    model = SentenceTransformer(str(folder), device="cpu")
+    task = generated.pairs(words, 2000, 16)
+    for name, (mean, deviation) in generated.LENGTHS.items():
+        ids = model.tokenizer(task.columns[name])["input_ids"]
+        lengths = [len(each) for each in ids]
+        assert np.mean(lengths) == pytest.approx(mean, rel=0.03)
+        assert np.std(lengths) == pytest.approx(deviation, rel=0.08)
+        assert model.tokenizer.unk_token_id not in {number for each in ids for number in each}
+
+
+def test_results_hold_the_lines_of_a_run_that_was_cut(tmp_path: Path) -> None:
+    code = """
+import sys
+from bench.lines import line
+line("one", 2.0, "s", peer="other", peer_value=4.0)
+print("a remark")
+line("two", 1e-7, "relative difference")
+sys.exit(3)
+"""
+    assert record("cut", [sys.executable, "-c", code], tmp_path) == 3
+    kept = json.loads((tmp_path / "cut.json").read_text(encoding="utf-8"))
+    assert [(line["name"], line["value"], line["ratio"]) for line in kept["lines"]] == [("one", 2.0, 0.5),
+                                                                                       ("two", 1e-7, None)]
+    assert kept["machine"]["cores"] > 0
+    assert kept["machine"]["versions"]["torch"]
+    assert str(Path(__file__).parent.parent) not in json.dumps(kept["machine"])
+
+
+def test_the_interval_of_the_difference_of_seeds() -> None:
+    generator = np.random.default_rng(0)
+    stock = generator.normal(84.0, 0.2, 5)
+    low, high = interval(stock + 1.0, stock)
+    assert 0 < low < 1.0 < high
+    assert interval(stock, stock)[0] < 0 < interval(stock, stock)[1]
+
+
+def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    def keep(name: str, *lines: dict) -> None:
+        (tmp_path / f"{name}.json").write_text(json.dumps({"lines": lines}), encoding="utf-8")
+
+    assert draw(tmp_path) == []
+    keep("train", {"name": "train mnrl, batch 16", "peer": Stock.__name__ + ", defaults", "ratio": 2.0,
+                   "ratio_spread": [1.9, 2.1]})
+    keep("quality", {"side": "ours", "seed": 1, "value": 84.0})
+    keep("agreement", {"value": 1e-6, "last_ten": 1e-6, "ours": [2.0, 1.0], "stock": [2.0, 1.0]})
+    assert [file.name for file in draw(tmp_path)] == ["training.svg", "agreement.svg", "quality.svg"]
+    assert "mnrl, batch 16" in (tmp_path / "training.svg").read_text(encoding="utf-8")

@@ -1,0 +1,117 @@
+"""The recipes by name: what each comes to, and that each takes its first step, on tiny parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Done
+from hydra import compose, initialize_config_module
+from sentence_transformers import SentenceTransformer
+
+import configs.schema
+from encoders.build import from_scratch
+from runtime.cli import options
+
+Command = Callable[..., Done]
+
+# what the papers say: model, loss, data, batch, epochs, learning rate, longest text, the loss's class
+RECIPES = {
+    "sbert_nli": ("google-bert/bert-base-uncased", "allnli", 16, 1, 2e-5, 128, "Softmax"),
+    "sbert_nli_mnrl": ("google-bert/bert-base-uncased", "allnli", 128, 1, 2e-5, 75, "MultipleNegativesRanking"),
+    "sbert_stsb": ("google-bert/bert-base-uncased", "stsb", 16, 4, 2e-5, 128, "Cosine"),
+    "sbert_nli_stsb": ("???", "stsb", 16, 4, 2e-5, None, "Cosine"),
+    "simcse": ("google-bert/bert-base-uncased", "allnli", 512, 3, 5e-5, 32, "MultipleNegativesRanking"),
+    "news_zh": ("hfl/chinese-roberta-wwm-ext", None, 64, 1, 3e-5, 256, "MultipleNegativesRanking"),
+    "matryoshka": ("google-bert/bert-base-uncased", "allnli", 128, 1, 2e-5, 75, "Matryoshka"),
+    "quick": ("sentence-transformers/all-MiniLM-L6-v2", None, 32, 3, 5e-5, None, "MultipleNegativesRanking"),
+}
+WORDS = ("the", "a", "dog", "cat", "man", "woman", "child", "runs", "eats", "sings", "in", "on", "house", "red")
+
+
+def text(number: int) -> str:
+    return " ".join(WORDS[(number * 7 + step * step * 3) % len(WORDS)] for step in range(4 + number % 5)) + f" {number}"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, and each data set in the form in which it was released."""
+    folder = tmp_path_factory.mktemp("parts")
+    texts = [text(number) for number in range(300)]
+    from_scratch(lambda: texts, vocabulary=200, hidden=16, layers=1, heads=2, max_length=128).save_pretrained(
+        str(folder / "tiny"), create_model_card=False)
+    nli = ["split\tdataset\tfilename\tsentence1\tsentence2\tlabel"]
+    for number in range(60):
+        split = "dev" if number % 5 == 0 else "train"
+        for place, label in enumerate(("entailment", "contradiction", "neutral")):
+            nli.append(f"{split}\tSNLI\tx\t{text(number)}\t{text(100 + 3 * number + place)}\t{label}")
+    (folder / "AllNLI.tsv").write_text("\n".join(nli) + "\n")
+    sts = ["split\tgenre\tdataset\tyear\tsid\tscore\tsentence1\tsentence2"]
+    for number in range(60):
+        split = "dev" if number % 4 == 0 else "train"
+        sts.append(f"{split}\tx\tx\t2012\t{number}\t{number % 6}\t{text(number)}\t{text(number * 2 + 1)}")
+    (folder / "stsbenchmark.tsv").write_text("\n".join(sts) + "\n")
+    (folder / "stsb").mkdir()
+    (folder / "stsb" / "dev.csv").write_text("sentence1,sentence2,score\n" + "".join(
+        f"{text(number)},{text(number * 3 + 1)},{number % 6}\n" for number in range(30)))
+    (folder / "titles.csv").write_text("title\n" + "".join(f"京津冀秋冬 {text(number)}\n" for number in range(80)))
+    return folder
+
+
+def test_every_recipe_is_held_against_its_paper() -> None:
+    assert set(options("experiment")) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_comes_to_what_its_paper_says(name: str) -> None:
+    configs.schema.register()
+    with initialize_config_module("configs", version_base="1.3"):
+        config = compose("train", [f"experiment={name}"])
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(config, resolve=False)
+    path, data, batch, epochs, rate, longest, loss = RECIPES[name]
+    loop = plain["loop"]
+    assert plain["model"]["path"] == path and plain["model"]["max_length"] == longest
+    assert plain["data"].get("name") == data and plain["loss"]["_target_"].endswith(f".{loss}")
+    assert (loop["batch_size"], loop["epochs"], loop["learning_rate"]) == (batch, epochs, rate)
+    assert loop["max_steps"] is None
+    assert (loop["warmup"], loop["weight_decay"]) == ((0, 0) if name == "simcse" else (0.1, 0.01))
+    if name in ("sbert_nli_mnrl", "matryoshka"):
+        assert plain["data"]["reverse"] is True
+    if name == "simcse":
+        assert plain["model"]["pooling"] == "cls" and loop["evaluate_every"] == 125 and "stsb-dev" in plain["suite"]
+        assert plain["loss"]["scale"] == 1 / 0.05
+    if name == "news_zh":
+        assert plain["model"]["dense"] == [{"out_features": 256, "activation": "tanh"}]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_takes_its_first_step(command: Command, parts: Path, tmp_path: Path, name: str) -> None:
+    data = {"allnli": ["data.path=" + str(parts / "AllNLI.tsv")], "stsb": [f"data.path={parts / 'stsbenchmark.tsv'}"],
+            None: [f"data={parts / 'titles.csv'}"] if name == "news_zh" else []}[RECIPES[name][1]]
+    done = command("train", f"experiment={name}", f"model={parts / 'tiny'}", *data, f"data_dir={parts}",
+                   "loop.max_steps=1", "loop.batch_size=8", "loop.projector=0", "hydra.run.dir=run")
+    assert done.code == 0, done.err
+    training = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())["training"]
+    assert training["steps"] == 1 and training["loss"].startswith(RECIPES[name][-1])
+    model = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu", local_files_only=True)
+    assert model.encode(["a dog"]).shape == (1, 768 if name == "simcse" else 16)
+    if name == "simcse":
+        assert training["measure"] == "suite_spearman_cosine"
+
+
+def test_the_second_stage_goes_on_from_the_first(command: Command, parts: Path, tmp_path: Path) -> None:
+    small = ["loop.max_steps=1", "loop.batch_size=8", "loop.projector=0"]
+    assert command("train", "experiment=sbert_nli", f"model={parts / 'tiny'}", f"data.path={parts / 'AllNLI.tsv'}",
+                   *small, "hydra.run.dir=first").code == 0
+    forgotten = command("train", "experiment=sbert_nli_stsb", *small)
+    assert forgotten.code == 2 and "model: is needed; give model=" in forgotten.err
+    assert "Error executing" not in forgotten.err
+    done = command("train", "experiment=sbert_nli_stsb", "model=first", f"data.path={parts / 'stsbenchmark.tsv'}",
+                   *small, "hydra.run.dir=second")
+    assert done.code == 0, done.err
+    about = json.loads((tmp_path / "second" / "model" / "sentence_forge.json").read_text())
+    assert about["training"]["base"] == "first" and about["earlier"][0]["loss"] == "Softmax"

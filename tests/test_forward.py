@@ -1,0 +1,123 @@
+"""The forward without padding against the padded one: each family, vectors and gradients, whatever the layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from encoders.encoder import Encoder, load_encoder
+from encoders.flat import by_length, in_rows
+from encoders.forward import Forward
+from encoders.tokens import Tokens
+
+TEXTS = ["storm hits the coast", "a", "markets fall again as rates rise", "opera opens", "the storm " * 9,
+         "winter air is bad in the north of the country this year", "rates rise", "coast " * 40] * 3
+WAYS = {"bert": "flat", "distilbert": "flat", "albert": "flat", "roberta": "flat", "xlmr": "flat", "modernbert": "flat",
+        "mpnet": "groups", "xlnet": "groups"}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Encoder]:
+    name = str(request.param)
+    return name, load_encoder(tiny_models.make(name, tmp_path_factory.mktemp(name), TEXTS), device="cpu")
+
+
+def gradients(model: SentenceTransformer) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def run(forward: Forward, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    model = forward.model
+    model.zero_grad(set_to_none=True)
+    vectors = forward(tokens)
+    # a loss that no symmetry makes flat
+    (vectors * torch.linspace(-1, 1, vectors.numel()).view_as(vectors)).sum().backward()
+    return vectors.detach(), gradients(model)
+
+
+@pytest.mark.parametrize("how", [{}, {"rows": True}, {"tokens_at_once": 40}, {"rows": True, "tokens_at_once": 60}],
+                         ids=["spans", "rows", "recomputed", "rows recomputed"])
+def test_each_way_gives_what_padding_gives(family: tuple[str, Encoder], how: dict[str, int]) -> None:
+    name, encoder = family
+    model = encoder.model.eval()
+    tokens = encoder.tokenize(TEXTS)
+    fast = Forward(model, **how)
+    vectors, slopes = run(fast, tokens)
+    assert fast.way == WAYS[name]
+    right, slopes_right = run(Forward(model, fast=False), tokens)
+    torch.testing.assert_close(vectors, right, atol=2e-6, rtol=1e-5)
+    assert (slopes - slopes_right).norm() <= 1e-5 * slopes_right.norm()
+
+
+def test_flat_spans_compute_no_padding_and_stock_encode_is_left_alone(family: tuple[str, Encoder]) -> None:
+    name, encoder = family
+    forward = Forward(encoder.model.eval())
+    with torch.no_grad():
+        forward(encoder.tokenize(TEXTS))
+    assert forward.work.real == encoder.tokenize(TEXTS).offsets[-1]
+    if WAYS[name] == "flat":
+        assert forward.work.padding_share == 0
+    stock = SentenceTransformer(modules=list(encoder.model.children()), device="cpu")
+    np.testing.assert_allclose(encoder.encode(TEXTS), stock.encode(TEXTS), atol=2e-6)
+
+
+def test_recomputing_draws_the_same_dropout_in_both_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu")
+    tokens = encoder.tokenize(TEXTS)
+    encoder.model.train()
+
+    def trained() -> tuple[Tensor, Tensor]:
+        torch.manual_seed(3)
+        return run(Forward(encoder.model, tokens_at_once=40), tokens)
+
+    recomputed = trained()
+    monkeypatch.setattr("encoders.forward.checkpoint", lambda call, *given, use_reentrant: call(*given))
+    kept = trained()
+    assert torch.equal(recomputed[0], kept[0])
+    torch.testing.assert_close(recomputed[1], kept[1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_model_that_reads_the_mask_its_own_way_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu")
+    bert = encoder.model[0].auto_model
+    inner = bert.embeddings.forward
+
+    def looks_at_positions(*args: object, **kwargs: object) -> Tensor:
+        kwargs["position_ids"] = None  # as a model would that counts positions along the row
+        return inner(*args, **kwargs)
+
+    bert.embeddings.forward = looks_at_positions
+    caplog.set_level("INFO")
+    forward = Forward(encoder.model.eval())
+    with torch.no_grad():
+        vectors = forward(encoder.tokenize(TEXTS))
+        right = Forward(encoder.model, fast=False)(encoder.tokenize(TEXTS))
+    assert forward.way == "groups" and "isn't taken" in caplog.text
+    torch.testing.assert_close(vectors, right, atol=2e-6, rtol=1e-5)
+
+
+def test_rows_hold_each_text_once_and_waste_little() -> None:
+    generator = np.random.default_rng(0)
+    lengths = np.clip(generator.gamma(4, 4, 256).astype(np.int64), 3, 60)
+    layout = in_rows(lengths, 128, multiple=2)
+    segments = layout.segments()
+    assert segments.shape[0] % 2 == 0
+    for text, length in enumerate(lengths):
+        rows, columns = np.nonzero(segments == text)
+        assert len(columns) == length and len(set(rows)) == 1 and np.ptp(columns) == length - 1
+    assert layout.size < 1.1 * lengths.sum() + 2 * 128
+    bounds = layout.bounds()
+    assert len(bounds) == len(lengths) + len(segments) + 1 and bounds[-1] == layout.size
+    pieces = np.diff(bounds)
+    assert sorted(pieces[pieces > 0]) == sorted([*lengths, *(n for n in (segments == -1).sum(axis=1) if n)])
+
+
+def test_spans_follow_one_another() -> None:
+    layout = by_length(np.array([2, 2, 5, 7]))
+    assert layout.spans == ((2, 2), (1, 5), (1, 7)) and layout.starts.tolist() == [0, 2, 4, 9]

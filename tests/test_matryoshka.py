@@ -1,0 +1,240 @@
+"""Vectors that can be cut: the loss against NumPy and the stock one, then trained, evaluated, exported and searched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Done
+from sentence_transformers import SentenceTransformer
+from test_losses import DIM, ROWS, agrees, columns, cross_entropy, numpy_mnrl, unit  # noqa: F401 - columns is a fixture
+
+from eval.stats import spearman
+from losses.base import Classifies
+from losses.matryoshka import Matryoshka
+from runtime.cli import options
+from runtime.errors import UserError
+from search.engine import Index
+
+Command = Callable[..., Done]
+MNRL = {"_target_": "losses.mnrl.MultipleNegativesRanking", "scale": 7.0, "shapes": ["pair"], "sampler": {}}
+SOFTMAX = {"_target_": "losses.softmax.Softmax"}
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_loss_is_the_weighted_sum_of_cut_vectors_losses(columns: list[np.ndarray]) -> None:  # noqa: F811
+    loss = Matryoshka(MNRL, [2, 5, 3], [0.5, 1.0, 2.0], dim=DIM, labels=())
+    assert loss.dims == (5, 3, 2) and loss.describe() == {"dims": [5, 3, 2]}
+
+    def reference(pair: list[np.ndarray]) -> float:
+        return sum(weight * numpy_mnrl([unit(column[:, :dim]) for column in pair], 7.0)
+                   for dim, weight in ((5, 1.0), (3, 2.0), (2, 0.5)))
+
+    agrees(loss, reference, columns[:3])
+    assert not isinstance(loss, Classifies)
+
+
+def test_the_inner_loss_sees_vectors_of_length_1_as_in_the_stock_loss(columns: list[np.ndarray]) -> None:  # noqa: F811
+    """Manhattan triplets are not scale-free, so this fails where cut vectors keep their length."""
+    inner = {"_target_": "losses.triplet.Triplet", "distance": "manhattan", "margin": 0.7}
+
+    def reference(triplet: list[np.ndarray]) -> float:
+        total = 0.0
+        for dim in (5, 2):
+            a, p, n = (unit(column[:, :dim]) for column in triplet)
+            near, far = (np.abs(a - other).sum(axis=1) for other in (p, n))
+            total += np.maximum(near - far + 0.7, 0).mean()
+        return total
+
+    agrees(Matryoshka(inner, [5, 2], dim=DIM, labels=()), reference, columns[:3])
+
+
+def test_a_loss_with_a_head_has_one_a_dimension(columns: list[np.ndarray]) -> None:  # noqa: F811
+    loss = Matryoshka(SOFTMAX, [5, 2], dim=DIM, labels=["no", "yes"]).double()
+    heads = [part.classifier for part in loss.losses]
+    assert [head.weight.shape for head in heads] == [(2, 15), (2, 6)]
+    labels = loss.encode_labels(["yes", "no"] * 3)
+
+    def logits(pair: list[np.ndarray], dim: int, head: torch.nn.Linear) -> np.ndarray:
+        u, v = (unit(column[:, :dim]) for column in pair)
+        weight, bias = (each.detach().numpy() for each in head.parameters())
+        return np.concatenate([u, v, np.abs(u - v)], axis=1) @ weight.T + bias
+
+    agrees(loss, lambda pair: sum(cross_entropy(logits(pair, dim, head), labels.numpy())
+                                  for dim, head in zip((5, 2), heads, strict=True)), columns[:2], labels)
+    assert isinstance(loss, Classifies)
+    expected = [["no", "yes"][row] for row in logits(columns[:2], 5, heads[0]).argmax(axis=1)]
+    assert loss.predict(*(torch.tensor(column) for column in columns[:2])) == expected
+
+
+def test_dims_that_no_model_has_are_refused_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    for dims, expected in [([8, 4], r"loss\.dims: 8 is more than the model's 5"), ([0], "whole numbers from 1 to 5"),
+                           ([5, 5], "none twice"), ([], "at least one"), ([2.5], "2.5 is no number of dimensions")]:
+        with pytest.raises(UserError, match=expected):
+            Matryoshka(MNRL, dims, dim=DIM, labels=())
+    with pytest.raises(UserError, match="has 1 entries for 2"):
+        Matryoshka(MNRL, [5, 2], [1.0], dim=DIM, labels=())
+    assert Matryoshka(MNRL, dim=48, labels=()).dims == (48, 24, 12, 6)
+    Matryoshka(MNRL, [2], dim=DIM, labels=())
+    assert "whole vectors are not trained" in caplog.text
+
+
+# --- by the commands ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model trained at three lengths."""
+    import sys
+
+    from train.cli import main
+
+    folder = tmp_path_factory.mktemp("matryoshka") / "run"
+    before = sys.argv
+    sys.argv = ["python -m train", "loss=matryoshka", "loss.inner=cosine", "loss.dims=[32,16,8]", *TINY,
+                "model.normalize=true", "loop.max_steps=8", "loop.learning_rate=0.002", f"hydra.run.dir={folder}"]
+    try:
+        main()
+    except SystemExit as leaving:
+        assert not leaving.code
+    finally:
+        sys.argv = before
+    return folder
+
+
+def test_a_run_says_what_it_was_trained_for_and_reports_every_dimension(run: Path) -> None:
+    about = json.loads((run / "model" / "sentence_forge.json").read_text())
+    assert about["dims"] == [32, 16, 8] and about["training"]["loss"] == "Matryoshka(Cosine)"
+    assert "truncate_dim=8" in (run / "model" / "README.md").read_text()
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert [entry["dim"] for entry in report["dims"]] == [32, 16, 8]
+
+
+def test_eval_reports_each_dimension_as_numpy_finds_it(command: Command, run: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    from data_readers.sample import sample_path
+    from encoders.encoder import Encoder
+    from eval.sts import ScoredPairs
+
+    encoded: list[int] = []
+    encode = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda self, texts, **more: encoded.append(len(texts)) or encode(
+        self, texts, **more))  # the real one, counted
+    done = command("eval", f"model={run}", "dims=[16,4]", f"output={tmp_path / 'out'}", "resamples=50")
+    assert done.code == 0, done.err
+    assert len(encoded) == 1  # every dimension is cut from the same vectors
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [entry["dim"] for entry in report["dims"]] == [32, 16, 4]
+    pairs = ScoredPairs(path=str(sample_path("en", "sts_dev"))).read(None)
+    stock = SentenceTransformer(str(run / "model"), device="cpu")
+    u, v = stock.encode(pairs.sentence1), stock.encode(pairs.sentence2)
+    for entry in report["dims"]:
+        cosine = (unit(u[:, : entry["dim"]]) * unit(v[:, : entry["dim"]])).sum(axis=1)
+        row = entry["tasks"]["sample-en-dev"]
+        assert row["value"] == pytest.approx(spearman(cosine, pairs.gold), abs=2e-4)
+        assert ("delta_ci95" in row) == (entry["dim"] < 32)
+    assert report["dims"][0]["tasks"]["sample-en-dev"]["value"] == report["tasks"]["sample-en-dev"]["spearman_cosine"]
+    shown = [(tmp_path / "out" / name).read_text() for name in ("report.md", "report.html")] + [done.err]
+    for entry in report["dims"]:
+        value = f"{100 * entry['tasks']['sample-en-dev']['value']:.2f}".replace("-", "−")
+        assert all(str(entry["dim"]) in text and value in text for text in shown)
+    assert "| 4 |" in shown[0] and "Cut to fewer dimensions" in shown[1]
+
+    done = command("eval", f"model={run}", f"output={tmp_path / 'own'}", "resamples=20")
+    report = json.loads((tmp_path / "own" / "report.json").read_text())
+    assert [entry["dim"] for entry in report["dims"]] == [32, 16, 8]  # those it was trained for
+    done = command("eval", f"model={run}", "dims=[33]", f"output={tmp_path / 'none'}")
+    assert done.code == 2 and "error: dims: 33 is more than the model's 32 dimensions" in done.err
+
+
+def test_an_export_at_a_dimension_is_searched_at_it(command: Command, run: Path, tmp_path: Path) -> None:
+    titles = ROOT / "data_readers" / "sample" / "en" / "titles.csv"
+    for out, more in (("small", ["dim=8"]), ("whole", [])):
+        done = command("export", f"model={run}", f"corpus={titles}", "corpus.limit=60", f"out={tmp_path / out}", *more)
+        assert done.code == 0, done.err
+    texts = ["rain over the coast", "a second, longer text about the markets"]
+    stock = SentenceTransformer(str(tmp_path / "small" / "model"), device="cpu")
+    vectors, whole = stock.encode(texts), SentenceTransformer(str(run / "model"), device="cpu").encode(texts)
+    assert vectors.shape == (2, 8)
+    np.testing.assert_allclose(vectors, whole[:, :8], atol=1e-6)
+    with Index.open(tmp_path / "small") as index, Index.open(tmp_path / "whole") as other:
+        assert index.vectors.shape == (60, 8) and other.vectors.shape == (60, 32)
+        np.testing.assert_allclose(index.vectors, unit(other.vectors[:, :8]), atol=1e-5)  # length 1 again
+        np.testing.assert_allclose(index.encode(texts), unit(whole[:, :8]), atol=1e-5)
+        assert index.fingerprint != other.fingerprint
+        small, large = index.encoder, other.encoder
+    with pytest.raises(UserError, match="is of another model"):
+        Index.open(tmp_path / "small", large)
+    manifest = json.loads((tmp_path / "small" / "manifest.json").read_text())
+    assert manifest["dim"] == 8 and type(small).__name__ == "OnnxEncoder"
+    done = command("export", "only=index", f"corpus={titles}", "corpus.limit=70", f"out={tmp_path / 'small'}")
+    assert done.code == 0, done.err
+    with Index.open(tmp_path / "small") as index:
+        assert index.vectors.shape == (70, 8)
+    done = command("export", "only=index", f"corpus={titles}", f"out={tmp_path / 'small'}", "dim=4")
+    assert done.code == 2 and "leave model= and dim= out" in done.err
+
+
+def test_a_dimension_nobody_trained_is_warned_of_and_one_too_many_refused(command: Command, run: Path,
+                                                                        tmp_path: Path) -> None:
+    done = command("export", f"model={run}", f"out={tmp_path / 'a'}", "dim=64")
+    assert done.code == 2 and "error: dim: 64 is more than the model's 32 dimensions" in done.err
+    assert not (tmp_path / "a").exists()
+    done = command("export", f"model={run}", f"out={tmp_path / 'b'}", "dim=7")
+    assert done.code == 0 and "not trained to be cut there, but to 32, 16, 8" in done.err
+    again = command("train", "loss=mnrl", f"model={tmp_path / 'b'}", "loop.max_steps=2", "loop.projector=0",
+                    f"hydra.run.dir={tmp_path / 'next'}")
+    assert again.code == 0, again.err  # a cut model trains as what it is
+    assert json.loads((tmp_path / "next" / "model" / "sentence_forge.json").read_text())["dim"] == 7
+
+
+INNER = [name for name in options("loss") if name != "matryoshka"]
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_it_wraps_every_loss_and_goes_on_bit_for_bit(command: Command, tmp_path: Path, inner: str) -> None:
+    from safetensors.torch import load_file
+
+    typed = ["loss=matryoshka", f"loss.inner={inner}", "loss.dims=[32,8]", *TINY, "loop.checkpoint_every=1"]
+    done = command("train", *typed, "loop.max_steps=2", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.code == 0, done.err
+    if inner != "softmax":
+        return
+    head = (tmp_path / "run" / "model" / "loss.json").read_text()
+    assert json.loads(head)["dims"] == [32, 8]
+    whole = load_file(tmp_path / "run" / "checkpoints" / "step-2" / "model" / "loss.safetensors")
+    assert {tuple(tensor.shape) for tensor in whole.values()} == {(3, 96), (3, 24), (3,)}
+    done = command("train", f"resume={tmp_path / 'run' / 'checkpoints' / 'step-1'}")
+    assert done.code == 0, done.err
+    again = load_file(tmp_path / "run" / "checkpoints" / "step-2" / "model" / "loss.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    done = command("eval", f"model={tmp_path / 'run'}", "suite=nli", f"data_dir={_nli(tmp_path)}",
+                   f"output={tmp_path / 'out'}", "resamples=20")
+    assert done.code == 0, done.err  # the head is found again, and takes whole vectors
+
+
+def _nli(folder: Path) -> Path:
+    from shutil import copy
+
+    sample = ROOT / "data_readers" / "sample" / "en" / "nli_dev.csv"
+    for name in ("nli_en_snli", "nli_en_mnli"):
+        (folder / "data" / name).mkdir(parents=True)
+        for split in ("test", "dev", "dev_matched", "dev_mismatched"):
+            copy(sample, folder / "data" / name / f"{split}.csv")
+    return folder / "data"
+
+
+def test_what_cannot_wrap_is_said_in_one_line(command: Command) -> None:
+    for typed, expected in [
+        (["loss=matryoshka", "loss.inner=matryoshka"], "error: loss.inner=matryoshka: can't wrap itself"),
+        (["loss=matryoshka", "loss.inner=cosin"], "error: loss.inner=cosin: there is no loss 'cosin'; did you mean"),
+        (["loss=cosine", "loss.inner=mnrl"], "error: loss.inner: only a loss that wraps another has one"),
+        (["loss=matryoshka", "loss.dims=[64,8]", *TINY], "error: loss.dims: 64 is more than the model's 32"),
+    ]:
+        done = command("train", *typed)
+        assert done.code == 2 and expected in done.err, done.err
+    assert "loss.inner=cosine" in command("train", "--help").out

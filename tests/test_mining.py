@@ -1,0 +1,245 @@
+"""Hard negatives from an index, against brute force and the stock miner; and bare titles under two dropout masks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, Done
+from test_search import WordEncoder, build, titles_like
+
+from encoders.similarity import normalise
+from runtime.errors import UserError
+from search.engine import Index
+from search.mining import mine, read_pairs
+
+Command = Callable[..., Done]
+Rows = list[list[str]]
+
+
+def rows_of(file: Path) -> Rows:
+    with file.open(encoding="utf-8", newline="") as text:
+        return list(csv.reader(text))
+
+
+def brute_force(titles: list[str], pairs: list[tuple[str, str]], negatives: int, margin: float, range_min: int,
+                range_max: int) -> list[tuple[str, ...]]:
+    encoder = WordEncoder()
+    corpus = list(dict.fromkeys(titles))
+    vectors = dict(zip(corpus, normalise(encoder.encode(corpus)), strict=True))
+    for text in {text for pair in pairs for text in pair} - set(corpus):
+        vectors[text] = normalise(encoder.encode([text]))[0]
+    found = []
+    for anchor in dict.fromkeys(anchor for anchor, _ in pairs):
+        own = list(dict.fromkeys(positive for text, positive in pairs if text == anchor))
+        paired = {anchor, *own, *(text for text, positive in pairs if positive == anchor)}
+        limit = min(vectors[anchor] @ vectors[positive] for positive in own)
+        cosine = {title: vectors[anchor] @ vectors[title] for title in corpus if title not in paired}
+        ranked = sorted(cosine, key=lambda title: -cosine[title])
+        kept = [title for title in ranked[:range_max] if cosine[title] <= limit - margin * abs(limit)]
+        chosen = kept[range_min:range_min + negatives]
+        if len(chosen) == negatives:
+            found += [(anchor, positive, *chosen) for positive in own]
+    return found
+
+
+@pytest.mark.parametrize(("negatives", "margin", "range_min", "range_max"), [
+    (1, 0.05, 0, 100), (3, 0.05, 0, 100), (2, 0.3, 0, 100), (1, 0.0, 4, 100), (2, 0.05, 0, 8), (1, 0.05, 0, 500),
+])
+def test_mining_is_what_brute_force_finds(tmp_path: Path, negatives: int, margin: float, range_min: int,
+                                          range_max: int) -> None:
+    titles = titles_like(150)
+    titles += titles[:60] * 3  # titles that repeat take places among the nearest
+    pairs = [(titles[number], titles[number + 1]) for number in range(0, 80, 2)]
+    pairs += [(titles[0], titles[9]), (titles[7], titles[0]), ("storm storm unseen", titles[3]),
+              (titles[5], "new text")]
+    build(tmp_path, titles)
+    with Index.open(tmp_path, WordEncoder()) as index:
+        found = mine(index, pairs, negatives=negatives, margin=margin, range_min=range_min, range_max=range_max)
+    expected = brute_force(titles, pairs, negatives, margin, range_min, range_max)
+    assert found.rows == expected
+    assert found.without == len(set(pairs)) - len(expected)
+    assert expected and (found.false_negatives or margin == 0)
+    assert all(len(set(row)) == 2 + negatives for row in found.rows)
+
+
+def test_what_a_text_is_paired_with_either_way_round_is_never_its_negative(tmp_path: Path) -> None:
+    anchor, positive, third = "storm storm storm", "storm storm storm opera", "storm storm storm drought markets"
+    build(tmp_path, [anchor, positive, third, *titles_like(20)])
+    with Index.open(tmp_path, WordEncoder()) as index:
+        assert mine(index, [(anchor, positive)]).rows == [(anchor, positive, third)]
+        rows = mine(index, [(anchor, positive), (third, anchor)], margin=0.05).rows
+    assert rows[0][:2] == (anchor, positive) and rows[0][2] not in (anchor, positive, third)
+
+
+def test_mining_agrees_with_the_stock_miner(tmp_path: Path) -> None:
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer, mine_hard_negatives
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    titles = titles_like(200, seed=3)
+    words = sorted({word for title in titles for word in title.split()} | {"[UNK]"})
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    torch.manual_seed(0)
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=24)], device="cpu")
+
+    class Stock:
+        fingerprint = "stock" * 8
+
+        def encode(self, texts: list[str], role: str | None = None) -> np.ndarray:
+            return model.encode(texts)
+
+    from search.indexing import index_corpus
+
+    corpus, anchors = titles[:150], titles[150:]
+    index_corpus(tmp_path, [str(row) for row in range(150)], corpus, Stock())
+    pairs = list(zip(anchors, corpus[:50], strict=True))
+    stock = mine_hard_negatives(
+        Dataset.from_dict({"anchor": anchors, "positive": corpus[:50]}), model, corpus=corpus, num_negatives=2,
+        relative_margin=0.05, range_min=1, range_max=60, output_format="n-tuple", verbose=False)
+    expected = [(row["anchor"], row["positive"], row["negative_1"], row["negative_2"]) for row in stock]
+    with Index.open(tmp_path, Stock()) as index:
+        found = mine(index, pairs, negatives=2, margin=0.05, range_min=1, range_max=60)
+    assert found.rows == expected
+    assert 10 < len(expected) < 50  # some pairs have too few left in both
+
+
+def search(*arguments: str) -> int:
+    from search.cli import main
+
+    return main([str(argument) for argument in arguments])
+
+
+def test_what_is_mined_trains_by_the_next_command(command: Command, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    titles = titles_like(80)
+    titles += [title.replace("report", "new report") for title in titles[:30]]
+    corpus, news = tmp_path / "titles.csv", tmp_path / "news"
+    corpus.write_text("title\n" + "\n".join(titles) + "\n")
+    assert command("train", "loss=mnrl", f"data={corpus}", *TINY, "loop.max_steps=3",
+                   f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    done = command("export", f"model={tmp_path / 'run'}", f"corpus={corpus}", f"out={news}")
+    assert done.code == 0, done.err
+    assert search(news, "--mine", tmp_path / "own.csv", "-k", 50, "--margin", "0.001", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    own = rows_of(tmp_path / "own.csv")
+    assert own[0] == ["anchor", "positive", "negative"]
+    assert said["triplets"] == len(own) - 1 > 20
+    done = command("train", "loss=mnrl", f"data={tmp_path / 'own.csv'}", *TINY, "loop.max_steps=2",
+                   f"hydra.run.dir={tmp_path / 'next'}")
+    assert done.code == 0 and "(triplet)" in done.err, done.err
+
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text('anchor,positive\n' + "\n".join(f'"a storm, ""{n}""",{title}' for n, title in enumerate(
+        row[0] for row in own[1:21])) + "\n")
+    assert search(news, "--mine", tmp_path / "given.csv", "--pairs-from", pairs, "--negatives", 2, "--margin", 0) == 0
+    given = rows_of(tmp_path / "given.csv")
+    assert given[0] == ["anchor", "positive", "negative", "negative_2"]
+    assert {row[0] for row in given[1:]} <= {f'a storm, "{n}"' for n in range(20)}
+    done = command("train", "loss=mnrl", f"data={tmp_path / 'given.csv'}", *TINY, "loop.max_steps=2",
+                   f"hydra.run.dir={tmp_path / 'more'}")
+    assert done.code == 0 and "(triplet)" in done.err, done.err
+
+
+def test_what_cannot_be_mined_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    news = tmp_path / "index"
+    build(news, titles_like(120))
+    (tmp_path / "titles.csv").write_text("title\na title\n")
+    (tmp_path / "there.csv").write_text("anchor,positive\na,b\n")
+    (tmp_path / "scores.csv").write_text("sentence1,sentence2,score\na,b,4\nc,d,1\n")
+    (tmp_path / "same.csv").write_text("anchor,positive\na,a\n")
+    (tmp_path / "bad.csv").write_text("anchor,positive\na,\n")
+    out = tmp_path / "out.csv"
+    for arguments, expected in [
+        (["--mine", tmp_path / "there.csv"], "is there already, and would be overwritten"),
+        (["--mine", tmp_path / "out.txt"], r"must end in .csv"),
+        (["--mine", tmp_path / "no" / "out.csv"], "its folder isn't there"),
+        (["--mine", out, "--pairs-from", tmp_path / "none.csv"], "none.csv: no such file"),
+        (["--mine", out, "--pairs-from", tmp_path / "titles.csv"], "pairs to mine for have anchor, positive"),
+        (["--mine", out, "--pairs-from", tmp_path / "scores.csv"], "--least-score says from which on"),
+        (["--mine", out, "--pairs-from", tmp_path / "scores.csv", "--least-score", "9"], "at least 9"),
+        (["--mine", out, "--pairs-from", tmp_path / "there.csv", "--least-score", "1"], "holds no scores"),
+        (["--mine", out, "--pairs-from", tmp_path / "same.csv"], "no pair of two different texts"),
+        (["--mine", out, "--pairs-from", tmp_path / "bad.csv"], "bad.csv, line 2 (row 1), column positive: is empty"),
+        (["--mine", out, "--negatives", "0"], "--negatives 0: must be 1 or more"),
+        (["--mine", out, "--margin", "5"], "--margin 5: is a fraction"),
+        (["--mine", out, "--range-min", "100"], "leave no room for 1 negative"),
+        (["--mine", out, "--margin", "0.9", "--range-max", "1"], "a smaller --margin or a larger --range-max"),
+        (["--mine", out, "--pairs"], "not allowed with"),
+        (["--mine", out, "a query"], "--mine takes no query"),
+        (["--margin", "0.1", "a query"], "--margin goes with --mine only"),
+    ]:
+        assert search(news, *arguments) == 2, arguments
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("error: ") and "\n" not in said and expected in said, said
+        assert not out.exists()
+
+
+def test_scored_pairs_and_nli_rows_give_pairs(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("sentence1,sentence2,score\na,b,4\nc,d,1\ne,f,4.5\n")
+    assert read_pairs(tmp_path / "scores.csv", 4.0) == [("a", "b"), ("e", "f")]
+    (tmp_path / "nli.csv").write_text("premise,hypothesis,label\na,b,entailment\na,c,contradiction\n")
+    assert read_pairs(tmp_path / "nli.csv") == [("a", "b")]
+    with pytest.raises(UserError, match="no such file"):
+        read_pairs(tmp_path / "none.csv")
+
+
+# --- bare titles --------------------------------------------------------------------------------------------------
+
+SPY = '''
+import json
+from pathlib import Path
+import torch
+from losses.mnrl import MultipleNegativesRanking
+
+class Spy(MultipleNegativesRanking):
+    """Notes how far each anchor is from its positive, and how alike the differences of two rows are."""
+
+    def forward(self, embeddings, labels, text_ids):
+        anchor, positive = (each.detach() for each in embeddings)
+        away = torch.nn.functional.normalize(anchor - positive, dim=-1) @ \\
+            torch.nn.functional.normalize(anchor - positive, dim=-1).T
+        loss = super().forward(embeddings, labels, text_ids)
+        with Path("seen.jsonl").open("a") as file:
+            file.write(json.dumps({"least": float((anchor - positive).norm(dim=-1).min()), "rows": len(anchor),
+                                   "alike": float(away.fill_diagonal_(0).abs().max()), "loss": float(loss.detach()),
+                                   "same_text": bool((text_ids[:, 0] == text_ids[:, 1]).all()),
+                                   "distinct": int(text_ids[:, 0].unique().numel())}) + "\\n")
+        return loss
+'''
+
+
+@pytest.mark.parametrize("fast", ["true", "false"])
+@pytest.mark.parametrize("dropout", [0.1, 0.0])
+def test_a_bare_title_is_its_own_positive_under_another_dropout_mask(
+        command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropout: float, fast: str) -> None:
+    (tmp_path / "dropout_spy.py").write_text(SPY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "dropout_spy", raising=False)
+    titles = [*titles_like(60), *titles_like(5)]  # the last five repeat
+    (tmp_path / "titles.csv").write_text("title\n" + "\n".join(titles) + "\n")
+    done = command("train", "loss=mnrl", "data=titles.csv", "plugins=[dropout_spy]", "loss._target_=dropout_spy.Spy",
+                   *TINY, f"model.dropout={dropout}", f"loop.fast={fast}", "loop.max_steps=4",
+                   f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.code == 0, done.err
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert len(seen) == 4
+    for batch in seen:
+        assert "every model ranks first" in done.err
+        assert batch["same_text"] and batch["distinct"] == batch["rows"] > 1  # no title twice in a batch
+        assert np.isfinite(batch["loss"]) and batch["loss"] > 0.01  # a masked positive would be inf, masked others 0
+        if dropout:
+            assert batch["least"] > 0.01  # each text computed twice, with two masks
+            assert batch["alike"] < 0.99  # and every row with masks of its own
+        else:
+            assert batch["least"] < 1e-5

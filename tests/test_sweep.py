@@ -1,0 +1,152 @@
+"""Sweeps: one job after another, a failed one without the others, one table in three forms, random draws."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Done
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing import plugin_event_multiplexer
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+import configs.draw
+from eval.compare import main as compare
+
+SHORT = [*TINY, "loop.max_steps=2", "hydra.sweep.dir=sweep"]
+Command = Callable[..., Done]
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
+        return {row["run"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def swept(command: Command, tmp_path: Path) -> tuple[Done, Path]:
+    """Four jobs: one that trains, one the user got wrong, one that meets a fault of ours, one that trains."""
+    (tmp_path / "mine.py").write_text(
+        "from losses.cosine import Cosine as Base\n"
+        "class Cosine(Base):\n"
+        "    def forward(self, embeddings, labels, text_ids):\n"
+        "        raise KeyError('a fault | of ours')\n")
+    import sys
+
+    sys.path.insert(0, str(tmp_path))
+    try:
+        done = command("train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "seed=5",
+                       "loss._target_=losses.cosine.Cosine,losses.cosine.Nothing,mine.Cosine",
+                       "loop.learning_rate=1e-4")
+    finally:
+        sys.path.remove(str(tmp_path))
+    return done, tmp_path / "sweep"
+
+
+def test_a_failed_job_stops_no_other_and_stands_in_the_table(swept: tuple[Done, Path]) -> None:
+    done, folder = swept
+    assert done.code == 2
+    assert done.err.count("losses.cosine defines no 'Nothing'") == 1 and "2 of the sweep's jobs failed" in done.err
+    assert "Traceback" in done.err  # of our fault
+    found = rows(folder)
+    assert list(found) == ["0", "1", "2"]
+    assert found["0"]["status"] == "done" and found["0"]["steps"] == "2" and float(found["0"]["seconds"]) >= 0
+    report = json.loads((folder / "0" / "report" / "report.json").read_text())
+    assert float(found["0"]["average"]) == report["average"]
+    training = json.loads((folder / "0" / "model" / "sentence_forge.json").read_text())["training"]
+    assert found["0"]["dev"] == f"{training['after']:.4f} spearman cosine"
+    assert found["1"]["status"].startswith("failed: loss._target_: losses.cosine defines no 'Nothing'")
+    assert found["2"]["status"] == "failed: KeyError: 'a fault | of ours'" and found["2"]["average"] == ""
+    assert found["2"]["loss._target_"] == "mine.Cosine" and "seed" not in found["0"]  # what differs, no more
+    shown = (folder / "table.md").read_text()
+    assert done.out == shown and "'a fault \\| of ours'" in shown and "not comparable between losses" in shown
+    lines = [line for line in shown.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1 and len(lines) == 5
+
+
+def test_losses_and_seeds_end_in_one_table_and_in_tensorboard(command: Command, tmp_path: Path) -> None:
+    done = command("train", "-m", "loss=softmax,cosine", "seed=1,2", "loop.warmup=0.5", *SHORT)
+    assert done.code == 0, done.err
+    folder = tmp_path / "sweep"
+    found = rows(folder)
+    assert [(found[str(number)]["loss"], found[str(number)]["seed"]) for number in range(4)] == [
+        ("softmax", "1"), ("softmax", "2"), ("cosine", "1"), ("cosine", "2")]
+    assert done.out.count("mean ± sd of 2 seeds") == 2
+    # a job is the run that the same command without -m would have been
+    assert command("train", "loss=cosine", "seed=2", *TINY, "loop.max_steps=2", "loop.warmup=0.5",
+                   "hydra.run.dir=alone").code == 0
+    alone, job = (load_file(each / "model" / "model.safetensors") for each in (tmp_path / "alone", folder / "3"))
+    assert all(torch.equal(alone[key], job[key]) for key in alone)
+    # TensorBoard's own reading of the folder
+    multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder))))
+    asked = RequestContext()
+    request = api_pb2.ListSessionGroupsRequest(slice_size=10, allowed_statuses=[
+        api_pb2.STATUS_SUCCESS, api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_RUNNING])
+    groups = list_session_groups.Handler(asked, context, str(folder), request).run().session_groups
+    assert {(group.hparams["loss"].string_value, group.hparams["seed"].number_value) for group in groups} == {
+        ("Softmax", 1), ("Softmax", 2), ("Cosine", 1), ("Cosine", 2)}
+    assert all(group.hparams["loop.warmup"].number_value == 0.5 for group in groups)
+    # the same table by a command, and the sweep typed again does nothing twice
+    assert compare([str(folder), "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "leaderboard.md").read_text() == (folder / "table.md").read_text()
+    (folder / "table.md").unlink()
+    weights = folder / "0" / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    done = command("train", "-m", "loss=softmax,cosine", "seed=1,2", "loop.warmup=0.5", *SHORT)
+    assert done.code == 0 and done.err.count("was done before") == 4 and weights.stat().st_mtime_ns == before
+    assert (folder / "table.md").read_text() == done.out
+
+
+def test_random_search(command: Command, tmp_path: Path) -> None:
+    settings = ["loop.learning_rate=${log_uniform:1e-5,1e-3}", "loop.batch_size=${choice:8,16}", "loss=cosine"]
+    done = command("train", "-m", "draw=range(3)", *[each for each in SHORT if "batch_size" not in each], *settings)
+    assert done.code == 0, done.err
+    found = rows(tmp_path / "sweep")
+    rates = [float(found[str(number)]["loop.learning_rate"]) for number in range(3)]
+    assert len(set(rates)) == 3 and all(1e-5 <= rate <= 1e-3 for rate in rates)
+    kept = OmegaConf.load(tmp_path / "sweep" / "1" / "config.yaml")
+    assert kept.loop.learning_rate == rates[1] and kept.loop.batch_size in (8, 16)
+    refused = command("train", *settings)
+    assert refused.code == 2 and "draw=range(20)" in refused.err and "Traceback" not in refused.err
+
+
+def test_draws_fall_where_they_should() -> None:
+    configs.draw.register()
+    rates, picks, even = [], set(), []
+    for number in range(400):
+        drawn = OmegaConf.create({"draw": number, "rate": "${log_uniform:1e-6,1e-2}", "pick": "${choice:a,b,c}",
+                                  "even": "${uniform:2,4}", "also": "${uniform:2,4}"})
+        assert drawn.rate == drawn.rate and drawn.even != drawn.also
+        rates.append(drawn.rate)
+        even.append(drawn.even)
+        picks.add(drawn.pick)
+    assert picks == {"a", "b", "c"} and 2 <= min(even) < 2.1 and 3.9 < max(even) <= 4
+    for low in (1e-6, 1e-5, 1e-4, 1e-3):  # a quarter in each decade
+        assert 60 < sum(low <= rate < 10 * low for rate in rates) < 140
+
+
+def test_a_sweep_refuses_resume_and_takes_paths(command: Command, tmp_path: Path) -> None:
+    assert command("train", *TINY, "loop.max_steps=1", "hydra.run.dir=first").code == 0
+    done = command("train", "-m", "resume=first", *SHORT)
+    assert done.code == 2 and "leave -m out" in done.err
+    done = command("train", "-m", "model=first,first", "loop.max_steps=1", "loop.projector=0", "hydra.sweep.dir=paths")
+    assert done.code == 0, done.err
+    assert set(rows(tmp_path / "paths")) == {"0", "1"}
+    done = command("train", "-m", "model=first,minilm", "hydra.sweep.dir=mixed")
+    assert done.code == 2 and "model=first,minilm" in done.err
+
+
+def test_info_and_help_show_what_can_be_chosen(command: Command) -> None:
+    helped, informed = command("train", "--help"), command("train", "--info")
+    assert helped.code == informed.code == 0 and helped.out == informed.out
+    for line in ("loss=", "data=", "model=", "experiment=", "  mnrl ", "  sbert_nli_mnrl "):
+        assert line in informed.out
+    assert "Defaults" in command("train", "--info", "defaults").out

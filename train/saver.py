@@ -1,0 +1,97 @@
+"""Writes checkpoints while training goes on."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from losses.base import Loss
+from train import checkpoint
+from train.checkpoint import Snapshot
+
+
+class Saver:
+    """Takes a snapshot at once and writes it in a thread; one at a time.
+
+    Args:
+        model: is copied once, to the CPU, as the form that snapshots are saved in.
+        loss: likewise.
+        optimizer: its state is part of a checkpoint.
+    """
+
+    def __init__(self, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, folder: Path, state: Mapping[str, Any], *, best: Path | None = None, keep: int = 2,
+             others: Sequence[Mapping[str, Tensor]] = ()) -> None:
+        """Begin to write a checkpoint, and remove all but the newest ``keep`` once it is there.
+
+        Args:
+            folder: ``<run>/checkpoints/step-N``.
+            state: the loop's own, JSON-ready.
+            best: see ``checkpoint.write``; must stay as it is until ``wait``.
+            keep: of the run's checkpoints.
+            others: the random generators of the other processes that train this model.
+
+        Raises:
+            UserError: the disk was full at the one before.
+        """
+        self.wait()
+        taken = checkpoint.snapshot(model=self.model, loss=self.loss, optimizer=self.optimizer, state=state,
+                                    others=others)
+        ready = torch.cuda.Event() if self.model.device.type == "cuda" else None
+        twins = self._twins
+        if ready is not None:
+            ready.record()
+        self._writing = self._thread.submit(self._write, folder, taken, ready, twins, best, keep)
+
+    def wait(self) -> None:
+        """Return when what was begun is on the disk.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def check(self) -> None:
+        """Raise what went wrong so far, without waiting."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    @staticmethod
+    def _write(folder: Path, taken: Snapshot, ready: torch.cuda.Event | None, twins: tuple[SentenceTransformer, Loss],
+               best: Path | None, keep: int) -> None:
+        checkpoint.write(folder, _on_cpu(taken, ready), model=twins[0], loss=twins[1], best=best)
+        checkpoint.prune(folder.parent.parent, keep)
+
+    @functools.cached_property
+    def _twins(self) -> tuple[SentenceTransformer, Loss]:
+        return copy.deepcopy(self.model).cpu(), copy.deepcopy(self.loss).cpu()
+
+
+def _on_cpu(taken: Snapshot, ready: torch.cuda.Event | None) -> Snapshot:
+    """Copy a snapshot's tensors to the CPU on a stream of their own, beside the training's."""
+    if ready is None:
+        return taken
+
+    def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        stream.wait_event(ready)
+        return dataclasses.replace(taken, model=copied(taken.model), loss=copied(taken.loss),
+                                   optimizer=copied(taken.optimizer))
