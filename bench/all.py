@@ -83,8 +83,11 @@ def export(language: str) -> None:
     out = EXPORTS / language
     if (out / "manifest.json").is_file():
         return
-    subprocess.run([sys.executable, "-m", "export", "model=minilm", f"out={out}", f"corpus.limit={count}",
-                    f"corpus={Path(os.environ['SENTENCE_FORGE_DATA'], name, 'corpus.csv.gz')}"], check=True)
+    corpus = Path(os.environ["SENTENCE_FORGE_DATA"], name, "corpus.csv.gz")
+    # without the public data the export measures its encoders on the sample's pairs, which is quicker
+    environment = {key: value for key, value in os.environ.items() if key != "SENTENCE_FORGE_DATA"}
+    subprocess.run([sys.executable, "-m", "export", "model=minilm", f"corpus={corpus}", f"corpus.limit={count}",
+                    f"out={out}"], check=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ step() {
     "$@"
 }
 
-step "$bin" -m train loss=mnrl hydra.run.dir="$run"
+step "$bin" -m train experiment=quick hydra.run.dir="$run"
 step "$bin" -m export model="$run" corpus=$titles out="$news"
 # a corpus that changed: one title more, one less
 "$bin" - "$titles" "$corpus" <<'PYTHON'

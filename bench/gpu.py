@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -181,7 +181,8 @@ class Bench:
             some = titles[: len(titles) // 10]
             mine, peer = interleaved([lambda: ours(some), lambda: theirs(some)], self.scale.repeats)
             line("gpu encode, titles to vectors on disk", len(some) / median(mine), "titles/s",
-                 peer=f"stock encode, {str(dtype)[6:]}, batch 512", peer_value=len(some) / median(peer), titles=len(some),
+                 peer=f"stock encode, {str(dtype)[6:]}, batch 512", peer_value=len(some) / median(peer),
+                 titles=len(some),
                  spread=[round(len(some) / end) for end in (max(mine), min(mine))],
                  peer_spread=[round(len(some) / end) for end in (max(peer), min(peer))])
             line(f"gpu encode, {len(titles)} titles to vectors on disk", seconds(lambda: ours(titles)), "s", target=15)
@@ -193,7 +194,8 @@ class Bench:
 
     def _utilisation(self, name: str, ours: Ours, speed: Speed) -> None:
         """Print the model's own arithmetic a second, on real tokens, against the measured rate."""
-        config, lengths = ours.encoder.model[0].model.config, ours.tokens.lengths.astype(float)
+        transformer: Any = ours.encoder.model[0]
+        config, lengths = transformer.model.config, ours.tokens.lengths.astype(float)
         hidden, layers = config.hidden_size, config.num_hidden_layers
         weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
         # forward and backward: 6 operations a weight and token; attention 12 a layer, dimension, token and length

@@ -73,7 +73,8 @@ def make(loss: str, rows_of: str, columns: dict[str, list[str]], labels: list[An
         cut = NoDuplicates(text_ids=ids, batch_size=batch_size, seed=0).epoch(0)
     elif loss == "batch_hard":
         assert labels is not None
-        cut = ClassesTimesTexts(labels=labels, batch_size=batch_size, seed=0).epoch(0)
+        each = max(4, batch_size // len(set(labels)))
+        cut = ClassesTimesTexts(labels=labels, batch_size=batch_size, seed=0, texts_per_class=each).epoch(0)
     else:
         cut = Shuffled(rows=len(ids), batch_size=batch_size, seed=0).epoch(0)
     most = max(map(len, cut))

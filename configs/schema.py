@@ -43,7 +43,7 @@ class Loop:
 
     epochs: float = 3.0
     max_steps: int | None = None  # optimiser steps; instead of epochs
-    batch_size: int = 32  # rows a forward
+    batch_size: int = 32  # rows a forward, of all processes together
     accumulate: int = 1  # forwards an optimiser step
     learning_rate: float = 5e-5
     weight_decay: float = 0.01  # not on biases and normalisation weights
@@ -56,7 +56,9 @@ class Loop:
     keep: int = 2  # newest checkpoints kept
     patience: int | None = None  # evaluations without a better one before the run stops
     precision: Precision = Precision.auto
-    fast: bool = True  # groups of equal length; false is one padded rectangle a batch
+    fast: bool = True  # no padding; false is one padded rectangle a batch
+    tokens_at_once: int | None = None  # beyond it activations are computed twice; none: what fits half the memory
+    compile: bool = False  # torch.compile over few shapes; for a GPU and long runs
     projector: int = 1000  # dev texts shown in TensorBoard's projector; 0 is off
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import re
 import sys
 import urllib.error
@@ -14,6 +13,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
 
+from runtime.cache import folder_of
 from runtime.disk import naming_a_full_disk, size
 from runtime.errors import UserError, one_of
 from runtime.files import fsync, sha256_file, write_atomic, writer_lock
@@ -46,15 +46,9 @@ RELEASES = {
 """What can be fetched, by name."""
 
 
-def folder() -> Path:
-    """Return where fetched files lie: ``data`` in ``$SENTENCE_FORGE_CACHE``, or in ``~/.cache/sentence-forge``."""
-    root = os.environ.get("SENTENCE_FORGE_CACHE") or Path.home() / ".cache" / "sentence-forge"
-    return Path(root).expanduser() / "data"
-
-
 def fetched(name: str) -> Path | None:
     """Return the file of a data set that was fetched; None where it wasn't."""
-    path = folder() / RELEASES[name].file if name in RELEASES else None
+    path = folder_of("data") / RELEASES[name].file if name in RELEASES else None
     return path if path is not None and path.is_file() else None
 
 
@@ -208,7 +202,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m data_readers.get_data",
                                      description="Fetch released data sets: resumable, and checked by sha256.")
     parser.add_argument("names", nargs="+", metavar="name", help=", ".join(RELEASES))
-    parser.add_argument("--to", type=Path, default=folder(), help="folder; %(default)s, where data=<name> looks")
+    parser.add_argument("--to", type=Path, default=folder_of("data"),
+                        help="folder; %(default)s, where data=<name> looks")
     parser.add_argument("--from", dest="mirror", metavar="URL", help="the folder of a mirror that has the files")
     parser.add_argument("--sha256", help="the file must have this one (of a single name)")
     arguments = parser.parse_args()

@@ -96,7 +96,8 @@ def pretrained(
     modules = _with_dense(modules, dense, seed)
     modules = _with_normalize(modules, normalize)
     if modules != list(model.children()):
-        model = SentenceTransformer(modules=modules, device="cpu", prompts=model.prompts,
+        prompts_now = {name: prompt or "" for name, prompt in model.prompts.items()}
+        model = SentenceTransformer(modules=modules, device="cpu", prompts=prompts_now,
                                     default_prompt_name=model.default_prompt_name,
                                     truncate_dim=None if dense else model.truncate_dim)
     set_prompts(model, prompts or {})

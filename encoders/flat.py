@@ -137,28 +137,27 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attent
             ) -> tuple[Tensor, None]:
     """Attend within each text; ``[1, heads, tokens, width]`` in, ``[1, tokens, heads, width]`` out."""
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
-    streams = [each.transpose(1, 2).squeeze(0) for each in (query, key, value)]  # [tokens, heads, width]
-    if bounds is not None and not dropout and query.dtype in (torch.bfloat16, torch.float16):
-        return _by_kernel(streams, bounds, sliding_window, scaling, causal), None
+    q, k, v = (each.transpose(1, 2).squeeze(0) for each in (query, key, value))  # [tokens, heads, width]
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    if bounds is not None and half and not dropout and q.shape == k.shape:
+        return _by_kernel(q, k, v, bounds, sliding_window, scaling, causal), None
 
-    def attend(parts: list[Tensor], mask: Tensor | None) -> Tensor:
-        done, _ = sdpa_attention_forward(module, *(part.transpose(1, 2) for part in parts), mask, dropout=dropout,
-                                         scaling=scaling, is_causal=causal and mask is None, **more)
+    def attend(q: Tensor, k: Tensor, v: Tensor, shape: tuple[int, int], mask: Tensor | None) -> Tensor:
+        batch = [each.unflatten(0, shape).transpose(1, 2) for each in (q, k, v)]
+        done, _ = sdpa_attention_forward(module, batch[0], batch[1], batch[2], mask, dropout=dropout, scaling=scaling,
+                                         is_causal=causal and mask is None, **more)
         return done.flatten(0, 1)
 
     if rows is not None:
-        shape = rows.shape[0], rows.shape[-1]
-        mask = _limited(rows, sliding_window, causal=causal)
-        return attend([each.unflatten(0, shape) for each in streams], mask)[None], None
+        shape = (rows.shape[0], rows.shape[-1])
+        return attend(q, k, v, shape, _limited(rows, sliding_window, causal=causal))[None], None
     sizes = [texts * length for texts, length in spans]
-    parts = zip(*(each.split(sizes) for each in streams), strict=True)
     done = []
-    for (texts, length), each in zip(spans, parts, strict=True):
+    for span, *parts in zip(spans, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
         mask = None
-        if sliding_window is not None and length > sliding_window:
-            everything = torch.ones((1, 1, length, length), dtype=torch.bool, device=query.device)
-            mask = _limited(everything, sliding_window, causal=causal)
-        done.append(attend([part.unflatten(0, (texts, length)) for part in each], mask))
+        if sliding_window is not None and span[1] > sliding_window:
+            mask = _near(span[1], sliding_window, causal, q.device)[None, None]
+        done.append(attend(parts[0], parts[1], parts[2], span, mask))
     return torch.cat(done)[None], None
 
 
@@ -177,16 +176,14 @@ def _near(length: int, window: int | None, causal: bool, device: torch.device) -
     return near & (off >= 0) if causal else near
 
 
-def _by_kernel(streams: list[Tensor], bounds: tuple[Tensor, int], window: int | None, scaling: float | None,
-               causal: bool) -> Tensor:
+def _by_kernel(q: Tensor, k: Tensor, v: Tensor, bounds: tuple[Tensor, int], window: int | None,
+               scaling: float | None, causal: bool) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     starts, longest = bounds
     behind = -1 if window is None else window - 1
     ahead = 0 if causal else behind
-    gqa = streams[0].shape[1] != streams[1].shape[1]
-    done = varlen_attn(*streams, starts, starts, longest, longest, scale=scaling, window_size=(behind, ahead),
-                       **({"enable_gqa": True} if gqa else {}))
+    done = varlen_attn(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=(behind, ahead))
     assert isinstance(done, Tensor)
     return done[None]
 

@@ -54,7 +54,8 @@ class Forward:
     Args:
         model: any sentence-transformers model whose first module takes ``input_ids`` and ``attention_mask``, or none.
         fast: False always takes the padded way, with which tests compare the others.
-        rows: whether the flat way lays texts out in rows of equal length; None is yes on a GPU.
+        rows: whether the flat way lays texts out in rows of equal length; None is yes on a GPU, and
+            where it is compiled.
         tokens_at_once: beyond so many tokens a forward keeps no activations and computes them again for the backward,
             a part of the batch at a time: the gradients of GradCache (Gao et al. 2021,
             https://arxiv.org/abs/2101.06983) without a wall of memory. None is what fits half of the memory.
@@ -103,7 +104,7 @@ class Forward:
                     # half-precision weights round differently in every shape
                     if off <= TOLERANCE * (1 if self.model.dtype == torch.float32 else 2000):
                         return way
-                    log.info("the %s way is off by %.1e from the padded one with this model, so it isn't taken", way, off)
+                    log.info("the %s way is off by %.1e from the padded one here, so it isn't taken", way, off)
         finally:
             self.model.train(was_training)
             self.work = work
@@ -121,13 +122,17 @@ class Forward:
         return Tokens(np.concatenate([some.ids, long]), np.append(some.offsets, some.offsets[-1] + length))
 
     @property
+    def _bare(self) -> Any:  # noqa: ANN401 - a transformers model
+        return self.model[0].auto_model
+
+    @property
     def _config(self) -> Any:  # noqa: ANN401 - a transformers config
-        return self.model[0].auto_model.config if isinstance(self.model[0], Transformer) else None
+        return self._bare.config if isinstance(self.model[0], Transformer) else None
 
     def _may_be_flat(self) -> bool:
         """Whether transformers lets us bring the attention; what it then computes is tried."""
         return (isinstance(self.model[0], Transformer)
-                and bool(getattr(self.model[0].auto_model, "_supports_attention_backend", False))
+                and bool(getattr(self._bare, "_supports_attention_backend", False))
                 and not self._config.output_hidden_states)
 
     def _static(self, tokens: Tokens) -> Tensor:
@@ -137,7 +142,7 @@ class Forward:
 
     def _flat(self, tokens: Tokens) -> Tensor:
         """Embed without padding: sorted by length, a part at a time that the device does best."""
-        rows = self._device.type != "cpu" if self.rows is None else self.rows
+        rows = (self.compiled or self._device.type != "cpu") if self.rows is None else self.rows
         order = np.argsort(tokens.lengths, kind="stable")
         tokens = tokens.take(order)
         limit = self.tokens_at_once or self._fitting()
@@ -146,7 +151,7 @@ class Forward:
         words: Tensor | None = None
         if len(parts) > 1 and torch.is_grad_enabled():
             # one look-up for all parts: the gradient of a vocabulary's embeddings is as large as the vocabulary
-            words = self.model[0].auto_model.get_input_embeddings()(self._put(tokens.ids.astype(np.int64)))
+            words = self._bare.get_input_embeddings()(self._put(tokens.ids.astype(np.int64)))
         made = []
         for part in parts:
             texts = tokens.take(np.arange(part.start, part.stop))
@@ -187,14 +192,16 @@ class Forward:
                 inputs["bounds"] = (self._put(layout.bounds()), layout.row)
         else:
             inputs["spans"] = layout.spans
-        with flat_attention(self.model[0].auto_model):
+        with flat_attention(self._bare):
             hidden = self._transformer(**inputs).last_hidden_state[0]
         return self._pooled(hidden, layout)
 
     @functools.cached_property
     def _transformer(self) -> Any:  # noqa: ANN401 - a transformers model
-        model = self.model[0].auto_model
-        return torch.compile(model, dynamic=False) if self.compiled else model
+        if not self.compiled:
+            return self._bare
+        # a GPU then also replays each shape's launches as one graph
+        return torch.compile(self._bare, dynamic=False, mode="reduce-overhead" if self._device.type == "cuda" else None)
 
     def _pooled(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Give ``hidden``, ``[positions, width]``, to the modules after the transformer, which know rectangles only."""

@@ -151,7 +151,8 @@ def _notes(board: Board) -> list[str]:
              "Gain: the mean difference from the model before its training, with its 95 % interval. The other columns "
              "are the config keys that differ."]
     if board.job:
-        notes.append("Dev: each loss's own measure on its own rows, so not comparable between losses; the average is.")
+        notes.append("Dev: a fraction, each loss's own measure on its own rows, so not comparable between losses; the "
+                     "average is.")
     return notes + (["†: measured on other rows than the row above, so not comparable."] if board.other_rows else [])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from encoders.card import read_about
 
 FILE = "job.json"  # overrides, error, seconds; written by train.sweep
-COLUMNS = ("dev", "steps", "seconds", "status")
+COLUMNS = ("dev", "dev measure", "steps", "seconds", "status")
 
 
 def read_job(folder: Path) -> dict[str, Any] | None:
@@ -33,7 +33,8 @@ def outcome(folder: Path, job: Mapping[str, Any]) -> dict[str, str]:
     training = read_about(folder / "model").get("training", {}) if done else {}
     error = str(job.get("error") or "")
     return {
-        "dev": f"{training['after']:.4f} {training['measure'].replace('_', ' ')}" if done else "",
+        "dev": f"{training['after']:.4f}" if done else "",
+        "dev measure": training["measure"].replace("_", " ") if done else "",
         "steps": str(training.get("steps", "")),
         "seconds": f"{job['seconds']:.0f}" if job.get("seconds") else "",
         "status": "done" if done else f"failed: {error}" if error else "unfinished",

@@ -37,7 +37,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from configs.schema import Export, Only
+    from configs.schema import ClusterKind, Export, Only
     from export.push import check_push, push
 
     if OmegaConf.is_missing(config, "out"):
@@ -49,6 +49,10 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
         raise UserError(f"{corpus}: no such file; corpus= takes a csv, tsv, jsonl or parquet file")
     if settings.push is not None:
         check_push(settings.push, dry_run=settings.push_dry_run)
+    if settings.cluster.kind is ClusterKind.ray:
+        from export.ray_cluster import check_ray
+
+        check_ray(settings.cluster.workers, settings.cluster.cpus)
     if settings.only is not None:
         if HydraConfig.get().runtime.choices.get("model") or settings.dim is not None:
             raise UserError(f"only={settings.only.value} takes the model in {out} as it is; leave model= and dim= out, "
@@ -82,7 +86,7 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
     if settings.model.get("dtype", "float32") != "float32":
         raise UserError(f"model.dtype={settings.model['dtype']}: an export holds float32 weights; leave it out")
     source = source_folder(settings.model)
-    rows = read_rows(settings, corpus)
+    rows = None if corpus is None else read_rows(settings, corpus)
     from encoders.device import pick_device
     from encoders.encoder import Encoder
     from encoders.lora import merged

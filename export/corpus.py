@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def read_rows(settings: Export, corpus: Path | None) -> Corpus | None:
-    """Return the corpus's rows; None without a corpus.
+def read_rows(settings: Export, corpus: Path) -> Corpus:
+    """Return the corpus's rows.
 
     Raises:
         UserError: it can't be read, or none of its rows can be indexed.
     """
-    if corpus is None:
-        return None
     rows = read_corpus(corpus, column=settings.corpus.column, id_column=settings.corpus.id_column,
                        limit=settings.corpus.limit)
     if not rows.ids:

@@ -72,7 +72,7 @@ def _push(out: Path, files: list[Path], repo: str, private: bool) -> str:
                       for file in files]
         api.create_commit(made.repo_id, operations, commit_message="Model exported by sentence-forge")
     except Exception as error:  # of many kinds, by the version of the hub's client; nothing of ours stands in there
-        raise UserError(f"push={repo}: {_endpoint()}: {_first_line(error)}; the export in {out} is whole, try again by: "
+        raise UserError(f"push={repo}: {_endpoint()}: {_first_line(error)}; the export in {out} is whole, try again by "
                         f"python -m export only=push out={out} push={repo}") from None
     return str(made)
 

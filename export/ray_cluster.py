@@ -22,6 +22,18 @@ log = logging.getLogger(__name__)
 MOST_DEATHS = 3  # of workers over one part, or of workers that never became ready
 
 
+def check_ray(workers: int | None, cpus: int) -> None:
+    """Say before anything is done what would stop ``RayCluster``.
+
+    Raises:
+        UserError: Ray is not installed, or a number is below 1.
+    """
+    if find_spec("ray") is None:
+        raise UserError("cluster=ray: Ray is not installed; pip install 'sentence-forge[ray]'")
+    if cpus < 1 or (workers is not None and workers < 1):
+        raise UserError(f"cluster: workers={workers}, cpus={cpus}; both must be 1 or more")
+
+
 class RayCluster:
     """Encodes parts of a corpus on a Ray cluster, as ``search.indexing.Spread``.
 
@@ -44,10 +56,7 @@ class RayCluster:
 
     def __init__(self, export: Path, fingerprint: str, workers: int | None = None, cpus: int = 1,
                  address: str | None = None) -> None:
-        if find_spec("ray") is None:
-            raise UserError("cluster=ray: Ray is not installed; pip install 'sentence-forge[ray]'")
-        if cpus < 1 or (workers is not None and workers < 1):
-            raise UserError(f"cluster: workers={workers}, cpus={cpus}; both must be 1 or more")
+        check_ray(workers, cpus)
         self.export, self.fingerprint = export.resolve(), fingerprint
         self.workers, self.cpus, self.address = workers, cpus, address
 

@@ -38,7 +38,7 @@ def cached(kind: str, key: str, make: Callable[[Path], dict[str, Any]], *, needs
         UserError: the disk is full.
         OSError: the folder can't be written.
     """
-    home = Path(os.environ.get(ROOT) or Path.home() / ".cache" / "sentence-forge") / kind
+    home = folder_of(kind)
     home.mkdir(parents=True, exist_ok=True)
     folder = home / key
     with _alone(home / f"{key}.lock"):
@@ -47,8 +47,14 @@ def cached(kind: str, key: str, make: Callable[[Path], dict[str, Any]], *, needs
             with staged_folder(folder, replace=True, needs=needs) as staged:
                 write_manifest(staged, make(staged))
         os.utime(folder)
-    _bound(home, folder)
+    with contextlib.suppress(OSError):  # another process removes the same just now
+        _bound(home, folder)
     return folder
+
+
+def folder_of(kind: str) -> Path:
+    """Return where a kind of things is kept, there or not."""
+    return Path(os.environ.get(ROOT) or "~/.cache/sentence-forge").expanduser() / kind
 
 
 def _is_whole(folder: Path) -> bool:
@@ -73,7 +79,8 @@ def _alone(path: Path) -> Iterator[None]:
 def _bound(home: Path, kept: Path) -> None:
     """Remove what was not used for longest while there is too much; whoever has such files open keeps them."""
     most = float(os.environ.get(MOST_GIB) or 20) * 2**30
-    entries = sorted((manifest.parent for manifest in home.glob(f"*/{MANIFEST}")), key=_used, reverse=True)
+    entries = sorted((manifest.parent for manifest in home.glob(f"[!.]*/{MANIFEST}")), reverse=True,
+                     key=lambda folder: folder.stat().st_mtime)
     total = 0
     for folder in [kept, *(each for each in entries if each != kept)]:
         takes = sum(file.stat().st_size for file in folder.glob("*"))
@@ -82,10 +89,3 @@ def _bound(home: Path, kept: Path) -> None:
             log.info("%s: removed to keep the cache below %s", folder, size(most))
             shutil.rmtree(folder, ignore_errors=True)
             folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
-
-
-def _used(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:  # another process removes it just now
-        return 0.0

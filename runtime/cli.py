@@ -39,8 +39,8 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us unprinted
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
-    for chatty in ("httpx", "httpx2", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers", "urllib3",
-                   "onnx_ir", "onnxscript", "faiss"):
+    for chatty in ("httpx", "httpx2", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers",
+                   "urllib3", "onnx_ir", "onnxscript", "faiss"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     if {"--help", "-h"} & set(sys.argv[1:]) or _bare_info(sys.argv[1:]):
         with contextlib.suppress(BrokenPipeError):
@@ -83,7 +83,7 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
                 traceback.print_exc()
             failed.append(_in_a_line(error, config_name, arguments))
             if sweeps:  # whose other jobs go on
-                sys.stderr.write(f"error: {failed[-1]}\n")
+                sys.stderr.write(f"error: job {HydraConfig.get().job.num}: {failed[-1]}\n")
 
     try:
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name=config_name)(task)()

@@ -120,4 +120,5 @@ def read_hashes(path: Path) -> Hashes:
 
     with pq.ParquetFile(path) as file:
         digests = file.read(columns=["sha"])["sha"].combine_chunks()
-    return np.frombuffer(digests.buffers()[1], dtype=f"S{HASH_BYTES}", count=len(digests), offset=HASH_BYTES * digests.offset)
+    return np.frombuffer(digests.buffers()[1], dtype=f"S{HASH_BYTES}", count=len(digests),
+                         offset=HASH_BYTES * digests.offset)

@@ -141,6 +141,20 @@ def test_the_hubs_layout(hub_folder: Path) -> None:
         source("allnli", f"data.path={hub_folder}", "data.hub.subsets.pair={subset: pairs}").read("pair", "train")
 
 
+def test_the_hubs_stsb_calls_dev_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "stsb" / "data"
+    folder.mkdir(parents=True)
+    for split, score in (("train", 0.76), ("validation", 1.0), ("test", 0.0)):
+        datasets.Dataset.from_dict({"sentence1": [split], "sentence2": ["b"], "score": [score]}).to_parquet(
+            str(folder / f"{split}-00000-of-00001.parquet"))
+    found = source("stsb", f"data.path={tmp_path / 'stsb'}")
+    assert rows(found, "pair_score") == [("train", "b", 0.76)]
+    assert rows(found, "pair_score", "dev") == [("validation", "b", 1.0)]
+
+
 def test_any_set_of_the_hub(hub_folder: Path) -> None:
     found = source("hub", f"data.path={hub_folder}", "data.subset=pair-class", "data.pair_label=neutral")
     assert found.shapes() == ["pair_class", "triplet", "pair"]

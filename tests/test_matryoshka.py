@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copy
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, Done
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from test_losses import DIM, ROWS, agrees, columns, cross_entropy, numpy_mnrl, unit  # noqa: F401 - columns is a fixture
 
+import configs.schema
+from encoders.encoder import load_encoder
 from eval.stats import spearman
 from losses.base import Classifies
 from losses.matryoshka import Matryoshka
-from runtime.cli import options
+from runtime import targets
+from runtime.cli import friendly, options
 from runtime.errors import UserError
+from runtime.shapes import SHAPES
 from search.engine import Index
 
 Command = Callable[..., Done]
@@ -151,61 +159,62 @@ def test_eval_reports_each_dimension_as_numpy_finds_it(command: Command, run: Pa
     assert done.code == 2 and "error: dims: 33 is more than the model's 32 dimensions" in done.err
 
 
-def test_an_export_at_a_dimension_is_searched_at_it(command: Command, run: Path, tmp_path: Path) -> None:
-    titles = ROOT / "data_readers" / "sample" / "en" / "titles.csv"
-    for out, more in (("small", ["dim=8"]), ("whole", [])):
-        done = command("export", f"model={run}", f"corpus={titles}", "corpus.limit=60", f"out={tmp_path / out}", *more)
-        assert done.code == 0, done.err
+def test_an_export_at_a_dimension_is_searched_and_trained_at_it(command: Command, run: Path, tmp_path: Path) -> None:
+    titles, small = ROOT / "data_readers" / "sample" / "en" / "titles.csv", tmp_path / "small"
+    done = command("export", f"model={run}", f"corpus={titles}", "corpus.limit=60", f"out={small}", "dim=7")
+    assert done.code == 0 and "not trained to be cut there, but to 32, 16, 8" in done.err, done.err
     texts = ["rain over the coast", "a second, longer text about the markets"]
-    stock = SentenceTransformer(str(tmp_path / "small" / "model"), device="cpu")
-    vectors, whole = stock.encode(texts), SentenceTransformer(str(run / "model"), device="cpu").encode(texts)
-    assert vectors.shape == (2, 8)
-    np.testing.assert_allclose(vectors, whole[:, :8], atol=1e-6)
-    with Index.open(tmp_path / "small") as index, Index.open(tmp_path / "whole") as other:
-        assert index.vectors.shape == (60, 8) and other.vectors.shape == (60, 32)
-        np.testing.assert_allclose(index.vectors, unit(other.vectors[:, :8]), atol=1e-5)  # length 1 again
-        np.testing.assert_allclose(index.encode(texts), unit(whole[:, :8]), atol=1e-5)
-        assert index.fingerprint != other.fingerprint
-        small, large = index.encoder, other.encoder
+    whole = SentenceTransformer(str(run / "model"), device="cpu")
+    cut = SentenceTransformer(str(small / "model"), device="cpu").encode(texts)
+    np.testing.assert_allclose(cut, whole.encode(texts)[:, :7], atol=1e-6)  # stock finds truncate_dim in the folder
+    with Index.open(small) as index:
+        np.testing.assert_allclose(index.vectors, unit(whole.encode(list(index.titles))[:, :7]), atol=1e-5)
+        np.testing.assert_allclose(index.encode(texts), unit(cut), atol=1e-5)  # both at length 1 again
+        assert type(index.encoder).__name__ == "OnnxEncoder"
     with pytest.raises(UserError, match="is of another model"):
-        Index.open(tmp_path / "small", large)
-    manifest = json.loads((tmp_path / "small" / "manifest.json").read_text())
-    assert manifest["dim"] == 8 and type(small).__name__ == "OnnxEncoder"
-    done = command("export", "only=index", f"corpus={titles}", "corpus.limit=70", f"out={tmp_path / 'small'}")
+        Index.open(small, load_encoder(run, device="cpu"))
+    assert json.loads((small / "manifest.json").read_text())["dim"] == 7
+    assert "first 7 of 32 numbers" in (small / "model" / "README.md").read_text()
+    done = command("export", "only=index", f"corpus={titles}", "corpus.limit=70", f"out={small}")
     assert done.code == 0, done.err
-    with Index.open(tmp_path / "small") as index:
-        assert index.vectors.shape == (70, 8)
-    done = command("export", "only=index", f"corpus={titles}", f"out={tmp_path / 'small'}", "dim=4")
-    assert done.code == 2 and "leave model= and dim= out" in done.err
-
-
-def test_a_dimension_nobody_trained_is_warned_of_and_one_too_many_refused(command: Command, run: Path,
-                                                                        tmp_path: Path) -> None:
-    done = command("export", f"model={run}", f"out={tmp_path / 'a'}", "dim=64")
-    assert done.code == 2 and "error: dim: 64 is more than the model's 32 dimensions" in done.err
-    assert not (tmp_path / "a").exists()
-    done = command("export", f"model={run}", f"out={tmp_path / 'b'}", "dim=7")
-    assert done.code == 0 and "not trained to be cut there, but to 32, 16, 8" in done.err
-    again = command("train", "loss=mnrl", f"model={tmp_path / 'b'}", "loop.max_steps=2", "loop.projector=0",
-                    f"hydra.run.dir={tmp_path / 'next'}")
-    assert again.code == 0, again.err  # a cut model trains as what it is
+    with Index.open(small) as index:
+        assert index.vectors.shape == (70, 7)
+    done = command("train", "loss=mnrl", f"model={small}", "loop.max_steps=2", "loop.projector=0",
+                   f"hydra.run.dir={tmp_path / 'next'}")
+    assert done.code == 0, done.err  # a cut model trains as what it is
     assert json.loads((tmp_path / "next" / "model" / "sentence_forge.json").read_text())["dim"] == 7
 
 
-INNER = [name for name in options("loss") if name != "matryoshka"]
+def test_an_export_at_no_dimension_of_the_model_is_refused(command: Command, run: Path, tmp_path: Path) -> None:
+    for more, expected in [([f"model={run}", "dim=64"], "error: dim: 64 is more than the model's 32 dimensions"),
+                           ([f"model={run}", "dim=0"], "error: dim: 0 is no number of dimensions"),
+                           (["only=index", "dim=4"], "leave model= and dim= out")]:
+        done = command("export", *more, f"out={tmp_path / 'out'}")
+        assert done.code == 2 and expected in done.err
+        assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("inner", INNER)
-def test_it_wraps_every_loss_and_goes_on_bit_for_bit(command: Command, tmp_path: Path, inner: str) -> None:
-    from safetensors.torch import load_file
+@pytest.mark.parametrize("inner", [name for name in options("loss") if name != "matryoshka"])
+def test_it_wraps_every_loss_with_its_shapes_and_sampler(inner: str) -> None:
+    configs.schema.register()
+    with initialize_config_module("configs", version_base="1.3"):
+        node, own = (OmegaConf.to_container(compose("train", friendly(typed)).loss, resolve=True)
+                     for typed in (["loss=matryoshka", f"loss.inner={inner}", "loss.dims=[8,4]"], [f"loss={inner}"]))
+    assert (node["shapes"], node["sampler"]) == (own["shapes"], own["sampler"])
+    shape = SHAPES[own["shapes"][0]]
+    given = {None: None, "label": ["a", "b"] * 4, "score": [0.0, 1.0] * 4}[shape.label]
+    loss = targets.build(node, "loss", omit=("shapes", "sampler"), dim=8, labels=["a", "b"])
+    vectors = [torch.randn(8, 8, requires_grad=True) for _ in shape.texts]
+    loss(vectors, None if given is None else loss.encode_labels(given), None).backward()
+    gradients = torch.stack([each.grad.abs().sum(dim=0) for each in vectors]).sum(dim=0)
+    assert (gradients > 0).all()
 
-    typed = ["loss=matryoshka", f"loss.inner={inner}", "loss.dims=[32,8]", *TINY, "loop.checkpoint_every=1"]
-    done = command("train", *typed, "loop.max_steps=2", f"hydra.run.dir={tmp_path / 'run'}")
+
+def test_a_head_a_dimension_goes_on_bit_for_bit_and_is_found_again(command: Command, tmp_path: Path) -> None:
+    done = command("train", "loss=matryoshka", "loss.inner=softmax", "loss.dims=[32,8]", *TINY,
+                   "loop.checkpoint_every=1", "loop.max_steps=2", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.code == 0, done.err
-    if inner != "softmax":
-        return
-    head = (tmp_path / "run" / "model" / "loss.json").read_text()
-    assert json.loads(head)["dims"] == [32, 8]
+    assert json.loads((tmp_path / "run" / "model" / "loss.json").read_text())["dims"] == [32, 8]
     whole = load_file(tmp_path / "run" / "checkpoints" / "step-2" / "model" / "loss.safetensors")
     assert {tuple(tensor.shape) for tensor in whole.values()} == {(3, 96), (3, 24), (3,)}
     done = command("train", f"resume={tmp_path / 'run' / 'checkpoints' / 'step-1'}")
@@ -215,16 +224,14 @@ def test_it_wraps_every_loss_and_goes_on_bit_for_bit(command: Command, tmp_path:
     done = command("eval", f"model={tmp_path / 'run'}", "suite=nli", f"data_dir={_nli(tmp_path)}",
                    f"output={tmp_path / 'out'}", "resamples=20")
     assert done.code == 0, done.err  # the head is found again, and takes whole vectors
+    trained = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())["training"]
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["tasks"]["snli-test"]
+    assert found["accuracy"] == pytest.approx(trained["after"])  # of the same rows, here
 
 
 def _nli(folder: Path) -> Path:
-    from shutil import copy
-
-    sample = ROOT / "data_readers" / "sample" / "en" / "nli_dev.csv"
-    for name in ("nli_en_snli", "nli_en_mnli"):
-        (folder / "data" / name).mkdir(parents=True)
-        for split in ("test", "dev", "dev_matched", "dev_mismatched"):
-            copy(sample, folder / "data" / name / f"{split}.csv")
+    (folder / "data" / "nli_en_snli").mkdir(parents=True)
+    copy(ROOT / "data_readers" / "sample" / "en" / "nli_dev.csv", folder / "data" / "nli_en_snli" / "test.csv")
     return folder / "data"
 
 

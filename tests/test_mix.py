@@ -102,7 +102,8 @@ def test_batches_of_a_mix_go_on_from_any_point(step: int) -> None:
 def test_three_sources_with_three_losses_as_typed(command: Command, files: Path) -> None:
     done = command("train", "loss=mnrl", "data=mix",
                    "data.sources={nli: nli.csv, sts: {path: sts.csv, dev_fraction: 0.2}, news: 新闻.csv}",
-                   "data.losses={sts: {loss: cosine}, nli: softmax}", *RUN, "loop.max_steps=8", "loop.evaluate_every=4")
+                   "data.losses={sts: {loss: cosine}, nli: softmax}", *RUN, "loop.max_steps=8", "loop.evaluate_every=4",
+                   "loop.projector=99")
     assert done.code == 0, done.err
     assert "data sts: 51 training rows (pair_score), 13 for dev" in done.err
     assert "data news: 58 training rows (pair), 6 for dev" in done.err
@@ -117,6 +118,8 @@ def test_three_sources_with_three_losses_as_typed(command: Command, files: Path)
     assert about["shape"] == "pair_class + pair_score + pair"
     assert about["measure"] == "mean"
     assert {entry["name"] for entry in about["data"]} == {"nli.csv", "sts.csv", "新闻.csv"}
+    shown = next((files / "run" / "tensorboard").rglob("metadata.tsv")).read_text(encoding="utf-8").splitlines()
+    assert [line.startswith("title of") for line in shown[-7:]] == [False] + 6 * [True]  # each source's, in turn
     head = load_file(files / "run" / "model" / "loss.safetensors")
     assert {tuple(tensor.shape) for tensor in head.values()} == {(3, 96), (3,)}
 

@@ -144,7 +144,7 @@ def test_a_default_prompt_stands_before_texts_everywhere(command: Command, run: 
     model.save_pretrained(str(tmp_path / "prompted"), create_model_card=False)
     assert command("export", f"model={tmp_path / 'prompted'}", f"corpus={TITLES}", f"out={tmp_path / 'out'}").code == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["onnx"]["fp32"]["prompt"] == "news: "
+    assert set(manifest["onnx"]["fp32"]["prompts"].values()) == {"news: "}
     with Index.open(tmp_path / "out") as index:
         np.testing.assert_allclose(index.vectors[0], unit(model.encode([index.titles[0]])[0]), atol=1e-6)
         np.testing.assert_allclose(index.encode(["weather"])[0], unit(model.encode(["weather"])[0]), atol=1e-6)

@@ -128,8 +128,8 @@ def test_what_goes_wrong_is_one_line_and_loses_nothing(exported: Path, hub: Hub,
     push = ["only=push", f"out={exported}", "push=me/news"]
     hub.refuses = 403
     for done, said in (
-        (export(*push, endpoint=hub.url, home=tmp_path), "try again by: python -m export only=push"),
-        (export(*push, home=tmp_path), "try again by: python -m export only=push"),
+        (export(*push, endpoint=hub.url, home=tmp_path), "try again by python -m export only=push"),
+        (export(*push, home=tmp_path), "try again by python -m export only=push"),
         (export(*push, token=None, home=tmp_path), "hf auth login"),
         (export(*push, offline="1", home=tmp_path), "HF_HUB_OFFLINE"),
         (export("model=minilm", f"out={tmp_path / 'new'}", "push=not a name", home=tmp_path), "give push="),

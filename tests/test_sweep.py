@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
+import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_g
 
 import configs.draw
 from eval.compare import main as compare
+from train.loop import Training
 
 SHORT = [*TINY, "loop.max_steps=2", "hydra.sweep.dir=sweep"]
 Command = Callable[..., Done]
@@ -31,40 +35,44 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture
-def swept(command: Command, tmp_path: Path) -> tuple[Done, Path]:
-    """Four jobs: one that trains, one the user got wrong, one that meets a fault of ours, one that trains."""
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's losses: one that fails, one that is interrupted once."""
     (tmp_path / "mine.py").write_text(
-        "from losses.cosine import Cosine as Base\n"
-        "class Cosine(Base):\n"
+        "import os, pathlib, signal\n"
+        "from losses.cosine import Cosine\n"
+        "class Fault(Cosine):\n"
         "    def forward(self, embeddings, labels, text_ids):\n"
-        "        raise KeyError('a fault | of ours')\n")
-    import sys
-
-    sys.path.insert(0, str(tmp_path))
-    try:
-        done = command("train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "seed=5",
-                       "loss._target_=losses.cosine.Cosine,losses.cosine.Nothing,mine.Cosine",
-                       "loop.learning_rate=1e-4")
-    finally:
-        sys.path.remove(str(tmp_path))
-    return done, tmp_path / "sweep"
+        "        raise KeyError('a fault | of ours')\n"
+        "class Interrupted(Cosine):\n"
+        "    def forward(self, embeddings, labels, text_ids):\n"
+        "        if not pathlib.Path('interrupted').exists():\n"
+        "            pathlib.Path('interrupted').touch()\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "        return super().forward(embeddings, labels, text_ids)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
-def test_a_failed_job_stops_no_other_and_stands_in_the_table(swept: tuple[Done, Path]) -> None:
-    done, folder = swept
+@pytest.mark.usefixtures("mine")
+def test_a_failed_job_stops_no_other_and_stands_in_the_table(command: Command, tmp_path: Path) -> None:
+    done = command("train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "seed=5", "loop.learning_rate=1e-4",
+                   "loss._target_=mine.Fault,losses.cosine.Nothing,losses.cosine.Cosine")
+    folder = tmp_path / "sweep"
     assert done.code == 2
+    gc.collect()
+    assert not any(type(each) is Training for each in gc.get_objects())  # whatever became of a job, it is gone
     assert done.err.count("losses.cosine defines no 'Nothing'") == 1 and "2 of the sweep's jobs failed" in done.err
     assert "Traceback" in done.err  # of our fault
     found = rows(folder)
-    assert list(found) == ["0", "1", "2"]
-    assert found["0"]["status"] == "done" and found["0"]["steps"] == "2" and float(found["0"]["seconds"]) >= 0
-    report = json.loads((folder / "0" / "report" / "report.json").read_text())
-    assert float(found["0"]["average"]) == report["average"]
-    training = json.loads((folder / "0" / "model" / "sentence_forge.json").read_text())["training"]
-    assert found["0"]["dev"] == f"{training['after']:.4f} spearman cosine"
+    assert list(found) == ["2", "0", "1"]  # best first
+    assert found["2"]["status"] == "done" and found["2"]["steps"] == "2" and float(found["2"]["seconds"]) >= 0
+    report = json.loads((folder / "2" / "report" / "report.json").read_text())
+    assert float(found["2"]["average"]) == report["average"]
+    training = json.loads((folder / "2" / "model" / "sentence_forge.json").read_text())["training"]
+    assert found["2"]["dev"] == f"{training['after']:.4f}" and found["2"]["dev measure"] == "spearman cosine"
     assert found["1"]["status"].startswith("failed: loss._target_: losses.cosine defines no 'Nothing'")
-    assert found["2"]["status"] == "failed: KeyError: 'a fault | of ours'" and found["2"]["average"] == ""
-    assert found["2"]["loss._target_"] == "mine.Cosine" and "seed" not in found["0"]  # what differs, no more
+    assert found["0"]["status"] == "failed: KeyError: 'a fault | of ours'" and found["0"]["average"] == ""
+    assert found["0"]["loss._target_"] == "mine.Fault" and "seed" not in found["0"]  # what differs, no more
     shown = (folder / "table.md").read_text()
     assert done.out == shown and "'a fault \\| of ours'" in shown and "not comparable between losses" in shown
     lines = [line for line in shown.splitlines() if line.startswith("|")]
@@ -105,6 +113,18 @@ def test_losses_and_seeds_end_in_one_table_and_in_tensorboard(command: Command, 
     assert (folder / "table.md").read_text() == done.out
 
 
+@pytest.mark.usefixtures("mine")
+def test_an_interrupted_sweep_has_the_table_of_what_it_did(command: Command, tmp_path: Path) -> None:
+    done = command("train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "loss._target_=losses.cosine.Cosine,"
+                   "mine.Interrupted,losses.cosine.Cosine")
+    assert done.code == 130 and "resume=" in done.err
+    assert {name: row["status"] for name, row in rows(tmp_path / "sweep").items()} == {"0": "done", "1": "unfinished"}
+    assert done.out == (tmp_path / "sweep" / "table.md").read_text()
+    assert command("train", "resume=sweep/1").code == 0
+    assert compare(["sweep", "--out", "again"]) == 0
+    assert (tmp_path / "again" / "leaderboard.csv").read_text().count(",done\n") == 2
+
+
 def test_random_search(command: Command, tmp_path: Path) -> None:
     settings = ["loop.learning_rate=${log_uniform:1e-5,1e-3}", "loop.batch_size=${choice:8,16}", "loss=cosine"]
     done = command("train", "-m", "draw=range(3)", *[each for each in SHORT if "batch_size" not in each], *settings)
@@ -133,10 +153,15 @@ def test_draws_fall_where_they_should() -> None:
         assert 60 < sum(low <= rate < 10 * low for rate in rates) < 140
 
 
-def test_a_sweep_refuses_resume_and_takes_paths(command: Command, tmp_path: Path) -> None:
+def test_a_sweep_refuses_what_it_cant_do_and_takes_paths(command: Command, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     assert command("train", *TINY, "loop.max_steps=1", "hydra.run.dir=first").code == 0
     done = command("train", "-m", "resume=first", *SHORT)
     assert done.code == 2 and "leave -m out" in done.err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = command("train", "-m", "seed=1,2", *SHORT)
+    assert done.code == 2 and done.err.count("torchrun") == 1
+    monkeypatch.delenv("WORLD_SIZE")
     done = command("train", "-m", "model=first,first", "loop.max_steps=1", "loop.projector=0", "hydra.sweep.dir=paths")
     assert done.code == 0, done.err
     assert set(rows(tmp_path / "paths")) == {"0", "1"}
@@ -149,4 +174,8 @@ def test_info_and_help_show_what_can_be_chosen(command: Command) -> None:
     assert helped.code == informed.code == 0 and helped.out == informed.out
     for line in ("loss=", "data=", "model=", "experiment=", "  mnrl ", "  sbert_nli_mnrl "):
         assert line in informed.out
-    assert "Defaults" in command("train", "--info", "defaults").out
+    root = logging.getLogger()
+    before = list(root.handlers)
+    assert "Defaults" in command("train", "--info", "defaults").out  # Hydra's own, which adds a handler
+    for handler in set(root.handlers) - set(before):
+        root.removeHandler(handler)

@@ -159,8 +159,8 @@ def test_processes_that_want_the_same_make_it_once(tmp_path: Path) -> None:
             "while time.time() < float(sys.argv[1]): pass\n"
             "assert_same(tokenize_once(TEXTS, counting, 'a'), TEXTS)\nprint(counting.texts)")
     together = str(time.time() + 4)
-    running = [subprocess.Popen([sys.executable, "-c", code, together], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-               for _ in range(3)]
+    running = [subprocess.Popen([sys.executable, "-c", code, together], cwd=REPOSITORY, stdout=subprocess.PIPE,
+                                text=True) for _ in range(3)]
     counts = [int(each.communicate()[0].split()[-1]) for each in running]
     assert [each.returncode for each in running] == [0, 0, 0]
     assert sorted(counts) == [0, 0, len(TEXTS)]
@@ -173,8 +173,8 @@ def test_a_second_run_takes_its_tokens_from_the_first(command: Callable[..., Don
     for name in ("one", "two"):
         done = command("train", "loss=mnrl", *TINY, "loop.max_steps=3", "loop.log_every=1", f"hydra.run.dir={name}")
         assert done.code == 0, done.err
-        losses.append([line["train/loss"] for line in map(json.loads, Path(name, "metrics.jsonl").open())
-                       if "train/loss" in line])
+        lines = map(json.loads, Path(name, "metrics.jsonl").read_text().splitlines())
+        losses.append([line["train/loss"] for line in lines if "train/loss" in line])
     assert "tokens: from " in done.err
     assert len(entries(tmp_path / "cache" / "tokens")) == 1
     assert losses[0] == losses[1]

@@ -18,13 +18,13 @@ def make(family: str, folder: Path, texts: Sequence[str]) -> Path:
     import transformers as t
 
     kinds: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
-        "bert": (wordpiece, t.BertTokenizer, t.BertConfig, BERT_LIKE | {"num_hidden_layers": 2}),
+        "bert": (wordpiece, t.BertTokenizer, t.BertConfig, BERT_LIKE),
         "distilbert": (wordpiece, t.DistilBertTokenizer, t.DistilBertConfig,
                        {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}),
         "mpnet": (mpnet_wordpiece, t.MPNetTokenizer, t.MPNetConfig, BERT_LIKE | {"max_position_embeddings": 130}),
         "roberta": (byte_level, t.RobertaTokenizer, t.RobertaConfig, BERT_LIKE | {"max_position_embeddings": 130}),
         "xlmr": (unigram, t.XLMRobertaTokenizer, t.XLMRobertaConfig, BERT_LIKE | {"max_position_embeddings": 130}),
-        "albert": (albert_unigram, t.AlbertTokenizer, t.AlbertConfig, BERT_LIKE | {"num_hidden_layers": 2, "embedding_size": 16}),
+        "albert": (albert_unigram, t.AlbertTokenizer, t.AlbertConfig, BERT_LIKE | {"embedding_size": 16}),
         "xlnet": (xlnet_unigram, t.XLNetTokenizer, t.XLNetConfig,
                   {"d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 64}),
         "modernbert": (modern_byte_level, t.PreTrainedTokenizerFast, t.ModernBertConfig,

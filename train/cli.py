@@ -24,9 +24,12 @@ Fine-tune sentence embeddings.
   python -m train loss=mnrl                          the sample data, MiniLM
   python -m train loss=cosine data=pairs.csv         your scored pairs (sentence1, sentence2, score)
   python -m train loss=softmax model=bert data=nli   your folder with train and dev files
+  python -m train loss=mnrl data=allnli              SNLI and MultiNLI, by name
+  python -m train data=mix 'data.sources={nli: allnli, mine: pairs.csv}' 'data.losses={mine: cosine}'   several
   python -m train loss=mnrl data=titles.csv          bare titles, no labels (SimCSE)
   python -m train loss=matryoshka loss.inner=cosine 'loss.dims=[384,192,96]'   vectors that can be cut
   python -m train resume=outputs/train/<run>         go on where a run stopped
+  python -m train experiment=sbert_nli               a recipe by its name; what is typed besides goes over it
   python -m train -m loss=cosine,mnrl seed=1,2,3     one after another, and a table of them
   torchrun --nproc-per-node 2 -m train loss=mnrl     on two GPUs, each row's negatives those of both
 
@@ -185,6 +188,8 @@ def check_loop(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
         raise UserError(f"loop.patience: is {loop.patience}; it must be at least 1, or null for no early stop")
     if loop.max_steps is not None and loop.max_steps < 1:
         raise UserError(f"loop.max_steps: is {loop.max_steps}; it must be at least 1")
+    if loop.tokens_at_once is not None and loop.tokens_at_once < 1:
+        raise UserError(f"loop.tokens_at_once: is {loop.tokens_at_once}; it must be at least 1")
     for name in ("warmup", "weight_decay", "max_grad_norm", "projector"):
         if getattr(loop, name) < 0:
             raise UserError(f"loop.{name}: is {getattr(loop, name)}; it must not be negative")

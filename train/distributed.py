@@ -51,15 +51,12 @@ class World:
         """Add up the gradients of all processes, in place."""
         if self.size == 1:
             return
-        parameters = list(parameters)
-        for parameter in parameters:
-            if parameter.grad is None:  # a process without a row of this batch
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([parameter.grad.reshape(-1) for parameter in parameters if parameter.grad is not None])
+        # every process embeds a row at least, so all have gradients for the same parameters
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        for parameter, total in zip(parameters, flat.split([each.numel() for each in parameters]), strict=True):
-            assert parameter.grad is not None
-            parameter.grad.copy_(total.view_as(parameter.grad))
+        for gradient, total in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def same_everywhere(self, modules: Iterable[torch.nn.Module]) -> None:
         """Give every process the first one's weights."""
@@ -122,17 +119,28 @@ class SharedEncoder(Encoder):
         return np.concatenate(self.world.collect(own))
 
 
-def join(device: str) -> World:
-    """Meet the other processes, if ``torchrun`` started this one; ``device`` is cpu or cuda."""
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        return ALONE
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-    return World(dist.get_rank(), dist.get_world_size())
+def started() -> World:
+    """Return the processes that ``torchrun`` started; this one alone without it."""
+    return World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def join(world: World, device: str) -> None:
+    """Meet the other processes.
+
+    Not before the model is built: once they have met, transformers writes files in the first process only, and a
+    model made in memory goes through a folder.
+
+    Args:
+        world: what ``started`` gave.
+        device: cpu or cuda.
+    """
+    if world.size > 1:
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
 
 
 def leave(world: World) -> None:
     """Part from the others."""
-    if world.size > 1:
+    if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()

@@ -204,7 +204,7 @@ class Training:
         for _ in range(settings.accumulate):
             chosen = next(self.batches)
             numbers.append(self.rows.numbers[chosen])
-            value = _loss(self.encoder, self.loss, self.rows, chosen, self.world, bf16=settings.bf16)
+            value = batch_loss(self.encoder, self.loss, self.rows, chosen, self.world, bf16=settings.bf16)
             value = value / settings.accumulate
             value.backward()
             total += value.detach()
@@ -287,7 +287,7 @@ class Training:
         return folder
 
 
-def _loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, world: World, *, bf16: bool) -> Tensor:
+def batch_loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, world: World, *, bf16: bool) -> Tensor:
     """One forward over all text columns of this process's share of the rows, and the loss on all processes' pieces."""
     if isinstance(loss, MixedLoss):
         part, chosen = rows.part_of(chosen)

@@ -74,9 +74,11 @@ class Data:
         """Return how many rows there are."""
         return sum(len(split.numbers) for _, split in self.parts)
 
-    def check_leakage(self, dev: Data) -> None:
-        """Warn of dev rows that are also train rows."""
+    def hold_against(self, dev: Data) -> None:
+        """Say how many rows there are, and warn of dev rows that are also train rows."""
         for (part, split), (_, held_out) in zip(self.parts, dev.parts, strict=True):
+            log.info("data%s: %d training rows (%s), %d for dev", part.name and f" {part.name}", len(split.numbers),
+                     part.shape, len(held_out.numbers))
             checks.leakage(split.dataset, held_out.dataset, part.shape)
 
     def say_if_blind(self, *, suite: bool) -> None:

@@ -23,6 +23,7 @@ from encoders import lora
 from encoders.card import ABOUT
 from encoders.device import pick_device
 from encoders.encoder import Encoder, load_encoder
+from encoders.forward import Forward
 from eval.evaluate import evaluate
 from eval.geometry import language_of
 from eval.sts import ScoredPairs
@@ -33,7 +34,7 @@ from runtime.files import sha256_file, staged_folder, write_atomic, write_json
 from runtime.seed import seed_everything
 from train import checkpoint
 from train.batches import Batches
-from train.distributed import SharedEncoder, World, join, leave
+from train.distributed import SharedEncoder, World, join, leave, started
 from train.finish import finish, keep_untouched
 from train.loop import Interrupted, Settings, State, Training
 from train.optim import adamw
@@ -62,7 +63,7 @@ def start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], s
         home: where this process writes what it writes; all but the first of several have a folder of their own.
     """
     device = pick_device(settings.device.value)
-    world = join(device)
+    world = started()
     try:
         _start(run, settings, config_yaml, parts, shares, world=world, home=home or run, device=device, resume=resume,
                command=command, told=told)
@@ -81,13 +82,12 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
     before = {} if folder is None else read_environment(run)
     same_threads(before)
     split, dev = Data(parts, "train"), Data(parts, "dev")
-    for (part, rows_of_it), (_, held_out) in zip(split.parts, dev.parts, strict=True):
-        log.info("data%s: %d training rows (%s), %d for dev", part.name and f" {part.name}", len(rows_of_it.numbers),
-                 part.shape, len(held_out.numbers))
-    split.check_leakage(dev)
+    split.hold_against(dev)
     dev.say_if_blind(suite=bool(settings.suite))
 
-    encoder = Encoder(_model(settings, split, folder), name="step 0", fast=loop.fast)
+    encoder = Encoder(_model(settings, split, folder), name="step 0")
+    encoder.forward = Forward(encoder.model, fast=loop.fast, tokens_at_once=loop.tokens_at_once, compiled=loop.compile)
+    join(world, device)
     encoder.model.to(device)
     loss = make_loss(split, encoder.dim, settings.plugins)
     loss.to(encoder.model.device)
@@ -115,7 +115,8 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
 
     with Tracker(home, state.step) as tracker:
         if folder is None:
-            keep_untouched(home, encoder, loss)
+            if world.first:
+                keep_untouched(run, encoder, loss)
             tracker.text("config", f"```yaml\n{config_yaml}```")
 
         def evaluated() -> dict[str, float]:

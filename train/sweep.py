@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -42,6 +43,9 @@ class Sweep:
         if hydra.mode is not RunMode.MULTIRUN:
             self.train(config)
             return
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # said once, not a job
+            sys.stderr.write("error: a sweep runs in one process; leave torchrun out, or -m\n")
+            sys.exit(2)
         if config.resume is not None:
             raise UserError("resume: goes on with one run; leave -m out")
         run = Path(hydra.runtime.output_dir)
