@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo install test test-slow soak check clean
+.PHONY: demo install test test-slow soak bench check clean
 
 demo: $(VENV)/.installed
 	@VENV=$(VENV) sh bench/demo.sh
@@ -20,6 +20,10 @@ test-slow: $(VENV)/.installed-dev
 # a quarter of an hour: kills, damage and hostile input at their full counts, as one table
 soak: $(VENV)/.installed-dev
 	@PYTHONPATH=$(CURDIR) $(BIN)/python tests/soak.py
+
+# under half an hour on two idle cores; writes bench/results
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m bench.all
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -113,7 +113,7 @@ def _bare_info(arguments: Sequence[str]) -> bool:
     """Whether ``--info`` stands there without one of Hydra's topics (``--info defaults``), which Hydra answers."""
     topics = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
     return any(argument in ("--info", "-i") and following not in topics
-               for argument, following in zip(arguments, [*arguments[1:], ""], strict=True))
+               for argument, following in zip(arguments, [*arguments[1:], ""], strict=False))  # none may be there
 
 
 def _check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_models
 import torch
+from conftest import TINY, Done
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
@@ -121,3 +124,16 @@ def test_rows_hold_each_text_once_and_waste_little() -> None:
 def test_spans_follow_one_another() -> None:
     layout = by_length(np.array([2, 2, 5, 7]))
     assert layout.spans == ((2, 2), (1, 5), (1, 7)) and layout.starts.tolist() == [0, 2, 4, 9]
+
+
+def test_a_run_within_a_token_budget_learns_what_one_without_learns(command: Callable[..., Done]) -> None:
+    logged = []
+    for extra in ("loop.tokens_at_once=null", "loop.tokens_at_once=100", "loop.fast=false"):
+        done = command("train", *TINY, "loss=mnrl", "model.dropout=0", "loop.max_steps=6", "loop.log_every=1", extra,
+                       f"hydra.run.dir={extra}")
+        assert done.code == 0, done.err
+        lines = [json.loads(line) for line in Path(extra, "metrics.jsonl").read_text().splitlines()]
+        logged.append([line["train/loss"] for line in lines if "train/loss" in line])
+    assert len(logged[0]) == 6
+    np.testing.assert_allclose(logged[1], logged[0], rtol=1e-5)
+    np.testing.assert_allclose(logged[2], logged[0], rtol=1e-5)
