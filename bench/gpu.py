@@ -138,6 +138,14 @@ class Bench:
         for arm, speed in zip((ours, *peers), speeds, strict=True):
             self._utilisation(f"{name}, {arm.name}", ours, speed)
 
+    def compiled(self) -> None:
+        """Compare ``loop.compile=true`` with ours as it comes, its compiling apart."""
+        task, scale = self.tasks[min(self.tasks)], self.scale
+        ours = Ours(self.model(), task, bf16=self.bf16, compiled=True, name="ours, compiled")
+        compare(f"gpu train mnrl, batch {task.batch_size}, compiled", ours,
+                [Ours(self.model(), task, bf16=self.bf16)], task, steps=scale.steps, repeats=scale.repeats,
+                skip=scale.skip)
+
     def launches(self) -> None:
         """Print the kernel and graph launches of a step, which on a CPU are none."""
         task = self.tasks[min(self.tasks)]
@@ -229,6 +237,7 @@ def main() -> int:
         bench.section("launches", 30, bench.launches)
         bench.section("an epoch", 30, bench.steady)
         bench.section("encoding", 60, bench.encode)
+        bench.section("compiled", 120, bench.compiled)
     return 0
 
 

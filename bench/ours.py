@@ -16,6 +16,7 @@ from torch import nn
 from bench.arms import LEARNING_RATE, WARMUP, WEIGHT_DECAY, Stopwatch, Turn, Watch
 from bench.tasks import Task
 from encoders.encoder import Encoder
+from encoders.forward import Forward
 from losses.base import Loss
 from losses.batch_hard import BatchHard
 from losses.cosine import Cosine
@@ -46,13 +47,15 @@ class Ours:
         task: what on.
         fast: as ``loop.fast``.
         bf16: as ``loop.precision=bf16``.
+        compiled: as ``loop.compile``.
         name: what lines call it.
     """
 
     def __init__(self, model: SentenceTransformer, task: Task, *, fast: bool = True, bf16: bool = False,
-                 name: str = "ours") -> None:
+                 compiled: bool = False, name: str = "ours") -> None:
         self.name, self.task, self.bf16 = name, task, bf16
-        self.encoder = Encoder(model, fast=fast)
+        self.encoder = Encoder(model)
+        self.encoder.forward = Forward(model, fast=fast, compiled=compiled)
         self.loss = our_loss(task, self.encoder.dim).to(model.device)
         self._first = [{key: value.clone() for key, value in part.state_dict().items()} for part in (model, self.loss)]
 
