@@ -194,13 +194,13 @@ class Forward:
         else:
             inputs["spans"] = layout.spans
         with flat_attention(self._bare):
-            hidden = self._transformer(**inputs).last_hidden_state[0]
+            # evaluations have a new shape each time, so they are not compiled
+            model = self._compiled if self.compiled and torch.is_grad_enabled() else self._bare
+            hidden = model(**inputs).last_hidden_state[0]
         return self._pooled(hidden, layout)
 
     @functools.cached_property
-    def _transformer(self) -> Any:  # noqa: ANN401 - a transformers model
-        if not self.compiled:
-            return self._bare
+    def _compiled(self) -> Any:  # noqa: ANN401 - a transformers model
         # a GPU then also replays each shape's launches as one graph
         return torch.compile(self._bare, dynamic=False, mode="reduce-overhead" if self._device.type == "cuda" else None)
 

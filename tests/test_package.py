@@ -21,7 +21,7 @@ count = 0
 with initialize_config_module("configs", version_base="1.3"):
     for group in sorted(folder.name for folder in configs_folder.iterdir() if folder.is_dir()):
         for name in runtime.cli.options(group):
-            command = {"corpus": "export", "baseline": "eval"}.get(group, "train")
+            command = {"corpus": "export", "cluster": "export", "baseline": "eval"}.get(group, "train")
             compose(command, [f"{group}={name}"])
             count += 1
 assert count > 20, count
