@@ -2,8 +2,8 @@
 
 ``python -m bench.all [NAME ...] [--results FOLDER]`` runs all, or those named; under half an hour on two idle cores.
 ``gpu`` is run only where it is named, and needs no data. Titles are exported once into ``outputs/bench``, where a later
-run finds them; remove that folder to export anew. The data is the folder $SENTENCE_FORGE_DATA, else ../shared/data. A
-bench that fails is named at the end; the others run.
+run finds them; remove that folder to export anew. The data is the folder $SENTENCE_FORGE_DATA. A bench that
+fails is named at the end; the others run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from bench.results import RESULTS, Results
 
-ROOT = Path(__file__).parent.parent
 EXPORTS = Path("outputs", "bench")
 CORPORA = {"en": ("news_en_all", 20_000), "zh": ("news_zh_all", 2_000)}
 BENCHES: dict[str, Sequence[str]] = {
@@ -43,8 +42,7 @@ def main() -> int:
     names = given.names or [name for name in BENCHES if name != "gpu"]
     if unknown := set(names) - set(BENCHES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
-    os.environ.setdefault("SENTENCE_FORGE_DATA", str(ROOT.parent / "shared" / "data"))
-    if names != ["gpu"] and not Path(os.environ["SENTENCE_FORGE_DATA"]).is_dir():
+    if names != ["gpu"] and not Path(os.environ.get("SENTENCE_FORGE_DATA") or "none").is_dir():
         sys.exit("error: set SENTENCE_FORGE_DATA to the folder of public data")
     failed = []
     for name in names:

@@ -1,10 +1,9 @@
-"""What to know about data before training on it: labels counted, and what train and dev share."""
+"""What to know about data before training on it: what train and dev share."""
 
 from __future__ import annotations
 
 import logging
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,11 +21,6 @@ class Overlap(NamedTuple):
 
     exact: int
     normalised: int
-
-
-def label_counts(dataset: Dataset) -> dict[str, int]:
-    """Return how often each label of the column ``label`` occurs, the most frequent first."""
-    return dict(Counter(dataset["label"]).most_common())
 
 
 def normalise(text: str) -> str:
@@ -51,11 +45,6 @@ class _Punctuation(dict[int, str | None]):
 
 
 _PUNCTUATION = _Punctuation()
-
-
-def overlap(texts_a: Iterable[str], texts_b: Iterable[str]) -> Overlap:
-    """Count the texts of ``texts_b``, repeated ones each time, that are also in ``texts_a``."""
-    return _overlap(((text,) for text in texts_a), ((text,) for text in texts_b))
 
 
 def leakage(train: Dataset, dev: Dataset, shape: str) -> int:

@@ -17,9 +17,11 @@ def triplets(table: Table) -> Table:
     """Return (anchor, positive, negative) from NLI rows: a premise, a text it entails, a text it contradicts.
 
     The entailments and contradictions of a premise are joined one to one in file order, and the shorter list is cycled,
-    so that every hypothesis occurs and a premise gives ``max(n, m)`` rows: the triplets of SBERT's NLI recipe
-    (Reimers and Gurevych, 2019; sentence-transformers ``training_nli_v2.py``) without its random draws. ``row`` is the
-    entailment's.
+    so that every hypothesis occurs and a premise gives ``max(n, m)`` rows. A contradiction that is elsewhere an
+    entailment of the same premise is left out. ``row`` is the entailment's.
+
+    sentence-transformers' ``training_nli_v2.py`` does otherwise: it draws one entailment and one contradiction a
+    premise at random, and takes each hypothesis for a premise too, with the same label.
 
     Raises:
         UserError: no premise has both an entailment and a contradiction.
@@ -30,11 +32,11 @@ def triplets(table: Table) -> Table:
             found.setdefault(premise, ([], []))[label == "contradiction"].append(position)
     result: Table = {"anchor": [], "positive": [], "negative": [], ROW: []}
     hypotheses = table["hypothesis"]
-    for premise, (positives, negatives) in found.items():
+    for premise, (positives, contradictions) in found.items():
+        entailed = {hypotheses[position] for position in positives}  # the annotators may disagree
+        negatives = [position for position in contradictions if hypotheses[position] not in entailed]
         for turn in range(max(len(positives), len(negatives)) if positives and negatives else 0):
             positive, negative = positives[turn % len(positives)], negatives[turn % len(negatives)]
-            if hypotheses[positive] == hypotheses[negative]:
-                continue  # the annotators disagreed
             result["anchor"].append(premise)
             result["positive"].append(hypotheses[positive])
             result["negative"].append(hypotheses[negative])

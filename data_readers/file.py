@@ -145,7 +145,7 @@ class FileSource:
         if shape not in origins:
             raise UserError(f"{dev}: has the columns of {', '.join(origins)}, but {train} those of {shape}")
         own, columns = origins[shape]
-        large = on_disk.applies(self._on_disk, train)
+        large = on_disk.applies(self._on_disk, self._stored(train))
         if large and file is train:
             if shape not in self._kept:
                 self._kept[shape] = self._from_disk(file, own, columns, shape, alone=dev is None)
@@ -183,7 +183,7 @@ class FileSource:
                  "skip": rejected is not None}
         wanted = self._wanted(file, columns, alone=alone)
         return on_disk.kept(
-            file, about, shape,
+            file, self._stored(file), about, shape,
             lambda: on_disk.tables_of(self._rows(file, list(wanted.values())), lambda rows: self._table(
                 file, own, wanted, rejected, lambda *_: rows)),
             parts, partial(self._finished, own=own, shape=shape), rejected)
@@ -194,6 +194,10 @@ class FileSource:
 
     def _files(self) -> tuple[Path, Path | None]:
         return find_files(self._path, self._dev_path, self._names)
+
+    def _stored(self, file: Path) -> list[Path]:
+        """Return the files that hold the rows of one of ``_files``."""
+        return [file]
 
     def _header(self, file: Path) -> list[str]:
         return header(file)

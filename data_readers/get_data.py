@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Sequence
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
@@ -78,16 +79,7 @@ def fetch(name: str, to: Path, *, mirror: str | None = None, sha256: str | None 
             _check_kept(path, sha256, release.sha256)
             return path
         part = path.with_name(f"{path.name}.part")
-        failed = []
-        for url in release.urls if mirror is None else (f"{mirror.rstrip('/')}/{release.file}",):
-            try:
-                _download(url, part)
-                break
-            except (OSError, HTTPException, ValueError) as error:
-                failed.append(f"{url} ({_why(error)})")
-        else:
-            kept = f"; the same command goes on from {size(part.stat().st_size)}" if part.exists() else ""
-            raise UserError(f"{name}: can't be fetched from {', '.join(failed)}{kept}")
+        _download_from_any(name, release.urls if mirror is None else [f"{mirror.rstrip('/')}/{release.file}"], part)
         found = _checked(part, expected)
         write_atomic(path.with_name(f"{path.name}.sha256"), f"{found}  {path.name}\n")
         fsync(part)
@@ -95,6 +87,21 @@ def fetch(name: str, to: Path, *, mirror: str | None = None, sha256: str | None 
         _about(part).unlink(missing_ok=True)
         fsync(to)
     return path
+
+
+def _download_from_any(name: str, urls: Sequence[str], part: Path) -> None:
+    """Fetch a file into ``part`` from the first URL that gives it, where a piece was begun from that piece's."""
+    begun = _about(part).read_text(encoding="utf-8").partition("\n")[0] if _about(part).exists() else None
+    failed, kept = [], ""
+    for url in sorted(urls, key=lambda url: url != begun):
+        try:
+            return _download(url, part)
+        except (OSError, HTTPException, ValueError) as error:
+            failed.append(f"{url} ({_why(error)})")
+        if part.exists() and (done := part.stat().st_size):  # which another URL would begin anew
+            kept = f"; the same command goes on from {size(done)}, --from <URL> takes another mirror"
+            break
+    raise UserError(f"{name}: can't be fetched from {', '.join(failed)}{kept}")
 
 
 def _download(url: str, part: Path) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
+class Unreadable(UserError):
+    """A data set that ``datasets`` can't read."""
+
+
 class HubSource(FileSource):
     """Rows of a data set of the hub, recognised by their columns as :class:`FileSource` does.
 
@@ -38,6 +42,7 @@ class HubSource(FileSource):
         on_bad_row: see there.
         pair_label: see there.
         reverse: see there.
+        on_disk: see there.
     """
 
     def __init__(
@@ -53,22 +58,19 @@ class HubSource(FileSource):
         on_bad_row: str = "stop",
         pair_label: str = "entailment",
         reverse: bool = False,
+        on_disk: bool | None = None,
     ) -> None:
         super().__init__(path, dev_fraction=dev_fraction, columns=columns, score_range=score_range, labels=labels,
-                         seed=seed, on_bad_row=on_bad_row, pair_label=pair_label, reverse=reverse)
+                         seed=seed, on_bad_row=on_bad_row, pair_label=pair_label, reverse=reverse, on_disk=on_disk)
         self._subset, self._revision = subset, revision
         self._loaded: DatasetDict | None = None
 
-    @property
-    def loaded(self) -> bool:
-        """Whether anything was read yet."""
-        return self._loaded is not None
-
     def files(self) -> list[Path]:
         """Return the files that ``datasets`` keeps of the splits that are read."""
-        splits = self._splits()
-        return [Path(part["filename"]) for name in self._files() if name is not None
-                for part in splits[name.name].cache_files]
+        return [file for name in self._files() if name is not None for file in self._stored(name)]
+
+    def _stored(self, file: Path) -> list[Path]:
+        return [Path(part["filename"]) for part in self._split(file).cache_files]
 
     def _files(self) -> tuple[Path, Path | None]:
         """Return a name for each split, as errors call it: ``owner/name/subset/train``."""
@@ -111,8 +113,22 @@ def _load(path: str, subset: str | None, revision: str | None) -> DatasetDict:
     try:
         return load_dataset(path, subset, revision=revision)
     except Exception as error:  # of many kinds, from as many libraries; what they say is what there is to say
+        if subset is None and (subsets := _subsets(path, revision)):
+            raise Unreadable(f"{path}: has several subsets, so data.subset= is needed; there are: {', '.join(subsets)}"
+                             ) from None
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UserError(f"{path}: can't be read through datasets ({said})") from None
+        raise Unreadable(f"{path}: can't be read through datasets ({said})") from None
+
+
+def _subsets(path: str, revision: str | None) -> list[str]:
+    """Return the subsets of a data set that has several and none by default, as far as they can be told."""
+    from datasets import get_dataset_config_names, get_dataset_default_config_name
+
+    try:
+        default = get_dataset_default_config_name(path, revision=revision)
+        return [] if default is not None else get_dataset_config_names(path, revision=revision)
+    except Exception:  # the error that led here is the one to tell
+        return []
 
 
 def refuse_if_unreachable(name: str) -> None:

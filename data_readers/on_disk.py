@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
@@ -37,11 +37,11 @@ MOST_DEV = 10_000
 _BLOCK = 4096  # rows
 
 
-def applies(wanted: bool | None, file: Path) -> bool:
-    """Whether a training file is to be read this way; None is by its size."""
-    if wanted is not None or not file.is_file():
-        return bool(wanted) and file.is_file()
-    return file.stat().st_size * (4 if file.suffix in (".gz", ".parquet") else 1) > FROM
+def applies(wanted: bool | None, files: Sequence[Path]) -> bool:
+    """Whether the training rows that ``files`` hold are to be read this way; None is by their size."""
+    if wanted is not None or not all(file.is_file() for file in files):
+        return bool(wanted) and all(file.is_file() for file in files)
+    return sum(file.stat().st_size * (4 if file.suffix in (".gz", ".parquet") else 1) for file in files) > FROM
 
 
 def tables_of(rows: Iterable[Row | BadRow], parse: Callable[[Iterator[Row | BadRow]], Table]) -> Iterator[Table]:
@@ -123,14 +123,15 @@ class Named:
         return found["train"]
 
 
-def kept(file: Path, about: Mapping[str, Any], shape: str, tables: Callable[[], Iterator[Table]],
+def kept(file: Path, files: Sequence[Path], about: Mapping[str, Any], shape: str, tables: Callable[[], Iterator[Table]],
          parts: HeldOut | Named | None, finish: Callable[[Table, str], Table],
          rejected: list[Rejected] | None) -> dict[str, Dataset]:
     """Return the rows of a file from the Arrow file they were written to, which is made first if it isn't there.
 
     Args:
-        file: where the rows come from.
-        about: everything besides the file that decides what the rows are, JSON-ready.
+        file: where the rows come from, as errors call it.
+        files: that hold them.
+        about: everything besides the files that decides what the rows are, JSON-ready.
         shape: of the rows that are returned.
         tables: reads the file.
         parts: takes out the dev rows; None where they lie elsewhere.
@@ -147,7 +148,7 @@ def kept(file: Path, about: Mapping[str, Any], shape: str, tables: Callable[[], 
 
     def make(folder: Path) -> dict[str, Any]:
         logger.info("%s (%s): is read from disk, not into memory; the first time its rows are written below %s", file,
-                    size(stat.st_size), folder.parent)
+                    size(sum(stat.st_size for stat in stats)), folder.parent)
         count = _write(folder / "train.arrow", _finished(tables(), parts, finish), shape)
         if not count:
             raise UserError(f"{file}: has no train rows")
@@ -158,8 +159,9 @@ def kept(file: Path, about: Mapping[str, Any], shape: str, tables: Callable[[], 
         (folder / "rejected.json").write_text(json.dumps([asdict(row) for row in rejected or []]), encoding="utf-8")
         return {"rows": count}
 
-    stat = file.stat()
-    decides = [str(file.resolve()), stat.st_size, stat.st_mtime_ns, shape, dict(about)]
+    stats = [each.stat() for each in files]
+    decides = [*((str(each.resolve()), stat.st_size, stat.st_mtime_ns)
+                 for each, stat in zip(files, stats, strict=True)), shape, dict(about)]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     try:
         folder = cached("rows", key, make)

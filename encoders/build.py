@@ -18,12 +18,13 @@ from sentence_transformers.sentence_transformer.modules import (
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
+from encoders.convert import as_safetensors
 from encoders.flat import ROBERTA_LIKE
 from encoders.lora import add, merged
 from encoders.prompts import set_prompts
 from encoders.static import limit_length
 from encoders.vetting import vet
-from encoders.weights import check_weights, locate
+from encoders.weights import locate
 from encoders.wordpiece import learn_wordpiece
 from runtime.dims import check_dims
 from runtime.errors import UserError, one_of
@@ -78,7 +79,7 @@ def pretrained(
     weights = locate(path, package)
     log.info("model: weights from %s", weights.origin)
     vet(weights.folder, trust_remote_code=trust_remote_code)
-    check_weights(weights, path)
+    weights = as_safetensors(weights, path)
     trust = {"trust_remote_code": trust_remote_code}
     model_kwargs: dict[str, Any] = {"dtype": _dtype(dtype)}
     if weights.is_sentence_transformer:
@@ -99,6 +100,7 @@ def pretrained(
         prompts_now = {name: prompt or "" for name, prompt in model.prompts.items()}
         model = SentenceTransformer(modules=modules, device="cpu", prompts=prompts_now,
                                     default_prompt_name=model.default_prompt_name,
+                                    similarity_fn_name=model.similarity_fn_name,
                                     truncate_dim=None if dense else model.truncate_dim)
     set_prompts(model, prompts or {})
     if max_length is not None:
@@ -148,6 +150,15 @@ def from_scratch(
         prompts: what stands before queries and documents.
         seed: of the weights.
     """
+    least = {"vocabulary": (vocabulary, 1), "hidden": (hidden, 1), "layers": (layers, 1), "heads": (heads, 1),
+             "max_length": (max_length, 3)}
+    for name, (value, low) in least.items():
+        if value < low:
+            raise UserError(f"model.{name}: is {value}; it must be at least {low}")
+    if hidden % heads:
+        raise UserError(f"model.heads: {heads} does not divide model.hidden={hidden}")
+    if not 0 <= dropout < 1:
+        raise UserError(f"model.dropout: is {dropout}; it must be at least 0 and below 1")
     from transformers import BertConfig, BertModel, BertTokenizer
 
     learnt = learn_wordpiece(texts(), vocabulary, by="mini")
@@ -205,8 +216,9 @@ def _with_pooling(modules: list[nn.Module], pooling: str | None) -> list[nn.Modu
         return modules
     if not any(isinstance(module, Pooling) for module in modules):
         raise UserError(f"model.pooling={pooling}: this model has no pooling to change")
-    return [Pooling(module.embedding_dimension, pooling_mode=_pooling(pooling)) if isinstance(module, Pooling)
-            else module for module in modules]
+    mode = _pooling(pooling)
+    return [Pooling(module.embedding_dimension, pooling_mode=mode, include_prompt=module.include_prompt)
+            if isinstance(module, Pooling) else module for module in modules]
 
 
 def _with_dense(modules: list[nn.Module], dense: Sequence[Mapping[str, Any]], seed: int) -> list[nn.Module]:
@@ -223,8 +235,8 @@ def _with_dense(modules: list[nn.Module], dense: Sequence[Mapping[str, Any]], se
             activation = str(layer.get("activation", "tanh"))
             if activation not in ACTIVATIONS:
                 raise UserError(f"model.dense: no activation {activation!r}; {one_of(ACTIVATIONS, activation)}")
-            body.append(Dense(width, int(layer["out_features"]), activation_function=ACTIVATIONS[activation]()))
-            width = int(layer["out_features"])
+            body.append(Dense(width, layer["out_features"], activation_function=ACTIVATIONS[activation]()))
+            width = layer["out_features"]
     return body + tail
 
 
@@ -233,7 +245,11 @@ def _check_dense(layer: Any) -> None:  # noqa: ANN401 - what YAML holds
         raise UserError(f"model.dense: {layer!r} is no layer; give {{out_features: <size>, activation: tanh}}")
     for name in layer:
         if name not in ("out_features", "activation"):
-            raise UserError(f"model.dense: there is no key {name!r}; {one_of(('out_features', 'activation'), name)}")
+            near = one_of(("out_features", "activation"), str(name))
+            raise UserError(f"model.dense: there is no key {name!r}; {near}")
+    size = layer["out_features"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise UserError(f"model.dense: out_features is {size!r}; give a whole number above 0")
 
 
 def _with_normalize(modules: list[nn.Module], normalize: bool | None) -> list[nn.Module]:

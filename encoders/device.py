@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from runtime.errors import UserError
@@ -19,3 +22,31 @@ def pick_device(name: str = "auto") -> str:
     if not here[name.partition(":")[0]]:
         raise UserError(f"device={name}: there is no {name} here; use device=auto or device=cpu")
     return name
+
+
+def use_what_is_allowed() -> None:
+    """Compute with no more threads than this process may run at once; OMP_NUM_THREADS, where it is set, is kept.
+
+    torch counts the machine's cores, of which a container or a scheduler may allow fewer.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _control_group("cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit():
+        allowed = min(allowed, max(1, int(quota) // int(period)))
+    torch.set_num_threads(min(allowed, torch.get_num_threads()))
+
+
+def host_memory() -> int:
+    """Return the bytes of memory this process may have: the machine's, or what its container allows."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _control_group("memory.max")
+    return min(machine, int(limit)) if limit.isdigit() else machine
+
+
+def _control_group(name: str) -> str:
+    try:
+        return Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -17,9 +17,10 @@ from encoders.corpus import encode_blocks, encode_texts
 from encoders.device import pick_device
 from encoders.fingerprint import fingerprint
 from encoders.forward import Forward
-from encoders.prompts import Role, prompt_of
+from encoders.prompts import prompt_of
 from encoders.static import length_limit
 from encoders.tokens import Tokens, tokenize
+from runtime.roles import Role
 
 TOKENS_A_BATCH = {"cpu": 16_384, "gpu": 65_536}  # what the forward is given at once; it groups them as it likes
 _LONGEST = 1_000_000  # tokens; a tokenizer without a limit gives a number beyond it

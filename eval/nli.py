@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from eval.sts import FEWEST
 from eval.tasks import Bools, EncodedTexts, Head, TaskResult, finite_vectors
 from runtime.errors import UserError
 from runtime.files import sha256_file
+from runtime.shapes import NLI_LABELS
 
 _COLUMNS = ("premise", "hypothesis", "label")
 
@@ -110,13 +112,15 @@ class NLI(FileTask):
 def load_head(folder: Path | None, dim: int) -> Head | None:
     """Return the classifier that a run left in its model folder; None where there is none.
 
+    Of those of a mix it is the first on NLI's labels, else the first.
+
     Raises:
         UserError: its files don't fit each other or the model.
     """
     if folder is None or not (folder / "loss.safetensors").is_file() or not (folder / "loss.json").is_file():
         return None
-    about = json.loads((folder / "loss.json").read_text(encoding="utf-8"))
-    if not {"labels", "concatenation"} <= set(about):
+    about, before = _described(json.loads((folder / "loss.json").read_text(encoding="utf-8")))
+    if about is None:
         return None
     import torch
     from safetensors.torch import load_file
@@ -129,7 +133,9 @@ def load_head(folder: Path | None, dim: int) -> Head | None:
         inner = {"_target_": "losses.softmax.Softmax", "concatenation": about["concatenation"]}
         loss = Matryoshka(inner, about["dims"], dim=dim, labels=about["labels"])
     try:
-        loss.load_state_dict(load_file(folder / "loss.safetensors"))
+        loss.load_state_dict({name.removeprefix(before): tensor
+                              for name, tensor in load_file(folder / "loss.safetensors").items()
+                              if name.startswith(before)})
     except RuntimeError:
         raise UserError(f"{folder / 'loss.safetensors'}: is not the head that loss.json describes; train again"
                         ) from None
@@ -139,3 +145,13 @@ def load_head(folder: Path | None, dim: int) -> Head | None:
             return loss.predict(torch.from_numpy(u), torch.from_numpy(v))
 
     return head
+
+
+def _described(about: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
+    """Return what ``loss.json`` says of the head, and what its tensors' names begin with."""
+    losses = {f"losses.{number}.": each for number, each in enumerate(about["sources"].values())
+              } if "sources" in about else {"": about}
+    heads = {before: each for before, each in losses.items() if {"labels", "concatenation"} <= set(each)}
+    for before, each in sorted(heads.items(), key=lambda head: set(head[1]["labels"]) != set(NLI_LABELS)):
+        return each, before
+    return None, ""

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from eval.source import FileTask, strict_rows
 from eval.stats import Floats, Seed, bootstrap_mean, percentile_interval
 from eval.sts import FEWEST
-from eval.tasks import Bools, Role, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
 from runtime.errors import UserError
 from runtime.files import sha256_file
+from runtime.roles import Role
 
 K = 10
 _CHUNK = 512

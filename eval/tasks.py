@@ -6,16 +6,16 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.stats import Floats, Seed, difference
 from runtime.errors import UserError
+from runtime.roles import Role
 
 Bools = NDArray[np.bool_]
-Role = Literal["query", "document"]
 Head = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[str] | NDArray[Any]]
 """A trained classifier: the vectors of premises and hypotheses [n, dim] to the label names it predicts [n]."""
 

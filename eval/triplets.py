@@ -14,9 +14,10 @@ from data_readers.table import ROW, Table
 from eval.source import FileTask, strict_rows
 from eval.stats import Seed, bootstrap_mean, percentile_interval
 from eval.sts import FEWEST
-from eval.tasks import Bools, Role, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
 from runtime.errors import UserError
 from runtime.files import sha256_file
+from runtime.roles import Role
 from runtime.shapes import TRIPLET
 
 _NLI = ("premise", "hypothesis", "label")

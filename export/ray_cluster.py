@@ -74,7 +74,7 @@ class RayCluster:
         kind = ray.remote(num_cpus=self.cpus, num_gpus=int(gpu))(_Worker)
         running: dict[Any, tuple[Any, Part | None]] = {}  # what is waited for: a worker, and its part once it is ready
         idle: list[Any] = []
-        deaths: Counter[int | None] = Counter()
+        deaths: Counter[str | None] = Counter()  # over the part that begins with this id; None: while loading
 
         def hire() -> None:
             worker = kind.remote(self.export, self.fingerprint, gpu)
@@ -93,10 +93,10 @@ class RayCluster:
             try:
                 where = ray.get(done)
             except ray.exceptions.RayActorError:
-                number = None if part is None else part.number
-                deaths[number] += 1
-                if deaths[number] > MOST_DEATHS:
-                    what = "as they start" if part is None else f"over the titles from id {part.ids[0]!r} on"
+                first = None if part is None else part.ids[0]
+                deaths[first] += 1
+                if deaths[first] > MOST_DEATHS:
+                    what = "as they start" if part is None else f"over the titles from id {first!r} on"
                     raise UserError(f"cluster=ray: workers die again and again {what}; Ray's logs say why, and what is "
                                     "encoded is kept") from None
                 log.warning("a worker died; another does its titles")
@@ -109,6 +109,7 @@ class RayCluster:
             idle.append(worker)
             if part is None:
                 log.info("worker ready: %s", where)
+                deaths[None] = 0  # else those of hours, on machines that are taken away now and then, would add up
             else:
                 tell(len(part.titles))
         for worker in [*idle, *(worker for worker, _ in running.values())]:
@@ -147,7 +148,7 @@ class _Worker:
     def encode(self, folder: Path, part: Part) -> None:
         """Write a part's segment."""
         assert self._encoder is not None
-        if not segment_folder(folder, part.number).exists():  # else one wrote it and died before it could say so
+        if not segment_folder(folder, part.hashes).exists():  # else one wrote it and died before it could say so
             encode_here(self._encoder, folder, iter([part]), lambda _: None)
 
 

@@ -83,7 +83,7 @@ def _bound(home: Path, kept: Path) -> None:
                      key=lambda folder: folder.stat().st_mtime)
     total = 0
     for folder in [kept, *(each for each in entries if each != kept)]:
-        takes = sum(file.stat().st_size for file in folder.glob("*"))
+        takes = sum(file.stat().st_size for file in folder.rglob("*"))
         total += takes
         if total > most and folder != kept:
             log.info("%s: removed to keep the cache below %s", folder, size(most))

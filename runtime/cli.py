@@ -188,14 +188,22 @@ def _group(group: str, value: str, several: bool) -> list[str]:
     if value == "null" or all(part in names for part in parts):
         return [f"{group}={value}"]
     option, key = PATH_OPTIONS.get(group, ("", ""))
-    if option and (Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value))):
+    if option and _is_path(value, option):
         return [f"{group}={option}", f"{key}={_quoted(value)}"]
-    if option and several and all(Path(part).expanduser().exists() for part in parts):
+    if option and several and all(_is_path(part, option) for part in parts):
         return [f"{group}={option}", f"{key}={','.join(map(_quoted, parts))}"]
+    if option and several and not listed and all(part in names or _is_path(part, option) for part in parts):
+        named = ", ".join(part for part in parts if part in names)
+        raise UserError(f"{group}={value}: names ({named}) and paths can't be mixed in one sweep; make it two sweeps")
     wrong = next(part for part in parts if part not in names)
     also = f", and no such {option}" if option else ""
+    hub = f" A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
     raise UserError(f"{group}={value}: there is no {group} {wrong!r}{also}; "
-                    f"{one_of([name for name in names if name not in ('folder', 'file', 'none')], wrong)}")
+                    f"{one_of([name for name in names if name not in ('folder', 'file', 'none')], wrong)}{hub}")
+
+
+def _is_path(value: str, option: str) -> bool:
+    return Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value) is not None)
 
 
 def _inner_loss(value: str, several: bool) -> list[str]:

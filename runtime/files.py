@@ -44,6 +44,14 @@ def fsync_tree(folder: Path) -> None:
         fsync(Path(root))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents where they aren't there, and flush each new one's name to the disk."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync(folder.parent)
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write ``data`` so that ``path`` holds either what it held before or all of ``data``, on the disk.
 
@@ -85,7 +93,7 @@ def staged_folder(path: Path, *, replace: bool = False, needs: int | None = None
     Raises:
         UserError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     staged = path.with_name(f"{_STAGED}{path.name}-{os.getpid()}")
     aside = path.with_name(f"{_STAGED}{path.name}{_ASIDE}")
     shutil.rmtree(staged, ignore_errors=True)
@@ -214,7 +222,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it; the message gives its process id.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / ".lock"
     with path.open("a+") as file:
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from runtime.errors import UserError, one_of
+from runtime.values import check_value
 
 OURS = ("losses", "data_readers", "encoders", "train", "eval")
 TARGET = "_target_"
@@ -52,7 +54,7 @@ def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), o
             is offered too, to targets that build others.
 
     Raises:
-        UserError: a key the target does not take, or one it needs and nobody gave.
+        UserError: a key the target does not take, one it needs and nobody gave, or a value of the wrong type.
     """
     if TARGET not in node:
         raise UserError(f"{key}: has no {TARGET}")
@@ -71,7 +73,17 @@ def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), o
                                                                                  parameter.VAR_POSITIONAL)
         if needed and name not in given and name not in offered:
             raise UserError(f"{key}.{name}: is needed by {node[TARGET]}; give {key}.{name}=")
+    hints = _hints(target)
+    for name, value in given.items():
+        check_value(value, hints.get(name, Any), f"{key}.{name}")
     return target(**given, **offered)
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a user's own, that imports a name for type checkers alone
+        return {}
 
 
 def _below(module: str, packages: Collection[str]) -> bool:

@@ -18,6 +18,7 @@ from runtime.errors import UserError
 
 if TYPE_CHECKING:
     from search.engine import Index
+    from search.marks import Marks
 
 _BATCH = 256
 
@@ -35,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("query", metavar="QUERY", nargs="?", help="what to look for")
     parse.add_argument("-k", type=int, metavar="N", help="hits a query, or pairs (default 10; with --mine 1000)")
     parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
+    parse.add_argument("--dim", type=int, metavar="N", help="compare the first N numbers of the vectors alone, and "
+                       "scan all of them (loss=matryoshka trains vectors to be cut)")
     parse.add_argument("--json", action="store_true", help="print one JSON object a line")
     parse.add_argument("--queries", metavar="FILE", help="read queries from FILE, one a line (UTF-8; - is stdin)")
     mode = parse.add_mutually_exclusive_group()
@@ -95,6 +98,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         for name in ("pairs_from", "least_score", "negatives", "margin", "range_min", "range_max"):
             if getattr(args, name) != parser().get_default(name):
                 raise UserError(f"--{name.replace('_', '-')} goes with --mine only")
+    if args.dim is not None and (mode or args.against):
+        raise UserError(f"--dim can't be joined with --{mode or 'against'}; leave one of them out")
     if args.repeats and not args.pairs:
         raise UserError("--repeats goes with --pairs only")
     return args
@@ -127,25 +132,27 @@ def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> N
     """Search and print; a batch's times are shared out evenly among its queries."""
     from search.table import hits_table, times_line
 
-    index.prepare(exact=args.exact)  # loading is not what the times are about
+    index.prepare(exact=args.exact, dim=args.dim)  # loading is not what the times are about
     begun = time.perf_counter()
     vectors = index.encode(queries)
     encoded = time.perf_counter()
-    found = index.hits(*index.search_vectors(vectors, args.k, exact=args.exact))
+    found = index.hits(*index.search_vectors(vectors, args.k, exact=args.exact, dim=args.dim))
     encode_ms = (encoded - begun) * 1000 / len(queries)
     search_ms = (time.perf_counter() - encoded) * 1000 / len(queries)
     width = _width()
+    marks = index.marks if args.dim is None else None  # which are of whole vectors' cosines
     for query, hits in zip(queries, found, strict=True):
         if args.json:
-            _json({"query": query, "took_ms": {"encode": round(encode_ms, 3), "search": round(search_ms, 3)},
-                   "hits": [hit._asdict() | _mark(index, hit.score) for hit in hits]})
+            cut = {} if args.dim is None else {"dim": args.dim}
+            _json({"query": query, **cut, "took_ms": {"encode": round(encode_ms, 3), "search": round(search_ms, 3)},
+                   "hits": [hit._asdict() | _mark(marks, hit.score) for hit in hits]})
         else:
             _lines([times_line(query, len(hits), len(index.ids), encode_ms, search_ms, width),
-                    *hits_table(hits, width, index.marks)])
+                    *hits_table(hits, width, marks)])
 
 
-def _mark(index: Index, score: float) -> dict[str, str]:
-    return {} if index.marks is None else {"mark": index.marks.of(score)}
+def _mark(marks: Marks | None, score: float) -> dict[str, str]:
+    return {} if marks is None else {"mark": marks.of(score)}
 
 
 def _against(index: Index, old: Index, args: argparse.Namespace) -> None:
@@ -178,7 +185,7 @@ def _pairs(index: Index, args: argparse.Namespace) -> None:
     pairs = index.pairs(args.k, repeats=args.repeats)
     if args.json:
         for pair in pairs:
-            _json(pair._asdict() | _mark(index, pair.score))
+            _json(pair._asdict() | _mark(index.marks, pair.score))
         return
     _lines(pairs_table(pairs, _width(), index.marks))
     if (marks := index.marks) is not None:

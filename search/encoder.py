@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import UserError
+from runtime.roles import Role
 
-Role = Literal["query", "document"]
 INT8 = "-int8"  # what the fingerprint of a model's int8 file ends with
 
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
 from runtime.errors import UserError
+from runtime.roles import Role
 from search.column import Column
-from search.encoder import Role, TextEncoder, check_fingerprint, load_query_encoder
+from search.encoder import TextEncoder, check_fingerprint, load_query_encoder
 from search.generation import Generation, newest, numbers
 from search.index import FastIndex
 from search.marks import Marks, read_marks
@@ -83,6 +84,7 @@ class Index:
         self.vectors: np.memmap = np.load(generation.vectors, mmap_mode="r", allow_pickle=False)
         self._array = np.asarray(self.vectors)
         self._fast: FastIndex | None = None
+        self._cut: FloatArray | None = None
         if len(self.titles) != len(self.vectors):
             raise UserError(f"{generation.vectors}: {len(self.vectors)} vectors for {len(self.titles)} titles")
 
@@ -128,11 +130,34 @@ class Index:
         """From which cosine texts mean the same, as the export found; None where it says nothing of this model."""
         return read_marks(self._export, self.fingerprint)
 
-    def prepare(self, *, exact: bool = False) -> None:
-        """Load now what the first query would load: the encoder and, unless ``exact``, the fast index."""
+    @functools.cached_property
+    def asymmetric(self) -> bool:
+        """Whether a query has another prompt than a document; False where there is no encoder to ask."""
+        if self._encoder is None and not (self._export / "manifest.json").is_file():
+            return False
+        prompt_of = getattr(self.encoder, "prompt", lambda role: "")  # most encoders have none
+        return prompt_of("query") != prompt_of("document")
+
+    def prepare(self, *, exact: bool = False, dim: int | None = None) -> None:
+        """Load now what the first query would load: the encoder and, unless ``exact`` or cut, the fast index."""
+        if dim is not None:
+            self.cut(dim)
         _ = self.encoder
-        if not exact:
+        if not exact and dim is None:
             _ = self.fast
+
+    def cut(self, dim: int) -> FloatArray:
+        """Return the first ``dim`` numbers of each vector, at length 1, float32 [rows, dim]; the last cut is kept.
+
+        Raises:
+            UserError: ``dim`` is below 1 or above the index's, or nothing is left of a vector.
+        """
+        whole = self._array.shape[1]
+        if not 1 <= dim <= whole:
+            raise UserError(f"dim {dim}: the index's vectors have {whole} numbers; give 1 to {whole}")
+        if self._cut is None or self._cut.shape[1] != dim:
+            self._cut = normalise(self._array[:, :dim])
+        return self._cut
 
     def _use(self, encoder: TextEncoder) -> None:
         check_fingerprint(self._generation.folder, self.fingerprint, encoder.fingerprint)
@@ -153,13 +178,15 @@ class Index:
             raise UserError(f"{role}: the vector of {texts[bad[0]][:80]!r} {bad[1]}; the model can't encode it")
         return normalise(vectors)
 
-    def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False) -> list[list[Hit]]:
+    def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False,
+               dim: int | None = None) -> list[list[Hit]]:
         """Return the ``k`` nearest rows of each text, best first.
 
         Args:
             texts: the queries.
             k: hits a query; more than there are rows gives all rows.
             exact: scan every vector instead of asking the fast index.
+            dim: see `search_vectors`.
 
         Raises:
             UserError: as `encode` and `search_vectors`.
@@ -168,22 +195,24 @@ class Index:
             raise TypeError("search takes a list of texts, not one string")
         if not texts:
             return []
-        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact))
+        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim))
 
-    def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *,
-                       exact: bool = False) -> tuple[FloatArray, IntArray]:
+    def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
+                       dim: int | None = None) -> tuple[FloatArray, IntArray]:
         """Return the ``k`` nearest rows of each query vector.
 
         Args:
             queries: floating [q, dim], or [dim] for one; of any length but zero.
             k: hits a query; more than there are rows gives all rows.
             exact: scan every vector: what ``sentence_transformers.util.semantic_search`` returns, to 1e-6.
+            dim: compare the first ``dim`` numbers of the vectors alone, each cut brought to length 1, by scanning all
+                of them: for models trained to be cut (Matryoshka).
 
         Returns:
             scores, float32 [q, min(k, rows)], falling; positions in ``ids``, ``titles`` and ``vectors``, int64, alike.
 
         Raises:
-            UserError: k below 1, vectors of another dimension, or one that is zero or not finite.
+            UserError: k below 1, vectors of another dimension, or one that is zero or not finite; ``dim`` as `cut`.
         """
         queries = np.atleast_2d(np.asarray(queries))
         if k < 1:
@@ -191,6 +220,8 @@ class Index:
         if queries.ndim != 2 or queries.shape[1] != self._array.shape[1]:
             raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._array.shape[1]} "
                             "dimensions")
+        if dim is not None:
+            return cosine_top_k(self.cut(dim), queries[:, :dim], k)
         fast = None if exact else self.fast
         if fast is None or fast.candidates(k) >= len(self._array):
             return cosine_top_k(self._array, queries, k)
@@ -252,7 +283,7 @@ class Index:
 
     def close(self) -> None:
         """Let go of the mapped files; the index can't be searched afterwards."""
-        self._fast = None
+        self._fast = self._cut = None
         self._array = np.empty((0, 0), np.float32)
         del self.vectors
 

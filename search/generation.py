@@ -9,8 +9,6 @@ names them, so readers need no lock. The newest valid manifest wins and the one 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import UserError
-from runtime.files import fsync, sha256_file, write_atomic
+from runtime.files import fsync, sealed, sha256_file, unsealed, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +89,11 @@ def read_generation(folder: Path, number: int) -> Generation:
     """
     path = folder / f"manifest-{number}.json"
     try:
-        text = path.read_bytes()
-        manifest = json.loads(text)
-        whole = text == _render({key: value for key, value in manifest.items() if key != "sha256"})
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: unreadable ({type(error).__name__})") from None
-    if not whole or manifest["generation"] != number:
-        raise UserError(f"{path}: damaged, it differs from its own checksum")
+        manifest = unsealed(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a newer one has replaced it meanwhile") from None
+    if manifest.get("generation") != number:
+        raise UserError(f"{path}: damaged, it is the manifest of another generation")
     for name, expected in manifest["files"].items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != expected["bytes"]:
@@ -139,7 +135,7 @@ def commit(generation: Generation, about: Mapping[str, Any]) -> Generation:
         fsync(path)
     fsync(generation.folder)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in data}
-    write_atomic(generation.path, _render({**about, "generation": generation.number, "files": files}))
+    write_atomic(generation.path, sealed({**about, "generation": generation.number, "files": files}))
     return read_generation(generation.folder, generation.number)
 
 
@@ -160,10 +156,3 @@ def prune(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: path.suffix != ".json"):
         if (_FILE.match(path.name) and path.name not in keep) or (path.name.startswith(".tmp-") and path.is_file()):
             path.unlink()
-
-
-def _render(manifest: Mapping[str, Any]) -> bytes:
-    """Return the manifest's one spelling, its own checksum included: any flipped bit makes the file differ."""
-    content = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    whole = {**manifest, "sha256": hashlib.sha256(content.encode()).hexdigest()}
-    return (json.dumps(whole, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -25,7 +25,6 @@ from search.segments import (
     Segment,
     drop_segments,
     known_hashes,
-    next_number,
     read_hashes,
     read_segments,
     text_hashes,
@@ -41,7 +40,6 @@ FAST_FROM = 20_000
 class Part(NamedTuple):
     """Titles to be encoded and written as one segment; ``hashes`` are S16 [n]."""
 
-    number: int
     ids: list[str]
     titles: list[str]
     hashes: Hashes
@@ -97,8 +95,8 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         spread: encodes in ``encoder``'s stead, with the same fingerprint, such as a cluster; by default this process.
 
     Raises:
-        UserError: nothing to index, an id that repeats, an index of another model, another process writing here, or a
-            title whose vector is zero or not finite.
+        UserError: nothing to index, an id that repeats, an index of another model, another process writing here, a
+            title whose vector is zero or not finite, or what was encoded was damaged before it was committed.
     """
     begun = time.monotonic()
     _check(ids, titles)
@@ -112,7 +110,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
         known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
         missing = first[~np.isin(rows.hashes[first], known)]
-        parts = _parts(rows, missing, segment_rows, next_number(folder))
+        parts = _parts(rows, missing, segment_rows)
         (spread or partial(encode_here, encoder))(folder, parts, _counted(progress, len(missing)))
         added, changed, removed = _difference(base, rows) if live else (len(ids), 0, 0)
         if base is None or damaged or not same_rows(base, rows):
@@ -168,13 +166,12 @@ def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callabl
     return tell
 
 
-def _parts(rows: Rows, missing: IntArray, segment_rows: int, number: int) -> Iterator[Part]:
-    """Yield the titles at the places ``missing`` as segments to be, numbered from ``number``."""
+def _parts(rows: Rows, missing: IntArray, segment_rows: int) -> Iterator[Part]:
+    """Yield the titles at the places ``missing`` as segments to be."""
     for start in range(0, len(missing), segment_rows):
         places = missing[start:start + segment_rows]
-        yield Part(number, [rows.ids[place] for place in places], [rows.titles[place] for place in places],
+        yield Part([rows.ids[place] for place in places], [rows.titles[place] for place in places],
                    rows.hashes[places])
-        number += 1
 
 
 def encode_here(encoder: TextEncoder, folder: Path, parts: Iterator[Part], tell: Callable[[int], None]) -> None:
@@ -214,7 +211,7 @@ def write_part(folder: Path, part: Part, vectors: npt.NDArray[np.floating], fing
         row, wrong = bad
         raise UserError(f"corpus: the vector of title {part.titles[row][:80]!r} (id {part.ids[row]!r}) {wrong}; "
                         "the model can't encode it, so leave the row out")
-    write_segment(folder, part.number, part.hashes, normalise(vectors), fingerprint)
+    write_segment(folder, part.hashes, normalise(vectors), fingerprint)
 
 
 def _difference(base: Generation | None, rows: Rows) -> tuple[int, int, int]:

@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_readers import derive
 from data_readers.delimited import header
-from data_readers.table import read_table
+from data_readers.recognise import shapes_of
+from data_readers.table import read_table, rows_at
 from encoders.similarity import FloatArray
 from runtime.errors import UserError
 from runtime.files import write_atomic
-from runtime.shapes import NLI_LABELS, PAIR, PAIR_CLASS, PAIR_SCORE
-from search.encoder import Role
+from runtime.roles import Role
+from runtime.shapes import NLI_LABELS, SHAPES
 from search.engine import Index
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ def mine(index: Index, pairs: Sequence[tuple[str, str]], *, negatives: int = 1, 
     over.
 
     Args:
-        index: where the negatives come from; its encoder embeds the texts that are not among its titles.
+        index: where the negatives come from; its encoder embeds the texts that are not among its titles, and every
+            anchor where a query has another prompt than a document.
         pairs: anchor and positive; an anchor may come several times, and what it is paired with, either way round, is
             never its negative.
         negatives: to find for each pair; a pair with fewer gives no row.
@@ -102,8 +105,11 @@ def _check(negatives: int, margin: float, range_min: int, range_max: int) -> Non
 
 
 def _vectors(index: Index, texts: Sequence[str], role: Role) -> dict[str, FloatArray]:
-    """Return each text's unit vector: the index's where it is one of its titles, else from its encoder."""
-    at = index.rows_of(texts)
+    """Return each text's unit vector: the index's where it is one of its titles, else from its encoder.
+
+    Where queries have a prompt of their own, their vectors are none of the index's.
+    """
+    at = np.full(len(texts), -1) if role == "query" and index.asymmetric else index.rows_of(texts)
     found = {text: index.vectors[row] for text, row in zip(texts, at, strict=True) if row >= 0}
     missing = [text for text in texts if text not in found]
     for start in range(0, len(missing), 4096):
@@ -141,6 +147,10 @@ def near_duplicates(index: Index, k: int) -> list[tuple[str, str]]:
     found = index.pairs(k)
     if (marks := index.marks) is not None:
         found = [pair for pair in found if marks.of(pair.score) == "same"]
+    else:
+        log.warning("this index doesn't know from which cosine titles mean the same, so each of its %d most similar "
+                    "pairs counts as a positive; give fewer as -k N, or pairs you know as --pairs-from FILE",
+                    len(found))
     if not found:
         raise UserError("the index has no two titles that mean the same; give pairs to mine for as --pairs-from FILE")
     return [(pair.title1, pair.title2) for pair in found]
@@ -153,21 +163,23 @@ def read_pairs(path: Path, least_score: float | None = None) -> list[tuple[str, 
         UserError: the file can't be read, holds other columns or a bad row, or no pair is left.
     """
     names = header(path)
-    shape = next((shape for shape in (PAIR, PAIR_SCORE, PAIR_CLASS) if set(shape.columns) <= set(names)), None)
-    if shape is None:
+    try:
+        shape, columns = next(iter(shapes_of(path, names, {}).items()))
+    except UserError:
+        shape, columns = "", {}
+    if shape not in ("pair", "triplet", "pair_score", "pair_class"):
         raise UserError(f"{path}: its columns are {', '.join(names)}; pairs to mine for have anchor, positive (or "
                         "sentence1, sentence2, score, or premise, hypothesis, label)")
-    if (shape is PAIR_SCORE) != (least_score is not None):
+    if (shape == "pair_score") != (least_score is not None):
         raise UserError(f"{path}: holds scores; --least-score says from which on a pair is a positive"
                         if least_score is None else f"{path}: holds no scores; leave --least-score out")
-    table = read_table(path, {name: name for name in shape.columns}, score_range=_ANY_SCORE,
-                       labels=NLI_LABELS if shape is PAIR_CLASS else None)
-    pairs = list(zip(*(table[name] for name in shape.texts), strict=True))
+    table = read_table(path, columns, score_range=_ANY_SCORE, labels=NLI_LABELS if shape == "pair_class" else None)
+    if shape == "pair_class":
+        table, shape = derive.pairs(table), "pair"
     if least_score is not None:
-        pairs = [pair for pair, score in zip(pairs, table["score"], strict=True) if score >= least_score]
-    if shape is PAIR_CLASS:
-        pairs = [pair for pair, label in zip(pairs, table["label"], strict=True) if label == "entailment"]
-    pairs = [pair for pair in pairs if pair[0] != pair[1]]
+        table = rows_at(table, [row for row, score in enumerate(table["score"]) if score >= least_score])
+    first, second = (table[name] for name in SHAPES[shape].texts[:2])
+    pairs = [pair for pair in zip(first, second, strict=True) if pair[0] != pair[1]]
     if not pairs:
         raise UserError(f"{path}: holds no pair of two different texts to mine for"
                         + ("" if least_score is None else f" with a score of at least {least_score:g}"))

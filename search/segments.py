@@ -1,8 +1,9 @@
 """The journal of an unfinished indexing run: finished blocks of encoded texts, kept until they are committed.
 
-A segment is a folder ``segments/<number>/`` of ``rows.parquet`` (sha: the texts' hashes), ``vectors.npy`` (one unit
-vector a row) and ``manifest.json`` with their sha256. It is written once, whole or not at all. A run that is killed
-finds its segments again and encodes only what is in none of them.
+A segment is a folder ``segments/<hash of its texts>/`` of ``rows.parquet`` (sha: the texts' hashes), ``vectors.npy``
+(one unit vector a row) and ``manifest.json`` with their sha256. It is written once, whole or not at all; as its name
+says what is in it, a segment there is never taken for another. A run that is killed finds its segments again and
+encodes only what is in none of them.
 """
 
 from __future__ import annotations
@@ -43,21 +44,28 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
     return np.frombuffer(digests, dtype=f"S{HASH_BYTES}")
 
 
-def segment_folder(index: Path, number: int) -> Path:
-    """Return where a segment is, or will be."""
-    return index / FOLDER / f"{number:06d}"
+def segment_folder(index: Path, hashes: Hashes) -> Path:
+    """Return where the segment of these texts is, or will be."""
+    return index / FOLDER / hashlib.sha256(hashes.tobytes()).hexdigest()[:2 * HASH_BYTES]
 
 
-def write_segment(index: Path, number: int, hashes: Hashes, vectors: npt.NDArray[np.float32],
-                  fingerprint: str) -> None:
-    """Put one finished block of texts on the disk under ``index``; it is whole there, or absent."""
+def write_segment(index: Path, hashes: Hashes, vectors: npt.NDArray[np.float32], fingerprint: str) -> None:
+    """Put one finished block of texts on the disk under ``index``; it is whole there, or absent.
+
+    Where another process has written it by then, such as a worker taken for dead, that one stays.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with staged_folder(segment_folder(index, number)) as folder:
-        pq.write_table(pa.table({"sha": hash_column(hashes)}), folder / "rows.parquet")
-        np.save(folder / "vectors.npy", vectors, allow_pickle=False)
-        write_manifest(folder, {"fingerprint": fingerprint, "rows": len(hashes)})
+    segment = segment_folder(index, hashes)
+    try:
+        with staged_folder(segment) as folder:
+            pq.write_table(pa.table({"sha": hash_column(hashes)}), folder / "rows.parquet")
+            np.save(folder / "vectors.npy", vectors, allow_pickle=False)
+            write_manifest(folder, {"fingerprint": fingerprint, "rows": len(hashes)})
+    except OSError:
+        if not segment.exists():
+            raise
 
 
 def read_segments(index: Path, fingerprint: str) -> list[Segment]:
@@ -89,11 +97,6 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
 def known_hashes(segments: Sequence[Segment]) -> Hashes:
     """Return the hashes of all segments, one after the other, S16 [n]."""
     return np.concatenate([segment.hashes for segment in segments]) if segments else text_hashes([])
-
-
-def next_number(index: Path) -> int:
-    """Return the number after the last segment's."""
-    return max((int(folder.name) for folder in (index / FOLDER).glob("[0-9]*")), default=-1) + 1
 
 
 def drop_segments(index: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_readers.rejected import Rejected, write_rejected
-from encoders.similarity import FloatArray
+from encoders.similarity import FloatArray, IntArray
 from runtime.disk import naming_a_full_disk
+from runtime.errors import UserError
 from runtime.files import sha256_file
 from search.generation import Generation, commit, numbers
 from search.index import build_fast
@@ -49,14 +50,15 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
     Args:
         folder: the index.
         rows: what it is to hold.
-        sources: hold a vector for every one of ``rows.hashes``.
+        sources: what holds a vector for each of ``rows.hashes``.
         fingerprint: of the encoder that made the vectors.
         fast_from: rows from which a fast index is built.
         before: the fast index there was, whole, and its k_factor; see `search.index.build_fast`.
 
     Raises:
-        UserError: the disk is full; nothing of the new generation is left.
+        UserError: the disk is full, or no source holds one of the vectors; nothing of the new generation is left.
     """
+    places = _places(folder, sources, rows.hashes)
     new = Generation(folder, max(numbers(folder), default=0) + 1, {})
     data = (new.rows, new.vectors, new.fast, new.rejected)
     dim = sources[0].vectors.shape[1]
@@ -64,7 +66,7 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
     _remove(data)
     try:
         with naming_a_full_disk(new.vectors, needs=4 * dim * len(rows.ids)):
-            fast = _write_data(new, rows, sources, dim, fast_from, before)
+            fast = _write_data(new, rows, _gather(sources, places), dim, fast_from, before)
         return commit(new, {
             "format": 1, "fingerprint": fingerprint, "rows": len(rows.ids), "dim": dim,
             "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
@@ -75,7 +77,7 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         raise
 
 
-def _write_data(new: Generation, rows: Rows, sources: Sequence[Segment], dim: int, fast_from: int,
+def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: int, fast_from: int,
                 before: tuple[Path, int] | None) -> dict[str, Any] | None:
     """Write all files but the manifest; return what the manifest is to say of the fast index."""
     import pyarrow as pa
@@ -85,7 +87,7 @@ def _write_data(new: Generation, rows: Rows, sources: Sequence[Segment], dim: in
     pq.write_table(pa.table({"id": pa.array(rows.ids, pa.large_string()),
                              "title": pa.array(rows.titles, pa.large_string()),
                              "sha": hash_column(rows.hashes)}), new.rows, use_dictionary=False)
-    _write_npy(new.vectors, (len(rows.ids), dim), _gather(sources, rows.hashes))
+    _write_npy(new.vectors, (len(rows.ids), dim), blocks)
     vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
     return build_fast(vectors, new.fast, before=before) if len(vectors) >= fast_from else None
 
@@ -95,13 +97,22 @@ def _remove(paths: Sequence[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _gather(sources: Sequence[Segment], hashes: Hashes) -> Iterator[FloatArray]:
-    """Yield the vectors of ``hashes`` block by block, each from the source that holds it."""
+def _places(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArray:
+    """Return where ``hashes`` are in the sources, one behind the other."""
     known = known_hashes(sources)
-    order = np.argsort(known, kind="stable")
-    places = order[np.searchsorted(known, hashes, sorter=order)]
+    if len(known):
+        order = np.argsort(known, kind="stable")
+        places = order.take(np.searchsorted(known, hashes, sorter=order), mode="clip")
+        if np.array_equal(known[places], hashes):
+            return places
+    raise UserError(f"{folder}: vectors were damaged or removed after they were encoded, before they could be "
+                    "committed; start again, what is encoded is kept")
+
+
+def _gather(sources: Sequence[Segment], places: IntArray) -> Iterator[FloatArray]:
+    """Yield the vectors at ``places`` block by block, each from the source that holds it."""
     starts = np.cumsum([0, *(len(source.hashes) for source in sources)])
-    for start in range(0, len(hashes), _BLOCK):
+    for start in range(0, len(places), _BLOCK):
         wanted = places[start:start + _BLOCK]
         block = np.empty((len(wanted), sources[0].vectors.shape[1]), np.float32)
         owner = np.searchsorted(starts, wanted, side="right") - 1

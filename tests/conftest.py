@@ -55,9 +55,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of public data, ``$SENTENCE_FORGE_DATA`` or ``../shared/data``; tests without it are skipped."""
+    """The folder of public data, ``$SENTENCE_FORGE_DATA``; tests without it are skipped."""
     given = os.environ.get("SENTENCE_FORGE_DATA")
-    folder = Path(given) if given else Path(__file__).parent.parent.parent / "shared" / "data"
-    if not (folder / "stsb").is_dir():
+    if not given or not Path(given, "stsb").is_dir():
         pytest.skip("no public data: set SENTENCE_FORGE_DATA")
-    return folder
+    return Path(given)

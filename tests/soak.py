@@ -33,6 +33,7 @@ from other_models import others, small
 from test_durability import cut_at, same_end
 from test_search import answers_equal_brute_force, titles_like
 
+from runtime.cli import options
 from runtime.errors import UserError
 from runtime.files import read_manifest
 from train import checkpoint
@@ -94,14 +95,13 @@ def in_fork(name: str, *arguments: str, cwd: Path) -> None:
 
 # --- training -----------------------------------------------------------------------------------------------------
 
-LOSSES = ("softmax", "cosine", "triplet", "batch_hard", "mnrl")
 SAMPLERS = ("Shuffled", "NoDuplicates", "ClassesTimesTexts")
 WITH_CLASSES = ("softmax", "batch_hard")
 
 
 def grid(scale: float) -> Row:
     """Exact resume: loss x sampler x {middle of epoch 1, its end, middle of epoch 2}."""
-    pairs = [(loss, sampler) for loss in LOSSES for sampler in SAMPLERS
+    pairs = [(loss, sampler) for loss in options("loss") for sampler in SAMPLERS
              if sampler != "ClassesTimesTexts" or loss in WITH_CLASSES]
     chosen = pairs[: max(1, round(len(pairs) * scale))]
     tried = survived = 0

@@ -16,7 +16,7 @@ pytest.importorskip("accelerate")
 
 from bench import generated
 from bench.agreement import curve, first_steps, sides
-from bench.all import record
+from bench.all import main, record
 from bench.plot import draw
 from bench.quality import interval
 from bench.stock import Stock
@@ -180,3 +180,10 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     keep("agreement", {"value": 1e-6, "last_ten": 1e-6, "ours": [2.0, 1.0], "stock": [2.0, 1.0]})
     assert [file.name for file in draw(tmp_path)] == ["training.svg", "agreement.svg", "quality.svg"]
     assert "mnrl, batch 16" in (tmp_path / "training.svg").read_text(encoding="utf-8")
+
+
+def test_all_benches_refuse_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SENTENCE_FORGE_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["bench.all", "train"])
+    with pytest.raises(SystemExit, match="error: set SENTENCE_FORGE_DATA to the folder of public data"):
+        main()

@@ -108,8 +108,11 @@ def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     label = ClassLabel(names=["entailment", "neutral", "contradiction"])
     subsets = {
         "pair-class": (Features({"premise": text, "hypothesis": text, "label": label}),
-                       [("p", "follows", 0), ("p", "unsaid", 1), ("p", "wrong", 2)]),
-        "triplet": (Features({"anchor": text, "positive": text, "negative": text}), [("p", "follows", "wrong")]),
+                       [("p", "follows", 0), ("p", "unsaid", 1), ("p", "wrong", 2), ("p", "follows, too", 0),
+                        ("p", "wrong, too", 2)]),
+        "triplet": (Features({"anchor": text, "positive": text, "negative": text}),
+                    [("p", "follows", "wrong"), ("p", "follows", "wrong, too"), ("p", "follows, too", "wrong"),
+                     ("p", "follows, too", "wrong, too")]),
         "pair": (Features({"anchor": text, "positive": text}), [("p", "follows")]),
         "pair-score": (Features({"sentence1": text, "sentence2": text, "score": Value("float64")}),
                        [("p", "follows", 1.0), ("p", "unsaid", 0.5)]),
@@ -127,18 +130,27 @@ def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_hubs_layout(hub_folder: Path) -> None:
-    """Each shape is read from its own subset."""
+def test_the_hub_gives_what_the_released_file_gives(hub_folder: Path, tmp_path: Path) -> None:
     found = source("allnli", f"data.path={hub_folder}")
-    assert found.shapes() == ["pair_class", "triplet", "pair", "pair_score"]
-    assert rows(found, "pair_class", "dev") == [("dev p", "follows", "entailment"), ("dev p", "unsaid", "neutral"),
-                                                ("dev p", "wrong", "contradiction")]
-    assert rows(found, "triplet") == [("train p", "follows", "wrong")]
-    assert rows(found, "pair") == [("train p", "follows")]
-    assert rows(found, "pair_score") == [("train p", "follows", 1.0), ("train p", "unsaid", 0.5)]
+    lines = [(split, "SNLI", "x", f"{split} p", hypothesis, label) for split in ("train", "dev", "test")
+             for hypothesis, label in (("follows", "entailment"), ("unsaid", "neutral"), ("wrong", "contradiction"),
+                                       ("follows, too", "entailment"), ("wrong, too", "contradiction"))]
+    tsv(tmp_path / "AllNLI.tsv.gz", ALLNLI, *lines)
+    released = source("allnli", f"data.path={tmp_path / 'AllNLI.tsv.gz'}")
+    assert found.shapes() == released.shapes() == ["pair_class", "triplet", "pair"]
+    for shape in found.shapes():
+        for split in ("train", "dev"):
+            assert rows(found, shape, split) == rows(released, shape, split)
+    assert rows(found, "triplet") == [("train p", "follows", "wrong"), ("train p", "follows, too", "wrong, too")]
     assert all(file.is_file() for file in found.files())
     with pytest.raises(UserError, match=r"all-nli: can't be read through datasets .*data_readers\.get_data allnli"):
-        source("allnli", f"data.path={hub_folder}", "data.hub.subsets.pair={subset: pairs}").read("pair", "train")
+        source("allnli", f"data.path={hub_folder}", "data.hub.subset=pairs").shapes()
+
+
+def test_a_set_with_several_subsets_names_them(hub_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"all-nli: has several subsets, so data\.subset= is needed; there are: "
+                                        r"pair-class, triplet, pair, pair-score$"):
+        source("hub", f"data.path={hub_folder}").shapes()
 
 
 def test_the_hubs_stsb_calls_dev_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +171,7 @@ def test_any_set_of_the_hub(hub_folder: Path) -> None:
     found = source("hub", f"data.path={hub_folder}", "data.subset=pair-class", "data.pair_label=neutral")
     assert found.shapes() == ["pair_class", "triplet", "pair"]
     assert rows(found, "pair") == [("train p", "unsaid")]
-    assert len(rows(found, "triplet")) == 1
+    assert len(rows(found, "triplet")) == 2
 
 
 def test_bad_rows_of_the_hub_are_named(hub_folder: Path) -> None:
@@ -167,9 +179,10 @@ def test_bad_rows_of_the_hub_are_named(hub_folder: Path) -> None:
 
     Dataset.from_dict({"anchor": ["a", "b"], "positive": ["c", None]}).to_parquet(
         str(hub_folder / "pair" / "train-00000-of-00001.parquet"))
+    hub = "hub", f"data.path={hub_folder}", "data.subset=pair"
     with pytest.raises(UserError, match=r"all-nli/pair/train, line 3 \(row 2\): column positive: is null"):
-        source("hub", f"data.path={hub_folder}", "data.subset=pair").read("pair", "train")
-    skipping = source("allnli", f"data.path={hub_folder}")
+        source(*hub).read("pair", "train")
+    skipping = source(*hub, "data.on_bad_row=skip")
     assert rows(skipping, "pair") == [("a", "c")]
     assert [len(bad) for bad in skipping.rejected().values()] == [1]
 
@@ -299,7 +312,7 @@ def test_labels_get_names_or_are_left_out(tmp_path: Path) -> None:
     found = source("file", *given, "data.on_bad_row=skip", "data.pair_label=same")
     assert rows(found, "pair_class") == [("a", "b", "same"), ("c", "d", "other")]
     assert rows(found, "pair") == [("a", "b")]
-    with pytest.raises(UserError, match=r"data\.labels is 'yes'; give a list"):
+    with pytest.raises(UserError, match=r"data\.labels:? is 'yes'; give a list"):
         source("file", *given[:2], "data.labels=yes")
 
 

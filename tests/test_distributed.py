@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_durability import cut_at, same_end
 from torch import Tensor
 
 from encoders.build import from_scratch
@@ -27,7 +28,7 @@ from train.loop import Rows, batch_loss
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["storm", "coast", "markets", "fall", "rates", "rise", "opera", "winter", "air", "north", "city", "sea"]
-LOSSES = ("mnrl", "mnrl equal texts", "softmax", "cosine", "batch_hard", "mnrl one row")
+LOSSES = ("mnrl", "mnrl equal texts", "softmax", "cosine", "batch_hard", "mnrl one row each", "cosine one row")
 
 
 def a_batch(name: str) -> tuple[Encoder, Loss, Rows]:
@@ -35,7 +36,8 @@ def a_batch(name: str) -> tuple[Encoder, Loss, Rows]:
     generator = np.random.default_rng(1)
     texts = [" ".join(generator.choice(WORDS, generator.integers(1, 12))) for _ in range(22)]
     encoder = Encoder(from_scratch(lambda: texts, hidden=32, layers=2, heads=2, vocabulary=90, dropout=0.0))
-    rows = 2 if name == "mnrl one row" else 7  # 7: shares of 4 and 3
+    rows = {"mnrl one row each": 2, "cosine one row": 1}.get(name, 7)  # 7: shares of 4 and 3; 1: of 1 and none
+    name = name.removesuffix(" one row")
     columns = {"batch_hard": 1, "softmax": 2, "cosine": 2}.get(name, 3)
     ids = np.arange(columns * rows).reshape(columns, rows).T
     if name == "mnrl equal texts":
@@ -97,6 +99,12 @@ def test_each_encodes_its_share_and_all_have_all(two: list[dict[str, Tensor]]) -
         assert int(each["largest"]) == 3
 
 
+def test_all_measure_the_same_on_dev(two: list[dict[str, Tensor]]) -> None:
+    """Else one would stop early, or take another step for the best."""
+    assert len(two[0]["dev"]) >= 2 and two[0]["dev"].isfinite().all()
+    assert two[0]["dev"].equal(two[1]["dev"])
+
+
 TRAIN = ["-m", "train", "loss=mnrl", "model=mini", "model.hidden=32", "model.layers=1", "model.heads=2",
          "model.vocabulary=600", "loop.projector=0", "loop.batch_size=16", "hydra.run.dir=run"]
 
@@ -124,6 +132,17 @@ def test_a_whole_run_by_torchrun_has_one_writer_and_goes_on(tmp_path: Path) -> N
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if "train/loss" in line]
     assert steps == sorted(set(steps)) and steps[-1] == last + 3
     assert (tmp_path / "run" / "report" / "report.json").exists()
+
+
+def test_a_resumed_run_of_two_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+    """Bit for bit, each process with its own dropout."""
+    done = torchrun(*TRAIN, "loop.max_steps=4", "loop.evaluate_every=4", "loop.checkpoint_every=2", "loop.keep=9",
+                    cwd=tmp_path)
+    assert done.returncode == 0, done.said  # type: ignore[attr-defined]
+    cut_at(tmp_path / "run", tmp_path / "broken", 2)
+    done = torchrun("-m", "train", "resume=broken", cwd=tmp_path)
+    assert done.returncode == 0 and "step 2" in done.said, done.said  # type: ignore[attr-defined]
+    same_end(tmp_path / "run", tmp_path / "broken", 4)
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

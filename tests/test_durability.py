@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -262,6 +263,22 @@ def test_training_on_a_full_disk_ends_in_one_line(command: Command, tmp_path: Pa
     assert "Traceback" not in done.err
     assert not list((tmp_path / "run").rglob(".tmp-*"))
     read_manifest(tmp_path / "run" / "checkpoints" / "step-2")
+
+
+def test_new_parents_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut could take a finished folder with the parent that was made for it."""
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (flushed.append(Path(f"/proc/self/fd/{handle}").readlink()),
+                                                     fsync(handle)))
+    with staged_folder(tmp_path / "a" / "b" / "c"):
+        pass
+    with writer_lock(tmp_path / "d" / "e"):
+        pass
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "d"} <= set(flushed)
+    del flushed[:]
+    with writer_lock(tmp_path / "d" / "f"):
+        pass
+    assert flushed == [tmp_path / "d"]
 
 
 @pytest.mark.parametrize("atomic_exchange", [True, False])

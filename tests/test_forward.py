@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def test_a_model_that_reads_the_mask_its_own_way_is_noticed(tmp_path: Path, capl
         vectors = forward(encoder.tokenize(TEXTS))
         right = Forward(encoder.model, fast=False)(encoder.tokenize(TEXTS))
     assert forward.way == "groups" and "isn't taken" in caplog.text
+    torch.testing.assert_close(vectors, right, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler on a CPU")
+def test_compiled_rows_give_what_padding_gives(tmp_path: Path) -> None:
+    encoder = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu")
+    tokens = encoder.tokenize(TEXTS)
+    encoder.model.eval()
+    compiled = Forward(encoder.model, compiled=True)
+    vectors, _ = run(compiled, tokens)
+    right, _ = run(Forward(encoder.model, fast=False), tokens)
+    assert compiled.way == "flat" and compiled.work.padding_share > 0
     torch.testing.assert_close(vectors, right, atol=2e-6, rtol=1e-5)
 
 

@@ -32,6 +32,8 @@ class Server:
         self.ranges = True
         self.length = True
         self.asked: list[str | None] = []
+        self.paths: list[str] = []
+        self.gone: list[str] = []  # paths of which it has nothing
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def server() -> Iterator[Server]:
         def do_GET(self) -> None:
             asked = self.headers.get("Range")
             state.asked.append(asked)
-            if not self.path.endswith("/AllNLI.tsv.gz"):
+            state.paths.append(self.path)
+            if not self.path.endswith("/AllNLI.tsv.gz") or self.path in state.gone:
                 return self.send_error(404)
             begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and state.ranges else 0
             total = len(state.content)
@@ -113,6 +116,22 @@ def test_a_broken_connection_goes_on_where_it_stopped(run: Run, server: Server, 
     assert run()[0] == 0
     assert server.asked == [None, "bytes=100000-", "bytes=200000-"]
     assert (tmp_path / "data" / "AllNLI.tsv.gz").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_piece_is_gone_on_with_from_the_mirror_it_came_from(gone: bool, server: Server, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where that is the second one, since the first had nothing."""
+    paths = [f"/{name}/AllNLI.tsv.gz" for name in "ab"]
+    monkeypatch.setitem(get_data.RELEASES, "allnli", get_data.Release(
+        "AllNLI.tsv.gz", tuple(server.url.replace("/mirror", path) for path in paths)))
+    server.break_after, server.gone = 100_000, paths[:1] if gone else []
+    with pytest.raises(get_data.UserError, match=r"the same command goes on from 100\.0 kB, --from <URL> takes"):
+        get_data.fetch("allnli", tmp_path)
+    server.break_after, server.gone = None, []
+    assert get_data.fetch("allnli", tmp_path).read_bytes() == CONTENT
+    assert server.paths == [*paths, paths[1]] if gone else server.paths == [paths[0], paths[0]]
+    assert server.asked[-1] == "bytes=100000-"
 
 
 @pytest.mark.parametrize("change", ["ranges", "content", "shorter"])

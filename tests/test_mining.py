@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from test_search import WordEncoder, build, titles_like
 from encoders.similarity import normalise
 from runtime.errors import UserError
 from search.engine import Index
-from search.mining import mine, read_pairs
+from search.indexing import index_corpus
+from search.mining import mine, near_duplicates, read_pairs
 
 Command = Callable[..., Done]
 Rows = list[list[str]]
@@ -68,6 +69,46 @@ def test_mining_is_what_brute_force_finds(tmp_path: Path, negatives: int, margin
     assert all(len(set(row)) == 2 + negatives for row in found.rows)
 
 
+class Prompted(WordEncoder):
+    """Queries have a prompt of their own, as E5's have."""
+
+    def prompt(self, role: str | None = None) -> str:
+        return "query: " if role == "query" else ""
+
+    def encode(self, texts: Sequence[str], role: str | None = None) -> np.ndarray:
+        return super().encode([self.prompt(role) + text for text in texts], role)
+
+
+def test_anchors_are_queries_whether_or_not_they_are_titles_of_the_index(tmp_path: Path) -> None:
+    titles = titles_like(150)
+    anchors, positives = titles[:40], titles[40:80]
+    found = []
+    for name, held in (("with", titles), ("without", titles[40:])):
+        index_corpus(tmp_path / name, [str(row) for row in range(len(held))], held, Prompted())
+        with Index.open(tmp_path / name, Prompted()) as index:
+            found.append(mine(index, list(zip(anchors, positives, strict=True)), margin=0.3, range_max=150))
+    encoder = Prompted()
+    documents = normalise(encoder.encode(titles, "document"))
+    for (anchor, positive, negative), query in zip(found[1].rows, normalise(encoder.encode(
+            [row[0] for row in found[1].rows], "query")), strict=True):
+        cosine = dict(zip(titles, documents @ query, strict=True))
+        allowed = {title for title in titles[40:] if cosine[title] <= cosine[positive] - 0.3 * abs(cosine[positive])}
+        assert anchor not in titles[40:] and cosine[negative] == max(cosine[title] for title in allowed - {positive})
+    # an anchor of the corpus may be a negative of another; beside these the rows are the same
+    same = [row for row in found[0].rows if row[2] not in anchors]
+    assert len(same) > 10 and set(same) <= set(found[1].rows)
+
+
+def test_without_marks_it_is_said_that_all_the_most_similar_count(tmp_path: Path,
+                                                                  caplog: pytest.LogCaptureFixture) -> None:
+    build(tmp_path, titles_like(40))
+    with Index.open(tmp_path, WordEncoder()) as index:
+        assert len(near_duplicates(index, 25)) == 25
+    assert len(caplog.records) == 1
+    assert "each of its 25 most similar pairs counts as a positive; give fewer as -k N" in caplog.text
+    assert "--pairs-from FILE" in caplog.text
+
+
 def test_what_a_text_is_paired_with_either_way_round_is_never_its_negative(tmp_path: Path) -> None:
     anchor, positive, third = "storm storm storm", "storm storm storm opera", "storm storm storm drought markets"
     build(tmp_path, [anchor, positive, third, *titles_like(20)])
@@ -98,8 +139,6 @@ def test_mining_agrees_with_the_stock_miner(tmp_path: Path) -> None:
 
         def encode(self, texts: list[str], role: str | None = None) -> np.ndarray:
             return model.encode(texts)
-
-    from search.indexing import index_corpus
 
     corpus, anchors = titles[:150], titles[150:]
     index_corpus(tmp_path, [str(row) for row in range(150)], corpus, Stock())
@@ -190,6 +229,8 @@ def test_scored_pairs_and_nli_rows_give_pairs(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "scores.csv", 4.0) == [("a", "b"), ("e", "f")]
     (tmp_path / "nli.csv").write_text("premise,hypothesis,label\na,b,entailment\na,c,contradiction\n")
     assert read_pairs(tmp_path / "nli.csv") == [("a", "b")]
+    (tmp_path / "mined.csv").write_text("anchor,positive,negative\na,b,c\n")
+    assert read_pairs(tmp_path / "mined.csv") == [("a", "b")]
     with pytest.raises(UserError, match="no such file"):
         read_pairs(tmp_path / "none.csv")
 

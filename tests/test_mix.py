@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import TINY, Done
 from safetensors.torch import load_file
 
+from eval.nli import load_head
 from train.batches import Batches, NoDuplicates, Shuffled
 from train.mixing import Mixed
 
@@ -126,14 +128,48 @@ def test_three_sources_with_three_losses_as_typed(command: Command, files: Path)
 
 def test_equal_label_sets_share_a_head_and_others_have_their_own(command: Command, files: Path) -> None:
     shutil.copy(files / "nli.csv", files / "nli2.csv")
-    done = command("train", "loss=softmax", "data=mix", "data.sources={a: nli.csv, b: {path: rte.csv, "
-                   "labels: [entailment, not_entailment]}, c: nli2.csv}", *RUN, "loop.max_steps=2")
+    done = command("train", "loss=softmax", "data=mix", "data.sources={b: {path: rte.csv, "
+                   "labels: [entailment, not_entailment]}, a: nli.csv, c: nli2.csv}", *RUN, "loop.max_steps=2")
     assert done.code == 0, done.err
     head = load_file(files / "run" / "model" / "loss.safetensors")
     assert sorted(tensor.shape[0] for name, tensor in head.items() if name.endswith("weight")) == [2, 3]
     described = json.loads((files / "run" / "model" / "loss.json").read_text())["sources"]
     assert {name: each["labels"] for name, each in described.items()} == {
         "a": ["contradiction", "entailment", "neutral"], "b": ["entailment", "not_entailment"]}
+    predict = load_head(files / "run" / "model", 32)  # suite=nli takes the one on its labels
+    u, v = np.random.default_rng(0).standard_normal((2, 50, 32)).astype(np.float32)
+    weight, bias = (head[f"losses.1.classifier.{name}"].numpy() for name in ("weight", "bias"))
+    best = (np.concatenate([u, v, np.abs(u - v)], axis=1) @ weight.T + bias).argmax(axis=1)
+    assert predict is not None
+    assert list(predict(u, v)) == [described["a"]["labels"][number] for number in best]
+
+
+def test_a_sources_own_loss_may_wrap_another_or_be_a_target(command: Command, files: Path) -> None:
+    done = command("train", "data=mix", "data.sources={a: nli.csv, b: sts.csv, c: sts.csv, d: sts.csv}",
+                   "data.losses={b: {loss: matryoshka, inner: cosine, dims: [32, 8]}, c: {loss: matryoshka, "
+                   "inner: {loss: cosent, scale: 7}}, d: {_target_: losses.cosine.Cosine, shapes: [pair_score], "
+                   "sampler: {_target_: train.batches.Shuffled}}}", *RUN, "loop.max_steps=2")
+    assert done.code == 0, done.err
+    kept = yaml.safe_load((files / "run" / "config.yaml").read_text())["data"]["losses"]
+    assert kept["b"]["shapes"] == kept["c"]["shapes"] == ["pair_score"]
+    assert kept["b"]["inner"]["_target_"] == "losses.cosine.Cosine" and "scale" not in kept["b"]["inner"]
+    assert kept["b"]["dims"] == [32, 8] and kept["c"]["inner"]["scale"] == 7
+
+
+def test_two_sources_over_a_file_keep_the_rows_that_each_left_out(command: Command, files: Path) -> None:
+    with (files / "nli.csv").open("a") as file:
+        file.write("x,,neutral\n,y,maybe\nx,y,maybe\n")
+    (files / "sts2.csv").write_text("sentence1,sentence2,score,label\n" + "".join(
+        f"some {n},other {n},{n % 6},{NLI[n % 3]}\n" for n in range(40)) + "a,b,9,entailment\nc,d,1,maybe\n")
+    given = "columns: {premise: sentence1, hypothesis: sentence2, label: label}"
+    done = command("train", "data=mix", "data.sources={a: {path: nli.csv, on_bad_row: skip}, b: {path: nli.csv, "
+                   f"on_bad_row: skip}}, c: {{path: sts2.csv, on_bad_row: skip}}, d: {{path: sts2.csv, {given}, "
+                   "on_bad_row: skip}}", "data.losses={c: cosine, d: softmax}", *RUN, "loop.max_steps=1")
+    assert done.code == 0, done.err
+    lines = (files / "run" / "rejected.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:3] for line in lines] == [
+        *(["nli.csv", str(row + 1), str(row)] for row in (193, 194, 195)),  # each once
+        ["sts2.csv", "42", "41"], ["sts2.csv", "43", "42"]]
 
 
 def test_a_resumed_mix_ends_where_an_unbroken_one_does(command: Command, files: Path) -> None:
@@ -175,11 +211,23 @@ BAD = {
     "data=mix data.sources={a:nli.csv,b:sts.csv}": r"data\.sources\.b: loss=mnrl takes .* data\.losses=\{b: <loss>\}",
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:cosin}":
         r"data\.losses\.b: there is no loss 'cosin'; did you mean 'cosine'",
+    "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{_target_:losses.cosine.Cosine}}":
+        r"data\.losses\.b: has no sampler and no shapes, which a loss by its _target_ needs",
+    "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:cosine,inner:mnrl}}":
+        r"data\.losses\.b\.inner: only a loss that wraps another has one",
+    "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:matryoshka,inner:matryoshka}}":
+        r"data\.losses\.b\.inner: matryoshka can't wrap itself",
+    "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:matryoshka,inner:cosin}}":
+        r"data\.losses\.b\.inner: there is no loss 'cosin'; did you mean 'cosine'",
+    "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:triplet}":
+        r"data\.sources\.b: data\.losses\.b takes triplet .*data\.columns\.\w+=$",
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={c:cosine}":
         r"data\.losses\.c: is no source; there are: a, b",
     "data=mix data.sources={a:nli.csv,b:rte.csv} data.weights={a:1}": r"data\.weights\.b: is None; give every source",
     "data=mix data.sources={a:nli.csv,b:nli.csv} data.weights={a:1,b:0}": r"data\.weights\.b: is 0",
     "data=mix data.sources={a:nli.csv,b:nli.csv} data.temperature=0": r"data\.temperature: is 0",
+    "data=mix data.sources={a:nli.csv,b:nli.csv} data.temperature=null": r"data\.temperature: is null; give a number",
+    "data=mix data.sources={a:nli.csv,b:nli.csv} data.weights=2": r"data\.weights: is 2; give keys and values",
 }
 
 

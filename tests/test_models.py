@@ -12,9 +12,12 @@ import pytest
 import tiny_models
 import torch
 from conftest import Done
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, StaticEmbedding, Transformer
 from transformers import AutoModel, AutoTokenizer
+from yaml import safe_load
 
 from encoders.build import pretrained
 from encoders.encoder import Encoder, load_encoder
@@ -25,9 +28,18 @@ from runtime.errors import UserError
 from search.engine import Index
 
 Command = Callable[..., Done]
-SAMPLE = Path(__file__).parent.parent / "data_readers" / "sample" / "en"
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "data_readers" / "sample" / "en"
 SHORT = ["loss=mnrl", "loop.max_steps=3", "loop.batch_size=8", "loop.projector=0", "hydra.run.dir=run"]
 FAMILIES = ["bert", "distilbert", "mpnet", "roberta", "xlmr", "albert", "xlnet", "modernbert"]
+HUB_IDS = {
+    "albert": "albert/albert-base-v2", "bert": "google-bert/bert-base-uncased",
+    "bert_large": "google-bert/bert-large-uncased", "distilbert": "distilbert/distilbert-base-uncased",
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2", "modernbert": "answerdotai/ModernBERT-base",
+    "mpnet": "microsoft/mpnet-base", "roberta": "FacebookAI/roberta-base",
+    "roberta_wwm": "hfl/chinese-roberta-wwm-ext", "xlmr": "FacebookAI/xlm-roberta-base",
+    "xlnet": "xlnet/xlnet-base-cased", "folder": "???", "mini": None, "static": None,
+}
 QUERIES = ["Storm hits the coast", "京津冀 winter air", "a"]
 
 
@@ -52,11 +64,18 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def test_a_models_name_stands_for_its_hub_id() -> None:
+    """A mistyped one would only show where the hub can be reached."""
+    named = {file.stem: safe_load(file.read_text()).get("path") for file in (ROOT / "configs" / "model").glob("*.yaml")}
+    assert named == HUB_IDS
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_trains_saves_exports_and_is_loaded_by_stock(family: str, command: Command, files: Path,
                                                               titles: list[str], tmp_path: Path) -> None:
     folder = tiny_models.make(family, tmp_path / family, titles)
-    done = command("train", *SHORT, f"data={files / 'pairs.csv'}", f"model={folder}", "model.max_length=24",
+    done = command("train", *SHORT, f"data={files / 'pairs.csv'}", f"model={family}", f"model.path={folder}",
+                   "model.max_length=24",
                    "model.dense=[{out_features: 16, activation: tanh}]")
     assert done.code == 0, done.err
     before, after = load_encoder(tmp_path / "run" / "untouched"), load_encoder(tmp_path / "run" / "model")
@@ -225,12 +244,87 @@ def test_an_old_model_of_the_hub_by_its_id(command: Command, hub: Path, titles: 
                                atol=1e-6)
     done = command("eval", "model=org/old", "suite=sample", "resamples=2")
     assert done.code == 0, done.err
-    weights = hub / "0_Transformer" / "model.safetensors"
-    torch.save({}, hub / "0_Transformer" / "pytorch_model.bin")
-    weights.unlink()
+    (hub / "0_Transformer" / "model.safetensors").unlink()
     done = command("eval", "model=org/old", "suite=sample")
-    assert done.code == 2 and "SentenceTransformer as S; S('org/old').save_pretrained('converted')" in done.err
+    assert done.code == 2 and "org/old: has neither model.safetensors nor pytorch_model.bin" in done.err
     assert done.err.count("error:") == 1
+
+
+def pickle_weights(part: Path) -> None:
+    """Make a folder's weights what older ones are; tied ones share their memory in such a file."""
+    state = load_file(part / "model.safetensors")
+    tied = {} if "linear.weight" in state else {"tied": next(iter(state.values()))}
+    torch.save(state | tied, part / "pytorch_model.bin")
+    (part / "model.safetensors").unlink()
+
+
+def test_pickled_weights_are_converted_once(titles: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                            caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SENTENCE_FORGE_CACHE", str(cache))
+    plain = tiny_models.make("bert", tmp_path / "plain", titles)
+    old = tmp_path / "old"
+    SentenceTransformer(modules=[Transformer(str(plain)), Pooling(32), Dense(32, 8), Normalize()],
+                        device="cpu").save_pretrained(str(old), create_model_card=False)
+    for folder, parts in ((plain, [plain]), (old, [old, old / "2_Dense"])):
+        expected = Encoder(pretrained(str(folder))).encode(titles)
+        for part in parts:
+            pickle_weights(part)
+        (folder / "training_args.bin").write_bytes(b"stays where it is")
+        caplog.clear()
+        for _ in range(2):
+            np.testing.assert_array_equal(Encoder(pretrained(str(folder))).encode(titles), expected)
+        assert caplog.text.count("is converted to safetensors") == 1
+    assert len(list((cache / "weights").glob("*/config.json"))) == 2 and not list(cache.rglob("*.bin"))
+    # what stands beside the weights counts, too
+    about = json.loads((plain / "tokenizer_config.json").read_text())
+    (plain / "tokenizer_config.json").write_text(json.dumps({**about, "model_max_length": 7}))
+    assert load_encoder(str(plain)).max_length == 7
+
+    torch.save({}, plain / "pytorch_model.bin")
+    with pytest.raises(UserError, match="holds something else than named tensors"):
+        pretrained(str(plain))
+    (plain / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(UserError, match=r"pytorch_model.bin: can't be read as weights alone"):
+        pretrained(str(plain))
+    assert len(list((cache / "weights").glob("*/config.json"))) == 3
+
+
+def test_pickles_are_fetched_where_the_hub_has_nothing_else(titles: list[str], tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is a folder here; what is asked of it counts."""
+    there, here = tiny_models.make("bert", tmp_path / "there", titles), tmp_path / "here"
+    pickle_weights(there)
+    here.mkdir()  # as a download that was broken off leaves it
+    asked = []
+
+    def snapshot(name: str, *, allow_patterns: object = "*", ignore_patterns: object = (),
+                 local_files_only: bool = False) -> str:
+        if not local_files_only:
+            asked.append(name)
+            files = [file.name for file in there.iterdir()]
+            for file in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+                (here / file).write_bytes((there / file).read_bytes())
+        return str(here)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    expected = Encoder(pretrained(str(there))).encode(titles)
+    for _ in range(2):
+        np.testing.assert_array_equal(Encoder(pretrained("org/pickled")).encode(titles), expected)
+    assert asked == ["org/pickled"] * 2  # without pickles, then them; and not again
+
+
+def test_what_a_model_says_of_its_vectors_stays(titles: list[str], tmp_path: Path) -> None:
+    plain = tiny_models.make("bert", tmp_path / "plain", titles)
+    stock = SentenceTransformer(modules=[Transformer(str(plain)), Pooling(32, include_prompt=False)], device="cpu",
+                                similarity_fn_name="dot", prompts={"query": "find: "})
+    stock.save_pretrained(str(tmp_path / "own"), create_model_card=False)
+    with pytest.raises(UserError, match="include_prompt"):
+        pretrained(str(tmp_path / "own"), pooling="cls")
+    stock[1].include_prompt = True
+    stock.save_pretrained(str(tmp_path / "dot"), create_model_card=False)
+    assert pretrained(str(tmp_path / "dot"), pooling="cls").similarity_fn_name == "dot"
 
 
 def test_further_models_by_name_are_whole(command: Command, titles: list[str], tmp_path: Path) -> None:

@@ -103,6 +103,23 @@ def test_an_int8_that_loses_too_much_is_left_out_and_the_export_goes_on(command:
         np.testing.assert_allclose(index.vectors[0], stock / np.linalg.norm(stock), atol=1e-5)
 
 
+def test_a_model_that_cannot_be_quantised_is_exported_all_the_same(command: Command, lopsided: Path, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(model: Path, out: Path, **how: object) -> None:
+        out.write_bytes(b"half a file")
+        raise ValueError("no shape for node 7\nand much more")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_dynamic", fails)
+    out = tmp_path / "out"
+    done = command("export", f"model={lopsided}", f"out={out}")
+    assert done.code == 0 and "Traceback" not in done.err, done.err
+    about = json.loads((out / "manifest.json").read_text())
+    assert about["onnx"].keys() == {"fp32"}
+    assert about["onnx_left_out"] == {"int8": {"reason": "onnxruntime can't make it: no shape for node 7"}}
+    assert "no model_int8.onnx: onnxruntime can't make it: no shape for node 7" in done.err
+    assert not list(out.glob("**/.tmp-*")) and not (out / "model_int8.onnx").exists()
+
+
 def test_asking_for_an_int8_that_there_is_not_ends_before_the_indexing(command: Command, lopsided: Path,
                                                                        tmp_path: Path) -> None:
     out = tmp_path / "out"

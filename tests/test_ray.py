@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import TINY, Done
+from test_search import WordEncoder, titles_like
 
 from encoders.onnx import OnnxEncoder
+from export.ray_cluster import RayCluster
+from runtime.errors import UserError
 from search.engine import Index
+from search.indexing import Part
+from search.segments import read_segments, text_hashes
 from search.verify import verify
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +51,7 @@ class Faults(logging.Handler):
                 threading.Thread(target=self.kill, daemon=True).start()
 
     def kill(self):
-        while not list(out.glob("index/segments/[0-9]*")):
+        while not list(out.glob("index/segments/[0-9a-f]*")):
             time.sleep(0.02)
         os.kill(workers[0], signal.SIGKILL)
 
@@ -91,6 +100,87 @@ def left_running(folder: str) -> list[str]:
         if folder in line:
             found.append(line)
     return found
+
+
+class UnsteadyRay:
+    """A cluster in this process whose machines are taken away all the time, as preemptible ones are.
+
+    Args:
+        loading: how many workers die before one is ready, each time.
+        lost: how often the way to a worker is lost when it has just written its part.
+    """
+
+    class exceptions:
+        """Ray's own."""
+
+        class RayActorError(Exception):
+            """The worker is dead, or can't be reached."""
+
+        class RayTaskError(Exception):
+            """The worker raised."""
+
+    def __init__(self, loading: int, lost: int) -> None:
+        self.loading, self.lost = loading, lost
+        self.loads, self.answers = 0, Counter[str]()
+        self.encoder = WordEncoder()
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 1}}]
+
+    def remote(self, **needs: float) -> Callable[[Any], Any]:
+        return lambda kind: SimpleNamespace(remote=lambda *given: self.worker(kind(*given)))
+
+    def worker(self, worker: Any) -> Any:
+        worker._encoder = self.encoder
+        return SimpleNamespace(ready=SimpleNamespace(remote=lambda: functools.partial(self.load)),
+                               encode=SimpleNamespace(remote=functools.partial(functools.partial, self.encode, worker)))
+
+    def load(self) -> str:
+        self.loads += 1
+        if self.loads % (self.loading + 1):
+            raise self.exceptions.RayActorError
+        return "here"
+
+    def encode(self, worker: Any, folder: Path, part: Part) -> None:
+        worker.encode(folder, part)
+        self.answers[part.ids[0]] += 1
+        if self.answers[part.ids[0]] <= self.lost:
+            raise self.exceptions.RayActorError
+
+    def wait(self, waited_for: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        return waited_for[:num_returns], waited_for[num_returns:]
+
+    def get(self, asked: Callable[[], Any]) -> Any:
+        return asked()
+
+    def kill(self, worker: Any) -> None:
+        """Nothing is left of it."""
+
+
+def spread_over(ray: UnsteadyRay, folder: Path) -> list[str]:
+    """Encode eight parts of a title each on a cluster; return the titles."""
+    titles = titles_like(8)
+    parts = [Part([str(number)], [title], text_hashes([title])) for number, title in enumerate(titles)]
+    RayCluster(folder, ray.encoder.fingerprint)._spread(ray, folder, parts, iter(()), lambda _: None)
+    return titles
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (pip install 'sentence-forge[ray]')")
+def test_deaths_in_between_do_not_end_a_run_that_gets_on_and_no_title_is_encoded_twice(tmp_path: Path) -> None:
+    ray = UnsteadyRay(loading=2, lost=1)
+    titles = spread_over(ray, tmp_path)
+    assert ray.loads == 27 and sorted(ray.encoder.seen) == sorted(titles)
+    assert len(read_segments(tmp_path, ray.encoder.fingerprint)) == 8
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (pip install 'sentence-forge[ray]')")
+@pytest.mark.parametrize(("loading", "lost", "said"), [(4, 0, "as they start"), (0, 4, "over the titles from id '7'")])
+def test_workers_that_die_again_and_again_end_it(tmp_path: Path, loading: int, lost: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        spread_over(UnsteadyRay(loading, lost), tmp_path)
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (pip install 'sentence-forge[ray]')")

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from search import cli
 from search.engine import Index
 from search.generation import numbers
 from search.index import FastIndex, build_fast, sub_quantisers
-from search.indexing import index_corpus
+from search.indexing import Part, encode_here, index_corpus
 from search.pairs import most_similar_pairs
+from search.segments import read_segments, segment_folder, text_hashes, write_segment
 from search.table import cut, width_of
 from search.verify import verify
 
@@ -360,13 +361,52 @@ def test_a_killed_run_continues_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished index"):
         Index.open(tmp_path)
     # A segment damaged meanwhile is encoded again rather than believed.
-    vectors = tmp_path / "segments" / "000001" / "vectors.npy"
+    vectors = segment_folder(tmp_path, text_hashes(titles[10:20])) / "vectors.npy"
     vectors.write_bytes(vectors.read_bytes()[:-1] + b"x")
     encoder = WordEncoder()
     report = index_corpus(tmp_path, ids, titles, encoder, segment_rows=10)
     assert encoder.seen == titles[10:20] + titles[30:]
     assert (report.encoded, report.reused) == (80, 20)
     answers_equal_brute_force(tmp_path, ids, titles)
+
+
+@pytest.mark.parametrize("segment_rows", [10, 1000])
+def test_a_segment_damaged_while_the_run_goes_on_is_never_stood_in_for(tmp_path: Path, segment_rows: int) -> None:
+    def then_damaged(folder: Path, parts: Iterator[Part], tell: Callable[[int], None]) -> None:
+        encode_here(encoder, folder, parts, tell)
+        file = segment_folder(folder, text_hashes(titles[:segment_rows])) / "vectors.npy"
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+
+    encoder, titles = WordEncoder(), titles_like(30)
+    ids = [str(row) for row in range(30)]
+    with pytest.raises(UserError, match="start again, what is encoded is kept"):
+        index_corpus(tmp_path, ids, titles, encoder, segment_rows=segment_rows, spread=then_damaged)
+    assert not list(tmp_path.glob("*-1.*"))
+    report = index_corpus(tmp_path, ids, titles, encoder, segment_rows=segment_rows)
+    assert report.encoded == min(segment_rows, 30)
+    answers_equal_brute_force(tmp_path, ids, titles)
+
+
+def test_a_killed_runs_orphan_that_writes_on_takes_no_other_runs_place(tmp_path: Path) -> None:
+    """As a worker on another machine may, which has not heard yet that its run was killed."""
+    orphans, titles = titles_like(10, seed=1), titles_like(30)
+    ids = [str(row) for row in range(30)]
+
+    def beside_an_orphan(folder: Path, parts: Iterator[Part], tell: Callable[[int], None]) -> None:
+        encode_here(encoder, folder, iter([Part(ids[:10], orphans, text_hashes(orphans))]), tell)
+        encode_here(encoder, folder, parts, tell)
+
+    encoder = WordEncoder()
+    index_corpus(tmp_path, ids, titles, encoder, segment_rows=10, spread=beside_an_orphan)
+    answers_equal_brute_force(tmp_path, ids, titles)
+
+
+def test_of_two_who_write_one_segment_the_first_is_kept(tmp_path: Path) -> None:
+    hashes = text_hashes(["storm", "opera"])
+    for value in (1, 2):
+        write_segment(tmp_path, hashes, np.full((2, 4), value, np.float32), "words")
+    (segment,) = read_segments(tmp_path, "words")
+    assert (segment.vectors == 1).all() and not list(tmp_path.rglob(".tmp-*"))
 
 
 def test_a_damaged_newest_manifest_rolls_back_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -440,6 +480,24 @@ def test_queries_that_cannot_be_answered_are_refused(tmp_path: Path) -> None:
         index.search(["storm"])
 
 
+def test_a_cut_is_what_brute_force_finds_among_the_first_numbers(tmp_path: Path) -> None:
+    titles = titles_like(500)
+    build(tmp_path, titles)
+    vectors, query = WordEncoder().encode(titles), WordEncoder().encode(["storm election report 7"])[0]
+    with Index.open(tmp_path, WordEncoder()) as index:
+        for dim in (8, 20, 32):
+            cut = normalise(vectors[:, :dim])
+            cosines = cut @ (query[:dim] / np.linalg.norm(query[:dim]))
+            hits = index.search(["storm election report 7"], 10, dim=dim)[0]
+            np.testing.assert_allclose([hit.score for hit in hits], np.sort(cosines)[::-1][:10], atol=1e-6)
+            np.testing.assert_allclose([cosines[int(hit.id) - 1] for hit in hits], [hit.score for hit in hits],
+                                       atol=1e-6)
+        assert index.search(["storm"], 5, dim=8) != index.search(["storm"], 5)
+        for dim in (0, 33):
+            with pytest.raises(UserError, match=f"dim {dim}: the index's vectors have 32 numbers; give 1 to 32"):
+                index.search(["storm"], dim=dim)
+
+
 def test_open_takes_the_export_folder_too(tmp_path: Path) -> None:
     build(tmp_path / "index", ["storm hits"])
     with Index.open(str(tmp_path), WordEncoder()) as index:
@@ -482,6 +540,9 @@ def test_cli_json_gives_one_object_a_query(tmp_path: Path, capfd: pytest.Capture
     shown = capfd.readouterr().out.splitlines()
     assert [line.split("\t")[2:] for line in shown[1::2]] == [["3", "opera opens"], ["1", "storm hits"]]
     assert "encode" in shown[0] and "search" in shown[0] and "3 titles" in shown[0]
+    assert cli.main([str(tmp_path), "storm hits", "--dim", "5", "--json"]) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert answer["dim"] == 5 and answer["hits"][0]["id"] == "1"
 
 
 def test_cli_as_typed(tmp_path: Path) -> None:
@@ -492,6 +553,8 @@ def test_cli_as_typed(tmp_path: Path) -> None:
     as_json = json.loads(run(str(tmp_path), "--pairs", "-k", "1", "--json", "--repeats").stdout)
     assert (as_json["id1"], as_json["id2"]) == ("3", "4")
     assert run(str(tmp_path), "--verify").returncode == 0
+    cut = run(str(tmp_path), "opera", "--dim", "384")  # refused before an encoder is looked for
+    assert (cut.returncode, cut.stderr) == (2, "error: dim 384: the index's vectors have 32 numbers; give 1 to 32\n")
     (tmp_path / "index" / "rejected-1.csv").write_bytes(b"x")
     damaged = run(str(tmp_path), "--verify")
     assert damaged.returncode == 2 and "rejected-1.csv" in damaged.stdout and damaged.stderr.startswith("error: ")
@@ -504,6 +567,7 @@ def test_cli_as_typed(tmp_path: Path) -> None:
     (("tests", "-k", "x"), "invalid int value: 'x'"),
     (("tests", "-k", "0"), "-k 0: must be 1 or more"),
     (("tests", "query", "--pairs"), "--pairs takes no query"),
+    (("tests", "--pairs", "--dim", "9"), "--dim can't be joined with --pairs"),
     (("tests", "--jsn"), "unrecognized arguments: --jsn"),
 ])
 def test_cli_errors_are_one_line_and_exit_2(arguments: tuple[str, ...], message: str,

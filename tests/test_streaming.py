@@ -17,6 +17,7 @@ from conftest import TINY, Done
 from data_readers import on_disk, seen
 from data_readers.columns import rows_of
 from data_readers.file import FileSource
+from data_readers.hub import HubSource
 from data_readers.sample import sample_path
 from runtime.cache import ROOT
 from runtime.errors import UserError
@@ -39,19 +40,19 @@ def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -
     return path
 
 
-def both(path: Path, dev: Path | None, **options: object) -> tuple[FileSource, FileSource]:
-    return tuple(FileSource(path, dev, on_disk=large, **options) for large in (True, False))  # type: ignore[arg-type]
+def both(path: Path, dev: Path) -> tuple[FileSource, FileSource]:
+    return FileSource(path, dev, on_disk=True), FileSource(path, dev, on_disk=False)
 
 
-@pytest.mark.parametrize(("name", "dev", "shapes", "options"), [
-    ("nli_train", "nli_dev", ["pair_class", "pair"], {}),
-    ("sts_train", "sts_dev", ["pair_score"], {}),
-    ("titles", "titles", ["labelled_text", "titles", "pair"], {}),
+@pytest.mark.parametrize(("name", "dev", "shapes"), [
+    ("nli_train", "nli_dev", ["pair_class", "pair"]),
+    ("sts_train", "sts_dev", ["pair_score"]),
+    ("titles", "titles", ["labelled_text", "titles", "pair"]),
 ])
-def test_the_rows_are_those_of_memory(name: str, dev: str, shapes: list[str], options: dict[str, object]) -> None:
+def test_the_rows_are_those_of_memory(name: str, dev: str, shapes: list[str]) -> None:
     for shape in shapes:
         large, small = (Split(source, shape, "train") for source in
-                        both(sample_path("en", name), sample_path("en", dev), **options))
+                        both(sample_path("en", name), sample_path("en", dev)))
         assert large.dataset.cache_files and not small.dataset.cache_files  # memory-mapped, and not
         assert large.dataset.features == small.dataset.features
         assert large.dataset.to_list() == small.dataset.to_list()
@@ -152,6 +153,28 @@ def test_the_size_of_the_file_decides(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not FileSource(path).read("titles", "train").cache_files
     monkeypatch.setattr(on_disk, "FROM", path.stat().st_size - 1)
     assert FileSource(path).read("titles", "train").cache_files
+
+
+def test_a_set_of_the_hub_is_read_this_way_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    folder = tmp_path / "set" / "data"
+    folder.mkdir(parents=True)
+    for name, count in (("train", 40), ("dev", 9)):
+        label = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+        columns = {"premise": [f"{name} {n}" for n in range(count)], "hypothesis": [f"said {n}" for n in range(count)],
+                   "label": [n % 3 for n in range(count)]}
+        text = datasets.Value("string")
+        features = datasets.Features({"premise": text, "hypothesis": text, "label": label})
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(str(folder / f"{name}-0.parquet"))
+    read = {large: [HubSource(tmp_path / "set", on_disk=large).read(shape, name) for shape in ("pair_class", "pair")
+                    for name in ("train", "dev")] for large in (True, False)}
+    assert [rows.to_list() for rows in read[True]] == [rows.to_list() for rows in read[False]]
+    assert [bool(rows.cache_files) for rows in read[True]] == [True, False, True, False]
+    assert not any(rows.cache_files for rows in read[False])
+    monkeypatch.setattr(on_disk, "FROM", 1)
+    assert HubSource(tmp_path / "set").read("pair", "train").cache_files  # by its size
 
 
 def test_equal_cells_get_equal_numbers_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

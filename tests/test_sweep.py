@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_g
 
 import configs.draw
 from eval.compare import main as compare
+from runtime.cli import friendly
 from train.loop import Training
 
 SHORT = [*TINY, "loop.max_steps=2", "hydra.sweep.dir=sweep"]
@@ -42,7 +43,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "from losses.cosine import Cosine\n"
         "class Fault(Cosine):\n"
         "    def forward(self, embeddings, labels, text_ids):\n"
-        "        raise KeyError('a fault | of ours')\n"
+        "        if not pathlib.Path('mended').exists():\n"
+        "            raise KeyError('a fault | of ours')\n"
+        "        return super().forward(embeddings, labels, text_ids)\n"
         "class Interrupted(Cosine):\n"
         "    def forward(self, embeddings, labels, text_ids):\n"
         "        if not pathlib.Path('interrupted').exists():\n"
@@ -55,8 +58,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("mine")
 def test_a_failed_job_stops_no_other_and_stands_in_the_table(command: Command, tmp_path: Path) -> None:
-    done = command("train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "seed=5", "loop.learning_rate=1e-4",
-                   "loss._target_=mine.Fault,losses.cosine.Nothing,losses.cosine.Cosine")
+    typed = ["train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "seed=5", "loop.learning_rate=1e-4",
+             "loss._target_=mine.Fault,losses.cosine.Nothing,losses.cosine.Cosine"]
+    done = command(*typed)
     folder = tmp_path / "sweep"
     assert done.code == 2
     gc.collect()
@@ -77,6 +81,13 @@ def test_a_failed_job_stops_no_other_and_stands_in_the_table(command: Command, t
     assert done.out == shown and "'a fault \\| of ours'" in shown and "not comparable between losses" in shown
     lines = [line for line in shown.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1 and len(lines) == 5
+    # typed again: the failed ones again, and what happened is kept until it goes well
+    assert command(*typed).code == 2 and rows(folder)["0"]["status"] == "failed: KeyError: 'a fault | of ours'"
+    (tmp_path / "mended").touch()
+    done = command(*typed, "resume_anyway=true")
+    assert done.code == 2 and "1 of the sweep's jobs failed" in done.err and "was done before" in done.err
+    assert [rows(folder)[job]["status"][:6] for job in "012"] == ["done", "failed", "done"]
+    assert json.loads((folder / "0" / "job.json").read_text())["error"] is None
 
 
 def test_losses_and_seeds_end_in_one_table_and_in_tensorboard(command: Command, tmp_path: Path) -> None:
@@ -115,14 +126,33 @@ def test_losses_and_seeds_end_in_one_table_and_in_tensorboard(command: Command, 
 
 @pytest.mark.usefixtures("mine")
 def test_an_interrupted_sweep_has_the_table_of_what_it_did(command: Command, tmp_path: Path) -> None:
-    done = command("train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "loss._target_=losses.cosine.Cosine,"
-                   "mine.Interrupted,losses.cosine.Cosine")
+    typed = ["train", "-m", "loss=cosine", *SHORT, "plugins=[mine]", "loss._target_=losses.cosine.Cosine,"
+             "mine.Interrupted,losses.cosine.Cosine"]
+    done = command(*typed)
     assert done.code == 130 and "resume=" in done.err
     assert {name: row["status"] for name, row in rows(tmp_path / "sweep").items()} == {"0": "done", "1": "unfinished"}
     assert done.out == (tmp_path / "sweep" / "table.md").read_text()
-    assert command("train", "resume=sweep/1").code == 0
-    assert compare(["sweep", "--out", "again"]) == 0
-    assert (tmp_path / "again" / "leaderboard.csv").read_text().count(",done\n") == 2
+    spent = json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["seconds"]
+    done = command(*typed)
+    assert done.code == 0 and "0: was done before" in done.err and "going on" in done.err, done.err
+    assert {name: row["status"] for name, row in rows(tmp_path / "sweep").items()} == dict.fromkeys("012", "done")
+    assert json.loads((tmp_path / "sweep" / "1" / "job.json").read_text())["seconds"] > spent
+
+
+def test_other_settings_into_the_same_folder_are_refused(command: Command, tmp_path: Path) -> None:
+    short = [each for each in SHORT if "max_steps" not in each] + ["loop.max_steps=1"]
+    assert command("train", "-m", "seed=1,2", *short).code == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "sweep").rglob("*.*") if ".hydra" not in file.parts}
+    done = command("train", "-m", "seed=3,2", *short)
+    assert done.code == 2 and "sweep/0: holds a run with other settings (seed=1); give another hydra.sweep" in done.err
+    assert done.err.count("was done before") == 1 and done.err.count("error: job") == 1, done.err
+    after = {file: file.read_bytes() for file in before}
+    assert [file for file in before if before[file] != after[file] and "multirun" not in file.name] == []
+    # a folder that is damaged takes nobody's success away
+    (tmp_path / "sweep" / "0" / "config.yaml").write_text("a: [")
+    done = command("train", "-m", "seed=1,2,7", *short)
+    assert done.code == 0 and "no new table of the jobs" in done.err, done.err
+    assert json.loads((tmp_path / "sweep" / "2" / "job.json").read_text())["error"] is None
 
 
 def test_random_search(command: Command, tmp_path: Path) -> None:
@@ -165,8 +195,12 @@ def test_a_sweep_refuses_what_it_cant_do_and_takes_paths(command: Command, tmp_p
     done = command("train", "-m", "model=first,first", "loop.max_steps=1", "loop.projector=0", "hydra.sweep.dir=paths")
     assert done.code == 0, done.err
     assert set(rows(tmp_path / "paths")) == {"0", "1"}
-    done = command("train", "-m", "model=first,minilm", "hydra.sweep.dir=mixed")
-    assert done.code == 2 and "model=first,minilm" in done.err
+    for group, value in (("model", "minilm,./first"), ("model", "org/one,minilm"), ("data", "allnli,first")):
+        done = command("train", "-m", f"{group}={value}", "hydra.sweep.dir=mixed")
+        assert done.code == 2 and f"error: {group}={value}: names (" in done.err and "mixed in one sweep" in done.err
+    assert friendly(["-m", "model=org/one,./first"]) == ["-m", "model=folder", "model.path='org/one','./first'"]
+    done = command("train", "-m", "data=org/one,org/two", "hydra.sweep.dir=mixed")
+    assert done.code == 2 and "data=hub data.path=org/one" in done.err and not (tmp_path / "mixed").exists()
 
 
 def test_info_and_help_show_what_can_be_chosen(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""Training as a user types it: the five losses, what a run leaves behind, resuming, stopping, and bad input."""
+"""Training as a user types it: every loss, what a run leaves behind, resuming, stopping, and bad input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,15 +19,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, Done
-from safetensors.torch import load_file
+from omegaconf import OmegaConf
 from sentence_transformers import SentenceTransformer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_durability import cut_at, same_end
 
+from runtime.cli import options
 from train.batches import Batches, ClassesTimesTexts, NoDuplicates, Shuffled
 from train.optim import adamw, learning_rate_at
 
 ROOT = Path(__file__).parent.parent
-LOSSES = ("softmax", "cosine", "triplet", "batch_hard", "mnrl")
+LOSSES = options("loss")
 SHORT = [*TINY, "loop.max_steps=6", "loop.log_every=1", "hydra.run.dir=run"]
 Command = Callable[..., Done]
 
@@ -57,9 +58,8 @@ def test_every_loss_trains_on_the_default_data(command: Command, tmp_path: Path,
     if loss == "softmax":
         head = json.loads((run / "model" / "loss.json").read_text())
         assert head == {"labels": ["contradiction", "entailment", "neutral"], "concatenation": ["u", "v", "|u-v|"]}
-    named = {"softmax": "Softmax", "cosine": "Cosine", "triplet": "Triplet", "batch_hard": "BatchHard",
-             "mnrl": "MultipleNegativesRanking"}
-    assert f"loss {named[loss]}, " in (run / "model" / "README.md").read_text()
+    named = OmegaConf.load(ROOT / "configs" / "loss" / f"{loss}.yaml")["_target_"].rpartition(".")[2]
+    assert f"loss {named}, " in (run / "model" / "README.md").read_text()
 
 
 def test_a_run_can_be_watched_and_traced(command: Command, tmp_path: Path) -> None:
@@ -106,26 +106,15 @@ def test_a_better_model_comes_out(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_resumed_run_ends_where_an_unbroken_one_does(command: Command, tmp_path: Path, loss: str) -> None:
     """Bit for bit, dropout, accumulation and the loss head included, over an epoch's end."""
-    shape = [*TINY, f"loss={loss}", "loop.max_steps=60", "loop.accumulate=2", "loop.evaluate_every=20",
-             "loop.checkpoint_every=20", "loop.log_every=5", "loop.keep=9", "seed=7"]
-    assert command("train", *shape, "hydra.run.dir=whole").code == 0
-    assert command("train", *shape, "hydra.run.dir=broken").code == 0
-    broken, whole = tmp_path / "broken", tmp_path / "whole"
-    shutil.rmtree(broken / "report")
-    shutil.rmtree(broken / "checkpoints" / "step-60")
+    assert command("train", *TINY, f"loss={loss}", "loop.max_steps=18", "loop.batch_size=32", "loop.accumulate=2",
+                   "loop.evaluate_every=9", "loop.checkpoint_every=9", "loop.log_every=5", "loop.keep=9", "seed=7",
+                   "hydra.run.dir=whole").code == 0
+    cut_at(tmp_path / "whole", tmp_path / "broken", 9)
     done = command("train", "resume=broken")
     assert done.code == 0, done.err
-    assert "going on from" in done.err
-    for name in ("model/model", "model/loss", "optimizer", "generators"):
-        one, two = (folder / "checkpoints" / "step-60" / f"{name}.safetensors" for folder in (whole, broken))
-        assert one.exists() == two.exists()
-        if one.exists():
-            left, right = load_file(one), load_file(two)
-            assert left.keys() == right.keys()
-            assert all(torch.equal(left[key], right[key]) for key in left), name
-    steady = [{key: value for key, value in line.items() if not key.startswith("speed/")} for line in metrics(whole)]
-    again = [{key: value for key, value in line.items() if not key.startswith("speed/")} for line in metrics(broken)]
-    assert again == steady
+    assert "going on from" in done.err and "step 9" in done.err
+    same_end(tmp_path / "whole", tmp_path / "broken", 18)
+    assert max(line.get("train/epoch", 0) for line in metrics(tmp_path / "broken")) > 1
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(command: Command, tmp_path: Path) -> None:
@@ -248,6 +237,22 @@ SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
     (["suite=sts", "data_dir=null"], {}, "data_dir="),
     (["seed=x"], {}, "seed"),
     (["device=tpu"], {}, "device"),
+    (["loss=matryoshka", "loss.dims=384"], {}, "loss.dims: is 384; give a list of whole numbers or null"),
+    (["loss=mnrl", "loss.scale=big"], {}, "loss.scale: is 'big'; give a number"),
+    (["loss=mnrl", "loss.symmetric=3"], {}, "loss.symmetric: is 3; give true or false"),
+    (["data=p.csv", "data.dev_fraction=ten"], {"p.csv": PAIRS}, "data.dev_fraction: is 'ten'; give a number"),
+    (["data=p.csv", "data.score_range=5"], {"p.csv": PAIRS}, "data.score_range: is 5; give a list of numbers"),
+    (["data=p.csv", "data.score_range=[a,b]"], {"p.csv": PAIRS}, "data.score_range: is ['a', 'b']; give a list of num"),
+    (["data=p.csv", "data.columns=5"], {"p.csv": PAIRS}, "data.columns: is 5; give keys and values"),
+    (["data.language=null"], {}, "data.language: is null; give text"),
+    (["model=mini", "model.max_length=long"], {}, "model.max_length: is 'long'; give a whole number"),
+    (["model.pooling=[mean,cls]"], {}, "model.pooling: is ['mean', 'cls']; give text (in quotes) or null"),
+    (["model.dense=[{out_features: wide}]"], {}, "model.dense: out_features is 'wide'; give a whole number above 0"),
+    (["model.lora=8"], {}, "model.lora: is 8; give {r: 8}"),
+    (["model=mini", "model.heads=3"], {}, "model.heads: 3 does not divide model.hidden=256"),
+    (["model=mini", "model.vocabulary=-5"], {}, "model.vocabulary: is -5"),
+    (["model=mini", "model.dropout=2"], {}, "model.dropout: is 2"),
+    (["data=org/pairs"], {}, "A data set of the hub: data=hub data.path=org/pairs"),
 ])
 def test_bad_input_is_one_line(command: Command, tmp_path: Path, arguments: list[str], files: dict[str, str], said: str,
                                monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from test_distributed import LOSSES, a_batch, gradients_of
 
+from data_readers.sample import SampleSource
+from losses.cosine import Cosine
 from train.distributed import SharedEncoder, join, leave, started
+from train.parts import Data, measure
+from train.sources import Part
 
 world = started()
 out = Path(sys.argv[1])
@@ -21,6 +25,8 @@ for name, case in cases.items():
     found |= {f"{name}/loss": loss, f"{name}/gradient": gradient}
 vectors = SharedEncoder(encoder, world).encode(["rates rise", "storm hits", "a", "opera opens in winter", "coast"])
 found["vectors"] = torch.from_numpy(np.ascontiguousarray(vectors))
+dev = Data([Part("", SampleSource(), "pair_score", {})], "dev")
+found["dev"] = torch.tensor(list(measure(dev, Cosine(), SharedEncoder(encoder, world), 0)[0].values()))
 found["largest"] = torch.tensor(world.largest(3 if world.rank == 1 else 0))
 torch.save(found, out / f"{world.rank}.pt")
 leave(world)

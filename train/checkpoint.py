@@ -64,7 +64,7 @@ class Snapshot:
 
 
 def snapshot(*, model: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any],
-             others: Sequence[Mapping[str, Tensor]] = ()) -> Snapshot:
+             others: Sequence[Mapping[str, Tensor]] = (), to: str | None = None) -> Snapshot:
     """Copy what a checkpoint holds: device to device, so a GPU is not made to wait.
 
     Args:
@@ -73,9 +73,10 @@ def snapshot(*, model: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimi
         optimizer: likewise.
         state: the loop's own, JSON-ready, with the key ``step``.
         others: ``generators`` of the other processes, in the order of their numbers.
+        to: the device to copy to, where it shall be another.
     """
     def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        return {name: tensor.detach().to(to or tensor.device, copy=True) for name, tensor in tensors.items()}
 
     tensors, rest = _split(optimizer.state_dict())
     drawn, numbers = _python_generators()

@@ -65,6 +65,7 @@ def _first() -> bool:
 
 def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from configs.schema import Train
@@ -76,7 +77,8 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     made = run if run.is_dir() and not any(run.iterdir()) else None
     try:
         if config.resume is not None:
-            run, config = _resumed(config, list(hydra.overrides.task))
+            same = hydra.mode is RunMode.MULTIRUN  # train.sweep goes on with a job, whose overrides are those it had
+            run, config = _resumed(config, [] if same else list(hydra.overrides.task))
             home = run if _first() else home
         elif (run / "config.yaml").exists():
             raise UserError(f"{run}: holds a run already; resume={run} goes on with it, or give another hydra.run.dir=")
@@ -128,20 +130,21 @@ def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema
 def _parts(source: Any, loss: Mapping[str, Any], name: str) -> list[Part]:  # noqa: ANN401 - a Source or a Mix
     """Return the parts of a run: of a mix each source, in the first shape that its loss takes."""
     if not isinstance(source, Mix):
-        return [Part("", source, matching_shape(loss, source, name), loss)]
+        return [Part("", source, matching_shape(loss, source, f"loss={name}"), loss)]
     parts = []
     for each, member in source.sources.items():
         own = source.losses.get(each)
         try:
-            shape = matching_shape(own or loss, member, own["_target_"].rpartition(".")[2] if own else name)
+            shape = matching_shape(own or loss, member, f"data.losses.{each}" if own else f"loss={name}")
         except UserError as error:
-            raise UserError(f"data.sources.{each}: {error}; data.losses={{{each}: <loss>}} gives it its own") from None
+            advice = "" if own else f"; data.losses={{{each}: <loss>}} gives it its own"
+            raise UserError(f"data.sources.{each}: {error}{advice}") from None
         parts.append(Part(each, member, shape, own or loss))
     return parts
 
 
 def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # noqa: ANN401 - a data_readers Source
-    """Return the first shape that the loss takes and the source gives.
+    """Return the first shape that the loss takes and the source gives; ``name`` is what errors call the loss.
 
     Raises:
         UserError: there is none; says which columns would do.
@@ -156,7 +159,7 @@ def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # n
             return str(shape)
     takes = " or ".join(f"{shape} ({', '.join(SHAPES[shape].columns)})" for shape in loss["shapes"])
     fitting = sorted(each for each in options("loss") if set(_shapes_of(each)) & set(gives))
-    raise UserError(f"loss={name} takes {takes}; this data gives {', '.join(gives)}, which is for loss="
+    raise UserError(f"{name} takes {takes}; this data gives {', '.join(gives)}, which is for loss="
                     f"{', '.join(fitting) or 'none'}. Where only the columns' names differ, map them: "
                     f"data.columns.{SHAPES[loss['shapes'][0]].columns[0]}=")
 

@@ -183,11 +183,11 @@ class Training:
                 stop = self.world.largest(signals.received or 0)  # read once: it may come at any moment
                 if saves or stop or self._given_up():
                     folder = self._save()
-                if self._given_up():
-                    log.info("stopped at step %d: %d evaluations without a better one", state.step, settings.patience)
-                elif stop and not last:
+                if stop:
                     self.saver.wait()
                     raise Interrupted(stop, folder)
+                if self._given_up():
+                    log.info("stopped at step %d: %d evaluations without a better one", state.step, settings.patience)
         self.saver.wait()
         self.encoder.model.eval()
         return self.measured
@@ -255,7 +255,7 @@ class Training:
     def _measure(self) -> None:
         """Evaluate on dev, and keep the model if it is the best."""
         state, work = self.state, self.encoder.forward.work
-        self.measured = self.evaluate()
+        self.measured = self.world.collect(self.evaluate())[0]  # the first one's, lest two decide differently
         self.encoder.forward.work = work  # the evaluation's own texts don't count
         self.encoder.model.train()
         name, value = next(iter(self.measured.items()))
@@ -299,8 +299,8 @@ def batch_loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, wor
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         embeddings = encoder.forward(rows.batch(some))
     columns = [world.gather(column[: len(own)], len(chosen)) for column in embeddings.float().split(len(some))]
-    labels = None if rows.labels is None else rows.labels[torch.from_numpy(chosen)].to(device, non_blocking=True)
-    return loss(columns, labels, torch.from_numpy(text_ids).to(device, non_blocking=True))
+    labels = None if rows.labels is None else encoder.forward.put(rows.labels.numpy()[chosen])
+    return loss(columns, labels, encoder.forward.put(text_ids))
 
 
 class _Signals:

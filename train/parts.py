@@ -13,13 +13,13 @@ import torch
 
 from data_readers import checks
 from encoders.encoder import Encoder
-from encoders.prompts import Role
 from encoders.token_cache import tokenize_once, tokenizer_hash
 from encoders.tokens import Tokens
 from eval.dev import dev_measure, similarity_histograms
 from losses.base import Classifies, Loss
 from runtime import targets
 from runtime.errors import UserError
+from runtime.roles import Role
 from runtime.shapes import SHAPES
 from train.batches import Sampler
 from train.loop import Rows

@@ -21,7 +21,7 @@ from data_readers.rejected import write_rejected_by_file
 from data_readers.sample import sample_path
 from encoders import lora
 from encoders.card import ABOUT
-from encoders.device import pick_device
+from encoders.device import pick_device, use_what_is_allowed
 from encoders.encoder import Encoder, load_encoder
 from encoders.forward import Forward
 from eval.evaluate import evaluate
@@ -40,7 +40,7 @@ from train.loop import Interrupted, Settings, State, Training
 from train.optim import adamw
 from train.parts import Data, make_loss, make_rows, make_sampler, measure, predictor
 from train.resume import check_environment, has_checkpoints, read_environment, same_threads
-from train.sources import Part
+from train.sources import Part, rejected_of
 from train.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
     loop = settings.loop
     folder = None if resume is None else _checkpoint(run, Path(resume), world)
     before = {} if folder is None else read_environment(run)
+    use_what_is_allowed()
     same_threads(before)
     split, dev = Data(parts, "train"), Data(parts, "dev")
     split.hold_against(dev)
@@ -106,7 +107,7 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
              for name, node in settings.suite.items() if node is not None}
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
     report_tasks = tasks or _sample_task(split.texts)
-    if rejected := {file: rows for part in parts for file, rows in part.source.rejected().items()}:
+    if rejected := rejected_of(parts):
         write_rejected_by_file(home / "rejected.csv", rejected)
         log.info("rows left out, each with its reason: %s", home / "rejected.csv")
     write_json(home / "environment.json", environment)
@@ -145,6 +146,7 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
         except Interrupted as stopped:
             log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
             sys.exit(128 + stopped.number)
+        leave(world)  # together, before the first one's report
         if world.first:
             finish(run, settings, state, dev, encoder, tracker, report_tasks, data_dir, split, loss.dims)
 
@@ -195,7 +197,7 @@ def _plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Settings:
     def steps(value: float) -> int:
         return max(1, round(value * total) if value < 1 else round(value))
 
-    bf16_here = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    bf16_here = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if loop.precision is Precision.bf16 and not bf16_here:
         raise UserError(f"loop.precision=bf16: {device} has no bf16 to gain from; use auto or fp32")
     return Settings(
@@ -218,7 +220,7 @@ def _environment(settings: Train, parts: Sequence[Part], command: Sequence[str],
     return {
         "command": list(command), "python": sys.version.split()[0],
         "versions": {package: metadata.version(package) for package in packages}, "git": _git_commit(),
-        "device": str(encoder.model.device), "threads": torch.get_num_threads(), "seed": settings.seed,
+        "device": encoder.model.device.type, "threads": torch.get_num_threads(), "seed": settings.seed,
         "processes": world.size,
         "data": {str(file): sha256_file(file) for part in parts for file in part.source.files()},
         "config": OmegaConf.to_container(OmegaConf.create(config_yaml)),

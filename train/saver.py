@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +29,7 @@ class Saver:
 
     def __init__(self, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
+        self._twins = copy.deepcopy(model).cpu(), copy.deepcopy(loss).cpu()  # now, while there is room on a GPU
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -48,13 +48,16 @@ class Saver:
             UserError: the disk was full at the one before.
         """
         self.wait()
-        taken = checkpoint.snapshot(model=self.model, loss=self.loss, optimizer=self.optimizer, state=state,
-                                    others=others)
+        parts: dict[str, Any] = {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "state": state,
+                                 "others": others}
+        try:
+            taken = checkpoint.snapshot(**parts)
+        except torch.OutOfMemoryError:  # a GPU too full for a copy waits for the one on the CPU
+            taken = checkpoint.snapshot(**parts, to="cpu")
         ready = torch.cuda.Event() if self.model.device.type == "cuda" else None
-        twins = self._twins
         if ready is not None:
             ready.record()
-        self._writing = self._thread.submit(self._write, folder, taken, ready, twins, best, keep)
+        self._writing = self._thread.submit(self._write, folder, [taken], ready, best, keep)
 
     def wait(self) -> None:
         """Return when what was begun is on the disk.
@@ -71,15 +74,12 @@ class Saver:
         if self._writing is not None and self._writing.done():
             self.wait()
 
-    @staticmethod
-    def _write(folder: Path, taken: Snapshot, ready: torch.cuda.Event | None, twins: tuple[SentenceTransformer, Loss],
-               best: Path | None, keep: int) -> None:
-        checkpoint.write(folder, _on_cpu(taken, ready), model=twins[0], loss=twins[1], best=best)
+    def _write(self, folder: Path, taken: list[Snapshot], ready: torch.cuda.Event | None, best: Path | None,
+               keep: int) -> None:
+        on_cpu = _on_cpu(taken.pop(), ready)  # popped, lest the GPU's copy stay until the files are written
+        model, loss = self._twins
+        checkpoint.write(folder, on_cpu, model=model, loss=loss, best=best)
         checkpoint.prune(folder.parent.parent, keep)
-
-    @functools.cached_property
-    def _twins(self) -> tuple[SentenceTransformer, Loss]:
-        return copy.deepcopy(self.model).cpu(), copy.deepcopy(self.loss).cpu()
 
 
 def _on_cpu(taken: Snapshot, ready: torch.cuda.Event | None) -> Snapshot:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.cli import PATH_OPTIONS, options
+from runtime.cli import PATH_OPTIONS, friendly, options
 from runtime.errors import UserError, one_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,15 @@ class Part:
         return f"data.losses.{self.name}" if self.name else "loss"
 
 
+def rejected_of(parts: Sequence[Part]) -> dict[Path, list[Rejected]]:
+    """Return the bad rows that were skipped by file, each once; several parts may read one."""
+    found: dict[Path, dict[Rejected, None]] = {}
+    for part in parts:
+        for file, rows in part.source.rejected().items():
+            found.setdefault(file, {}).update(dict.fromkeys(rows))
+    return {file: list(rows) for file, rows in found.items()}
+
+
 class Mix:
     """Several sources; ``data=mix``.
 
@@ -75,14 +84,6 @@ class Mix:
         for name, node in sources.items():
             with _of(name):
                 self.sources[name] = Member(name, targets.build(node, "data", plugins=plugins))
-
-    def rejected(self) -> dict[Path, Sequence[Rejected]]:
-        """Return the bad rows that were skipped, of all sources."""
-        return {file: rows for source in self.sources.values() for file, rows in source.rejected().items()}
-
-    def files(self) -> list[Path]:
-        """Return the files of all sources."""
-        return [file for source in self.sources.values() for file in source.files()]
 
 
 class Member:
@@ -142,6 +143,10 @@ def spelled_out(node: Any) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
         given = _mapping(node.get(key), f"data.{key}")
         made[key] = {str(name): _spelled_out(value, group, f"data.{key}.{name}") for name, value in given.items()}
         for name, member in made[key].items():
+            if key == "losses" and (lacks := {"shapes", "sampler"} - set(member)):
+                raise UserError(f"data.losses.{name}: has no {' and no '.join(sorted(lacks))}, which a loss by its "
+                                "_target_ needs beside it; give both, as a YAML of loss= does, or keys over a name of "
+                                "loss=: {loss: cosine, ...}")
             if missing := [below for below, value in member.items() if value == "???"]:
                 raise UserError(f"data.{key}.{name}.{missing[0]}: is needed; give it, as '{{{group}: {given[name]}, "
                                 f"{missing[0]}: ...}}'")
@@ -169,6 +174,8 @@ def _spelled_out(value: Any, group: str, key: str) -> dict[str, Any]:  # noqa: A
             return _merged(_composed("data", "file"), more)
         if group not in value:
             raise UserError(f"{key}.{group}: is needed; give {{{group}: <as {group}= takes it>, ...}}")
+        if group == "loss" and "inner" in more:
+            return _wrapped(value[group], more, key)
         return _merged(_spelled_out(value[group], group, key), more)
     names = [name for name in options(group) if name != "mix"]
     if value in names:
@@ -179,12 +186,24 @@ def _spelled_out(value: Any, group: str, key: str) -> dict[str, Any]:  # noqa: A
     raise UserError(f"{key}: there is no {group} {str(value)!r}{also}; {one_of(names, str(value))}")
 
 
-def _composed(group: str, name: str) -> dict[str, Any]:
+def _wrapped(name: Any, more: Mapping[str, Any], key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
+    """Return the config of a loss around another, given by its name or as keys over it."""
+    if "inner" not in _spelled_out(name, "loss", key):
+        raise UserError(f"{key}.inner: only a loss that wraps another has one; give {{loss: matryoshka, ...}}")
+    inner = more["inner"] if isinstance(more["inner"], dict) else {"loss": more["inner"]}
+    if inner.get("loss") == name:
+        raise UserError(f"{key}.inner: {name} can't wrap itself; give another loss")
+    spelled = _spelled_out(inner, "loss", f"{key}.inner")
+    made = _composed("loss", name, f"loss.inner={inner['loss']}") if "loss" in inner else _composed("loss", name)
+    return _merged({**made, "inner": spelled}, {given: value for given, value in more.items() if given != "inner"})
+
+
+def _composed(group: str, name: str, *more: str) -> dict[str, Any]:
     """Return an option of a group as ``<group>=<name>`` gives it, with ``???`` for what must be given."""
     from hydra import compose
     from omegaconf import OmegaConf
 
-    found: Any = OmegaConf.to_container(compose("train", [f"{group}={name}"])[group], resolve=True)
+    found: Any = OmegaConf.to_container(compose("train", friendly([f"{group}={name}", *more]))[group], resolve=True)
     return dict(found)
 
 

@@ -22,7 +22,7 @@ class Sweep:
 
     A job's folder gets a ``job.json``, before and after; the sweep's folder ``table.md`` and ``table.csv``, after each
     job, so that a killed sweep has the table of what it did. Typed again with the same ``hydra.sweep.dir``, a sweep
-    leaves the jobs that are done as they are.
+    leaves the jobs that are done as they are and goes on with the others; a job of other settings is not written over.
 
     Args:
         train: a run.
@@ -37,7 +37,7 @@ class Sweep:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from eval.jobs import FILE, is_done, read_job
+        from eval.jobs import FILE, is_done
 
         hydra = HydraConfig.get()
         if hydra.mode is not RunMode.MULTIRUN:
@@ -50,29 +50,56 @@ class Sweep:
             raise UserError("resume: goes on with one run; leave -m out")
         run = Path(hydra.runtime.output_dir)
         about: dict[str, Any] = {"overrides": _values(config, hydra.overrides.task), "error": None, "seconds": None}
-        if is_done(run) and (read_job(run) or {}).get("overrides") == about["overrides"]:
-            log.info("%s: was done before, and stays", run)
-            self._write(run.parent)
-            return
+        if (run / "config.yaml").exists():
+            before = _same_job(run, about["overrides"])
+            if is_done(run):
+                log.info("%s: was done before, and stays", run)
+                self._write(run.parent)
+                return
+            config.resume = str(run)
+            about |= {name: before.get(name) for name in ("error", "seconds")}  # until it gets further
         free_memory()
         write_json(run / FILE, about)
         begun = time.monotonic()
         try:
             self.train(config)
+            about["error"] = None
         except Exception as error:
             about["error"] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise
         finally:
-            write_json(run / FILE, about | {"seconds": round(time.monotonic() - begun, 1)})
+            about["seconds"] = round((about["seconds"] or 0) + time.monotonic() - begun, 1)
+            write_json(run / FILE, about)
             self._write(run.parent)
 
     def _write(self, folder: Path) -> None:
         from eval.compare import leaderboard, markdown, table
 
-        board = leaderboard([folder])
-        self.table = markdown(board)
-        write_atomic(folder / "table.md", self.table)
-        write_atomic(folder / "table.csv", table(board))
+        try:
+            board = leaderboard([folder])
+            self.table = markdown(board)
+            write_atomic(folder / "table.md", self.table)
+            write_atomic(folder / "table.csv", table(board))
+        except Exception as error:  # a folder nearby that is damaged: the job ended as it did all the same
+            log.warning("%s: no new table of the jobs: %s", folder, error)
+
+
+def _same_job(run: Path, overrides: dict[str, str]) -> dict[str, Any]:
+    """Return what the job in a folder tells of itself.
+
+    Raises:
+        UserError: it had other settings.
+    """
+    from eval.jobs import read_job
+
+    before = read_job(run)
+    if before is None:
+        raise UserError(f"{run}: holds a run already that is no job of a sweep; give another hydra.sweep.dir=")
+    old = before["overrides"]
+    if differ := [f"{key}={old.get(key, '(not given)')}" for key in sorted({*old, *overrides})
+                  if old.get(key) != overrides.get(key)]:
+        raise UserError(f"{run}: holds a run with other settings ({', '.join(differ)}); give another hydra.sweep.dir=")
+    return before
 
 
 def free_memory() -> None:
@@ -89,6 +116,8 @@ def _values(config: Any, overrides: list[str]) -> dict[str, str]:  # noqa: ANN40
     told = {}
     for override in overrides:
         key, _, text = override.lstrip("+").partition("=")
+        if key == "resume_anyway":  # typed to go on, it makes no other job
+            continue
         value = OmegaConf.select(config, key)
         told[key] = text if value is None or OmegaConf.is_config(value) else str(value)
     return told

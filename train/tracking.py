@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from runtime.files import write_atomic
+
 
 class Tracker:
     """Writes a run's scalars, histograms and texts.
@@ -25,7 +27,7 @@ class Tracker:
         if self._metrics.exists():
             lines = self._metrics.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step(line) <= from_step]
-            self._metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_atomic(self._metrics, "".join(line + "\n" for line in kept))
         self._file = self._metrics.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=from_step + 1 if from_step else None)
 

@@ -1,0 +1,55 @@
+"""Whether a config's value is of the type that whoever takes it says."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from runtime.errors import UserError
+
+_SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "text (in quotes)",
+         Path: "a path", types.NoneType: "null"}
+_NUMBERS = {int: " of whole numbers", float: " of numbers"}
+
+
+def check_value(value: Any, hint: Any, key: str) -> None:  # noqa: ANN401 - what YAML holds, and a type
+    """Hold a value against an annotation.
+
+    Args:
+        value: what YAML holds.
+        hint: of numbers, text, true or false, null, sequences and mappings, or several of these; any other takes
+            everything.
+        key: for the error.
+
+    Raises:
+        UserError: it is of another type; says which to give.
+    """
+    if not _fits(value, hint):
+        raise UserError(f"{key}: is {'null' if value is None else repr(value)}; give {_said(hint)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
+    origin = get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if origin is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin in _SAID:
+        return isinstance(value, origin)
+    if origin in (Sequence, list):
+        of = [each for each in get_args(hint) if each in _NUMBERS]  # of texts and layers their taker says more
+        return isinstance(value, list | tuple) and all(_fits(each, kind) for kind in of for each in value)
+    return isinstance(value, Mapping) if origin in (Mapping, dict) else True
+
+
+def _said(hint: Any) -> str:  # noqa: ANN401
+    origin = get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_said, get_args(hint)))
+    if origin in (Sequence, list):
+        return "a list" + "".join(_NUMBERS.get(each, "") for each in get_args(hint))
+    return "keys and values, as {a: ..., b: ...}" if origin in (Mapping, dict) else _SAID.get(hint, str(hint))
