@@ -59,7 +59,7 @@ def test_every_loss_trains_on_the_default_data(command: Command, tmp_path: Path,
         head = json.loads((run / "model" / "loss.json").read_text())
         assert head == {"labels": ["contradiction", "entailment", "neutral"], "concatenation": ["u", "v", "|u-v|"]}
     named = OmegaConf.load(ROOT / "configs" / "loss" / f"{loss}.yaml")["_target_"].rpartition(".")[2]
-    assert f"loss {named}, " in (run / "model" / "README.md").read_text()
+    assert f"loss {named}" in (run / "model" / "README.md").read_text()
 
 
 def test_a_run_can_be_watched_and_traced(command: Command, tmp_path: Path) -> None:
