@@ -74,6 +74,8 @@ def _weighed(export: Path, folder: Path, encoder: Any, titles: list[str]) -> dic
     for precision, each in about.items():
         model = openvino.Core().read_model(export / each["file"])
         arms[f"openvino {precision}"] = _OpenVino(model, export, each)
+    model = openvino.Core().read_model(export / about["fp32"]["file"])
+    arms["openvino as it comes"] = _OpenVino(model, export, about["fp32"], exact=False)
     if find_spec("nncf") is not None:
         import nncf
 
@@ -92,13 +94,17 @@ def _weighed(export: Path, folder: Path, encoder: Any, titles: list[str]) -> dic
 
 
 class _OpenVino(OnnxVectors):
-    """The same tokens and batches, computed by OpenVINO: two batches in flight, a stream a core."""
+    """The same tokens and batches, computed by OpenVINO: two batches in flight, a stream a core.
 
-    def __init__(self, model: Any, export: Path, about: dict[str, Any]) -> None:  # noqa: ANN401
+    As it comes it computes in bf16 on processors that have it, whatever the file says; ``exact`` keeps it from that.
+    """
+
+    def __init__(self, model: Any, export: Path, about: dict[str, Any], *, exact: bool = True) -> None:  # noqa: ANN401
         super().__init__(export / about["file"], export / TOKENIZER, about)
         import openvino
 
-        compiled = openvino.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+        how = {"PERFORMANCE_HINT": "THROUGHPUT"} | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {})
+        compiled = openvino.Core().compile_model(model, "CPU", how)
         self._requests = [compiled.create_infer_request() for _ in range(2)]
         self._names = {port.get_any_name() for port in compiled.inputs}
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from bench.arms import LEARNING_RATE, WARMUP, WEIGHT_DECAY, Stopwatch, Turn, Watch
 from bench.tasks import Task
+from encoders.device import keep_freed_memory
 from encoders.encoder import Encoder
 from encoders.forward import Forward
 from losses.base import Loss
@@ -71,6 +72,7 @@ class Ours:
         """See ``bench.arms.Arm``."""
         for part, first in zip((self.encoder.model, self.loss), self._first, strict=True):
             part.load_state_dict(first)
+        keep_freed_memory()  # as a run does
         clock = Stopwatch(self.encoder.model.device)
         timed = _Timed(batches, skip, clock)
 
@@ -95,6 +97,7 @@ class Ours:
             if watch is not None:
                 told = map(json.loads, Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines())
                 watch.losses += [each["train/loss"] for each in told if "train/loss" in each]
+        keep_freed_memory(False)
         return Turn(clock.seconds, clock.cpu_seconds, self.encoder.forward.work.padding_share, clock.peak_mib)
 
     def _named(self) -> Iterable[tuple[str, nn.Parameter]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from encoders.cutting import parts, plan_groups
 from encoders.device import host_memory
 from encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
+from encoders.products import quick_products
 from encoders.static import static_features
 from encoders.tokens import Tokens
 
@@ -212,9 +214,10 @@ class Forward:
                 inputs["bounds"] = (self.put(layout.bounds()), layout.row)
         else:
             inputs["spans"] = layout.spans
-        with flat_attention(self._bare):
-            # evaluations have a new shape each time, so they are not compiled
-            model = self._compiled if self.compiled and torch.is_grad_enabled() else self._bare
+        # evaluations have a new shape each time, so they are not compiled
+        compiled = self.compiled and torch.is_grad_enabled()
+        model = self._compiled if compiled else self._bare
+        with flat_attention(self._bare), nullcontext() if compiled else quick_products(self._device):
             hidden = model(**inputs).last_hidden_state[0]
         return self._pooled(hidden, layout)
 
@@ -243,10 +246,14 @@ class Forward:
         for group in groups:
             texts = tokens.take(group)
             self._count(len(texts), len(texts.ids), len(texts) * int(texts.lengths.max()))
-            made.append(self._recomputed(self._rectangle, texts) if again else self._rectangle(texts))
+            made.append(self._recomputed(self._group, texts) if again else self._group(texts))
         back = np.empty(len(tokens), dtype=np.int64)
         back[np.concatenate(groups)] = np.arange(len(tokens))
         return torch.cat(made)[self.put(back)]
+
+    def _group(self, texts: Tokens) -> Tensor:
+        with quick_products(self._device):
+            return self._rectangle(texts)
 
     def _padded(self, tokens: Tokens) -> Tensor:
         self._count(len(tokens), len(tokens.ids), len(tokens) * int(tokens.lengths.max()))

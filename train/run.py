@@ -80,7 +80,7 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
     loop = settings.loop
     folder = None if resume is None else _checkpoint(run, Path(resume), world)
     before = {} if folder is None else read_environment(run)
-    use_what_is_allowed()
+    use_what_is_allowed(device)
     same_threads(before)
     split, dev = Data(parts, "train"), Data(parts, "dev")
     split.hold_against(dev)
