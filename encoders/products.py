@@ -47,7 +47,7 @@ class _ByOneDnn(TorchFunctionMode):
                            kwargs: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - what the function gives
         if function is torch.nn.functional.linear and not kwargs and not torch.is_autocast_enabled("cpu"):
             given, weight, bias = args if len(args) == 3 else (*args, None)
-            if given.dtype == weight.dtype == torch.float32 and given.numel():
+            if given.dtype == weight.dtype == torch.float32 and given.ndim > 1 and given.numel():
                 return _Linear.apply(given, weight, bias)
         return function(*args, **(kwargs or {}))
 
