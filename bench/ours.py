@@ -72,7 +72,7 @@ class Ours:
         """See ``bench.arms.Arm``."""
         for part, first in zip((self.encoder.model, self.loss), self._first, strict=True):
             part.load_state_dict(first)
-        keep_freed_memory()  # as a run does
+        keep_freed_memory()  # as a run does; the stock trainer in the same process gains by it, too
         clock = Stopwatch(self.encoder.model.device)
         timed = _Timed(batches, skip, clock)
 
@@ -97,7 +97,6 @@ class Ours:
             if watch is not None:
                 told = map(json.loads, Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines())
                 watch.losses += [each["train/loss"] for each in told if "train/loss" in each]
-        keep_freed_memory(False)
         return Turn(clock.seconds, clock.cpu_seconds, self.encoder.forward.work.padding_share, clock.peak_mib)
 
     def _named(self) -> Iterable[tuple[str, nn.Parameter]]:

@@ -43,8 +43,8 @@ def use_what_is_allowed(device: str) -> None:
     torch.set_num_threads(min(allowed, torch.get_num_threads()))
 
 
-def keep_freed_memory(keep: bool = True) -> None:
-    """Let freed memory stay with this process, where the C library is glibc; or let it go again, its default.
+def keep_freed_memory() -> None:
+    """Let freed memory stay with this process, where the C library is glibc.
 
     A training step on a CPU frees and asks for the same hundreds of megabytes, of which the kernel otherwise clears
     every page anew: a quarter of a step of 16 pairs.
@@ -52,8 +52,8 @@ def keep_freed_memory(keep: bool = True) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
-        mallopt(trim_threshold, 2**31 - 1 if keep else 128 * 1024)
-        mallopt(mmap_max, 0 if keep else 65536)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
 
 
 def host_memory() -> int:

@@ -107,7 +107,7 @@ def test_a_model_that_reads_the_mask_its_own_way_is_noticed(tmp_path: Path, capl
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler on a CPU")
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own use of it
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own
 def test_compiled_rows_give_what_padding_gives(tmp_path: Path) -> None:
     encoder = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu")
     tokens = encoder.tokenize(TEXTS)
