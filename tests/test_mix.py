@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from eval.nli import load_head
 from train.batches import Batches, NoDuplicates, Shuffled
 from train.mixing import Mixed
+from train.parts import Texts
 
 Command = Callable[..., Done]
 RUN = [*TINY, "loop.log_every=1", "hydra.run.dir=run"]
@@ -247,3 +248,11 @@ def test_a_bad_row_of_a_mix_names_its_file(command: Command, files: Path) -> Non
     assert done.code == 2
     assert "error: data.csv, line 3 (row 2), column label: label 'maybe'" in done.err
     assert "data.sources.b.on_bad_row=skip" in done.err
+
+
+def test_texts_of_several_parts_are_one_sequence() -> None:
+    texts = Texts([["a", "b"], ["c"]])
+    assert list(texts) == [texts[number] for number in range(3)] == ["a", "b", "c"]
+    assert texts[-1] == "c" and texts[1:] == ["b", "c"] and texts[::-1] == ["c", "b", "a"]
+    with pytest.raises(IndexError):
+        texts[3]

@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ from train.batches import Sampler
 from train.loop import Rows
 from train.mixing import Mixed, MixedLoss
 from train.sources import Part
-from train.split import Split
+from train.split import Split, Strings
 
 log = logging.getLogger(__name__)
 
 
-class Texts(Sequence[str]):
+class Texts(Strings):
     """The texts of several splits, one behind the other, each where its split has them."""
 
     def __init__(self, parts: Sequence[Sequence[str]]) -> None:
@@ -43,18 +43,10 @@ class Texts(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return chain.from_iterable(self._parts)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        index = range(len(self))[index]  # counts from the end where it is negative, and raises beyond
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[part][index - int(self._starts[part])]
+    def one(self, number: int) -> str:
+        """Return one text."""
+        part = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._parts[part][number - int(self._starts[part])]
 
 
 class Data:

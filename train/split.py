@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -56,7 +57,25 @@ class Split:
         return {name: list(column_of(self.dataset, name)) for name in self.dataset.column_names}
 
 
-class LazyTexts(Sequence[str]):
+class Strings(Sequence[str]):
+    """Strings that lie elsewhere; a class of them says how many there are, and how to get one."""
+
+    @abstractmethod
+    def one(self, number: int) -> str:
+        """Return a string; ``number`` counts from 0 and is one of them."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        numbers = range(len(self))[index]
+        return self.one(numbers) if isinstance(numbers, int) else [self.one(number) for number in numbers]
+
+
+class LazyTexts(Strings):
     """Texts that are read from a dataset when asked for; fast front to back, slow one by one.
 
     Args:
@@ -80,16 +99,9 @@ class LazyTexts(Sequence[str]):
                     yield block[position]
                 start += len(block)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        column, row = divmod(int(self._cells[index]), len(self._dataset))
+    def one(self, number: int) -> str:
+        """Read one text."""
+        column, row = divmod(int(self._cells[number]), len(self._dataset))
         return str(self._dataset[row][self._names[column]])
 
 
