@@ -22,6 +22,7 @@ from bench.results import RESULTS, Results
 EXPORTS = Path("outputs", "bench")
 CORPORA = {"en": ("news_en_all", 20_000), "zh": ("news_zh_all", 2_000)}
 BENCHES: dict[str, Sequence[str]] = {
+    "startup": ["startup"],
     "train": ["train"],
     "agreement": ["agreement"],
     "encode_en": ["encode", str(EXPORTS / "en"), "--count", "1000"],
@@ -29,6 +30,9 @@ BENCHES: dict[str, Sequence[str]] = {
     "search": ["search", str(EXPORTS / "en")],
     "reindex": ["reindex", str(EXPORTS / "en")],
     "most_similar_pair": ["most_similar_pair"],
+    "products": ["products"],
+    "checkpoint": ["checkpoint"],
+    "intervals": ["intervals"],
     "gpu": ["gpu"],
 }
 

@@ -27,14 +27,14 @@ from sentence_transformers import SentenceTransformer
 from bench import generated
 from bench.agreement import curve, first_steps
 from bench.arms import Arm
-from bench.launches import launches_a_step
+from bench.launches import launches_a_step, waits_a_step
 from bench.lines import interleaved, line, median, seconds
 from bench.machine import facts
 from bench.ours import Ours
 from bench.stock import Stock
 from bench.tasks import Task, without_dropout
 from bench.train import Speed, compare
-from encoders.encoder import Encoder
+from encoders.encoder import Encoder, in_bf16
 
 EPOCH = 942_069  # pairs of SNLI and MultiNLI
 TITLES = 307_128
@@ -147,7 +147,7 @@ class Bench:
                 skip=scale.skip)
 
     def launches(self) -> None:
-        """Print the kernel and graph launches of a step, which on a CPU are none."""
+        """Print the kernel and graph launches of a step, and the waits for the GPU; on a CPU there are none."""
         task = self.tasks[min(self.tasks)]
         arms: list[Arm] = [Ours(self.model(), task, bf16=self.bf16), self._tuned(task), Stock(self.model(), task)]
         _prepared(*arms)
@@ -156,6 +156,11 @@ class Bench:
         for peer, count in zip(arms[1:], counts[1:], strict=True):
             line(f"gpu train mnrl, batch {task.batch_size}, launches a step", counts[0], "launches", peer=peer.name,
                  peer_value=count or None)
+        if self.bf16:
+            waits = [waits_a_step(arm, task, few=few, many=many) for arm in arms]
+            for peer, count in zip(arms[1:], waits[1:], strict=True):
+                line(f"gpu train mnrl, batch {task.batch_size}, waits a step", waits[0], "calls that wait for the GPU",
+                     peer=peer.name, peer_value=count or None)
 
     def steady(self) -> None:
         """Print the seconds an epoch takes, from a long run of steps, and beside it those of tokenising its texts."""
@@ -168,10 +173,12 @@ class Bench:
              steps=count, batch=task.batch_size, tokenising_before_it=round(tokenising, 2), target=60)
 
     def encode(self) -> None:
-        """Compare encoding titles from strings to vectors on disk, both with bf16 weights."""
+        """Compare encoding titles from strings to vectors on disk, both with bf16 weights (``precision=bf16``)."""
         titles = generated.texts(self.words, self.scale.titles, *generated.TITLE, seed=2)
         dtype = torch.bfloat16 if self.bf16 else torch.float32
-        encoder, stock = Encoder(self.model(dtype=dtype)), self.model(dtype=dtype)
+        encoder, stock = Encoder(self.model()), self.model(dtype=dtype)
+        if self.bf16:
+            encoder = in_bf16(encoder)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "vectors.npy")
 

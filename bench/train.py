@@ -3,7 +3,8 @@
 ``python -m bench.train [--losses mnrl,triplet] [--repeats 5] [--quick]``: MiniLM on the CPU, real rows from the folder
 $SENTENCE_FORGE_DATA; mnrl at batch 16, 64 and 128 beside the trainer's defaults and beside a tuned one, the other
 losses at one batch beside the defaults. Warm figures are medians over the repeats; what a run does once, such as
-tokenising, is told with the cold first step. ``--quick`` is a tiny random model on the sample: it shows that the bench
+tokenising, is told with the cold first step. ``--compiled`` measures ``loop.compile=true`` instead, beside ours as it
+comes. ``--quick`` is a tiny random model on the sample: it shows that the bench
 works, no more.
 """
 
@@ -60,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     parser.add_argument("--losses", help="separated by commas; all by default")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)  # side, loss and batch size, in its own process
     arguments = parser.parse_args()
@@ -73,6 +75,9 @@ def main() -> None:
         if arguments.losses and case.loss not in arguments.losses.split(","):
             continue
         task, model = _load(case.loss, case.batch_size, quick=arguments.quick)
+        if arguments.compiled:
+            _compiled(f"train {case.loss}, batch {case.batch_size}", model, task, case.steps, arguments.repeats)
+            continue
         peers: list[Arm] = [Stock(copy.deepcopy(model), task)]
         if case.tuned:
             peers.append(Stock(copy.deepcopy(model), task, tuned=True))
@@ -144,6 +149,20 @@ def _ends(values: Sequence[float]) -> list[float]:
 def _load(loss: str, batch_size: int, *, quick: bool) -> tuple[Task, SentenceTransformer]:
     task = load(loss, batch_size, sample=quick)
     return task, tiny(lambda: task.texts) if quick else minilm()
+
+
+def _compiled(name: str, model: SentenceTransformer, task: Task, steps: int, repeats: int) -> None:
+    """Print the speed of ``loop.compile=true`` beside ours as it comes, and the seconds of compiling every shape."""
+    arms = [Ours(copy.deepcopy(model), task, compiled=True), Ours(model, task)]
+    turns = [task.turn(number, steps) for number in range(repeats)]
+    for arm in arms:
+        arm.prepare()
+    first = [seconds(lambda arm=arm: [arm.turn(each) for each in turns]) for arm in arms]
+    compiled, plain = zip(*([arm.turn(each).seconds for arm in arms] for each in turns), strict=True)
+    rows = steps * task.batch_size
+    line(f"{name}, loop.compile=true", rows / median(compiled), UNITS.get(task.loss, "pairs/s"), peer="ours",
+         peer_value=rows / median(plain), compiling=round(first[0] - sum(compiled), 1),
+         ratio_spread=_ends([b / a for a, b in zip(compiled, plain, strict=True)]), repeats=repeats, steps=steps)
 
 
 def _memory(name: str, case: Case, *, quick: bool) -> None:

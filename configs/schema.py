@@ -102,10 +102,11 @@ class Eval:
 
 
 class ExportPrecision(Enum):
-    """What corpus and queries are encoded in; int8 is for CPUs."""
+    """What the corpus is encoded in, and its queries; int8 is for CPUs, bf16 for GPUs and its queries are fp32."""
 
     fp32 = "fp32"
     int8 = "int8"
+    bf16 = "bf16"
 
 
 class ClusterKind(Enum):

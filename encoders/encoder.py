@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from encoders.corpus import encode_blocks, encode_texts
 from encoders.device import pick_device
 from encoders.fingerprint import fingerprint
 from encoders.forward import Forward
+from encoders.precision import BF16
 from encoders.prompts import prompt_of
 from encoders.static import length_limit
 from encoders.tokens import Tokens, tokenize
@@ -120,6 +122,16 @@ class Encoder:
             yield
         finally:
             self.model.train(was_training)
+
+
+def in_bf16(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder with bf16 weights: half the memory, and on a GPU many times the speed.
+
+    Its vectors differ from fp32's in the third digit, and so does its fingerprint.
+    """
+    made = Encoder(copy.deepcopy(encoder.model).to(torch.bfloat16), encoder.name, fast=encoder.forward.fast)
+    made.fingerprint = encoder.fingerprint + BF16
+    return made
 
 
 def load_encoder(path: str | Path, *, package: str | None = None, device: str = "auto") -> Encoder:

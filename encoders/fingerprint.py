@@ -19,10 +19,11 @@ _DECIDING = ("hidden_act", "hidden_activation", "activation", "num_attention_hea
              "position_embedding_type", "local_attention", "global_attn_every_n_layers", "sliding_window", "is_decoder")
 
 
-def fingerprint(model: SentenceTransformer, precision: str = "fp32") -> str:
-    """Return the hex sha256 of a model's weights, tokenizer, modules, lengths, prompts and precision.
+def fingerprint(model: SentenceTransformer) -> str:
+    """Return the hex sha256 of a model's weights, tokenizer, modules, lengths and prompts.
 
-    Neither the folder's name nor its place counts, nor the version that wrote it.
+    Neither the folder's name nor its place counts, nor the version that wrote it. What computes in another precision
+    than the weights' adds its own: ``encoders.precision``.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -39,7 +40,6 @@ def fingerprint(model: SentenceTransformer, precision: str = "fp32") -> str:
         "max_length": length_limit(model[0]) if isinstance(model[0], StaticEmbedding) else model.max_seq_length,
         "prompts": dict(model.prompts),
         "default_prompt": model.default_prompt_name,
-        "precision": precision,
     }
     if model.truncate_dim is not None:
         about["truncate_dim"] = model.truncate_dim

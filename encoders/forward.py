@@ -21,8 +21,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 from torch import Tensor
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from encoders.casting import cast_weights
 from encoders.cutting import parts, plan_groups
 from encoders.device import host_memory
 from encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
@@ -169,6 +171,7 @@ class Forward:
         tokens = tokens.take(order)
         limit = self.tokens_at_once or self._fitting()
         again = torch.is_grad_enabled() and len(tokens.ids) > limit
+        weights = {} if self.compiled else cast_weights(self._bare)
         runs = list(parts(tokens.offsets, limit if rows else min(CPU_TOKENS, limit)))
         words: Tensor | None = None
         if by_words or (len(runs) > 1 and torch.is_grad_enabled()):
@@ -180,7 +183,7 @@ class Forward:
             layout = self._in_rows(texts.lengths) if rows else by_length(texts.lengths)
             ids = texts.ids if words is None else words[tokens.offsets[part.start]:tokens.offsets[part.stop]]
             self._count(len(texts), len(texts.ids), layout.size)
-            one = functools.partial(self._stream, layout)
+            one = functools.partial(self._stream, layout, weights)
             made.append(self._recomputed(one, ids) if again else one(ids))
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
@@ -191,8 +194,11 @@ class Forward:
         row = ROW if longest <= ROW else -(-longest // 64) * 64
         return in_rows(lengths, row, 2 if self.compiled else 1)
 
-    def _stream(self, layout: Layout, content: np.ndarray | Tensor) -> Tensor:
-        """Embed the texts of one stream; ``content`` are their ids or word embeddings, ``[tokens]`` text by text."""
+    def _stream(self, layout: Layout, weights: dict[str, Tensor], content: np.ndarray | Tensor) -> Tensor:
+        """Embed the texts of one stream; ``content`` are their ids or word embeddings, ``[tokens]`` text by text.
+
+        ``weights`` stand in for the transformer's own of the same names.
+        """
         positions = np.zeros(layout.size, dtype=np.int64)
         positions[layout.places] = layout.within
         if self._config.model_type in ROBERTA_LIKE:
@@ -216,10 +222,14 @@ class Forward:
             inputs["spans"] = layout.spans
         # evaluations have a new shape each time, so they are not compiled
         compiled = self.compiled and torch.is_grad_enabled()
-        model = self._compiled if compiled else self._bare
         with flat_attention(self._bare), nullcontext() if compiled else quick_products(self._device):
-            hidden = model(**inputs).last_hidden_state[0]
-        return self._pooled(hidden, layout)
+            if compiled:
+                made = self._compiled(**inputs)
+            elif weights:
+                made = functional_call(self._bare, weights, (), inputs)
+            else:
+                made = self._bare(**inputs)
+        return self._pooled(made.last_hidden_state[0], layout)
 
     @functools.cached_property
     def _compiled(self) -> Any:  # noqa: ANN401 - a transformers model

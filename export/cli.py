@@ -20,6 +20,7 @@ Write a model as a folder and as ONNX, and index a corpus with it.
   python -m export only=index corpus=titles.csv out=news            the corpus changed: encode what is new
   python -m export model=<run> corpus=titles.csv out=small dim=96   vectors cut to 96 numbers (loss=matryoshka)
   python -m export model=minilm corpus=titles.csv out=quick precision=int8    int8 vectors and queries, on a CPU
+  python -m export model=minilm corpus=titles.csv out=quick precision=bf16    bf16 vectors, on a GPU
   python -m export model=minilm corpus=titles.csv out=news cluster=ray cluster.workers=8
   python -m export model=<run> out=my-model push=<owner>/<name>     and to the hub; push_dry_run=true only says what
   python -m search news "query"
@@ -91,7 +92,7 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
     from encoders.encoder import Encoder
     from encoders.lora import merged
     from eval.geometry import language_of
-    from export.model import write_model, write_onnx_files
+    from export.model import measured_in_bf16, write_model, write_onnx_files
     from runtime import targets
 
     model = merged(targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: []))
@@ -103,6 +104,8 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
     described: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": about_corpus(settings, corpus)}
     if unfinished is not None and any(unfinished.get(key) != value for key, value in described.items()):
         raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
+    data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
+    language = language_of([] if rows is None else rows.titles)
     precision = described["precision"] = "fp32" if settings.precision is None else settings.precision.value
     with writer_lock(out):
         clear_leftovers(out)
@@ -112,13 +115,13 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
             log.info("going on with the unfinished export in %s", out)
         if unfinished is None or "onnx" not in unfinished:
             write_model(encoder, source, out)
-            data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
-            language = language_of([] if rows is None else rows.titles)
             described["onnx"], described["onnx_left_out"] = write_onnx_files(encoder, out, data_dir, language)
             described["marks"] = _calibrated(encoder, data_dir, language)
             write_json(out / "manifest.json", {"state": "unfinished", **described})
         else:
             described |= {key: unfinished[key] for key in ("onnx", "onnx_left_out", "marks")}
+        if precision == "bf16":
+            described["bf16"] = measured_in_bf16(encoder, data_dir, language)
         check_precision(out, precision, described)
         described |= {"model": settings.model.get("path"), "dim": encoder.dim, "max_length": encoder.max_length}
         if rows is not None:

@@ -53,6 +53,8 @@ def check_precision(out: Path, precision: str, about: Mapping[str, Any]) -> None
     if precision == "int8" and "int8" not in about.get("onnx", {}):
         why = about.get("onnx_left_out", {}).get("int8", {}).get("reason", "it was exported without ONNX")
         raise UserError(f"precision=int8: {out} has no int8 model, since {why}; give precision=fp32")
+    if precision == "bf16" and (why := about.get("bf16", {"reason": "it was exported without it"}).get("reason")):
+        raise UserError(f"precision=bf16: {out} can't be indexed in it, since {why}; give precision=fp32")
 
 
 def encoder_of(out: Path, precision: str, device: str, about: Mapping[str, Any],
@@ -61,15 +63,19 @@ def encoder_of(out: Path, precision: str, device: str, about: Mapping[str, Any],
 
     Args:
         out: the export.
-        precision: fp32 or int8.
-        device: where to compute; int8 is for CPUs.
+        precision: fp32, int8 or bf16.
+        device: where to compute; int8 is for CPUs, bf16 for GPUs.
         about: the export's manifest.
         model: gives the model through torch.
     """
-    if precision == "int8" or (device == "cpu" and "fp32" in about.get("onnx", {})):
+    if precision == "int8" or (precision == "fp32" and device == "cpu" and "fp32" in about.get("onnx", {})):
         from encoders.onnx import OnnxEncoder
 
         return OnnxEncoder(out, precision)
+    if precision == "bf16":
+        from encoders.encoder import in_bf16
+
+        return in_bf16(model())
     return model()
 
 

@@ -13,8 +13,9 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from data_readers.seen import FILE as TRAINING_TEXTS
 from encoders.card import ABOUT, model_card, read_about
-from encoders.encoder import Encoder
+from encoders.encoder import Encoder, in_bf16
 from encoders.onnx import TOKENIZER, OnnxVectors
+from encoders.precision import INT8
 from eval.geometry import calibration_pairs
 from eval.stats import spearman
 from eval.sts import Pairs, ScoredPairs
@@ -101,9 +102,25 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
     staged.replace(quantized)
     log.info("model_int8.onnx: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f, measured on %s", 100 * found,
              100 * scored, parity["mean_cosine"], name)
-    about["int8"] = {**how, **_files(out, quantized), "fingerprint": f"{encoder.fingerprint}-int8",
+    about["int8"] = {**how, **_files(out, quantized), "fingerprint": encoder.fingerprint + INT8,
                      "measured_on": name, "spearman_cosine": found, **parity}
     return about, {}
+
+
+def measured_in_bf16(encoder: Encoder, data_dir: Path | None, language: str) -> dict[str, Any]:
+    """Return what the manifest says of the model with bf16 weights, beside fp32; a ``reason`` where it loses too much.
+
+    The pairs are those of ``write_onnx_files``.
+    """
+    name, pairs = scored_pairs(data_dir, language)
+    reference, made = (each.encode(pairs.texts) for each in (encoder, in_bf16(encoder)))
+    found, parity = spearman_of(pairs.texts, made, pairs), onnx.agreement(reference, made)
+    about = {"measured_on": name, "spearman_cosine": found, **parity}
+    scored = spearman_of(pairs.texts, reference, pairs)
+    log.info("bf16: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.5f, measured on %s", 100 * found, 100 * scored,
+             parity["mean_cosine"], name)
+    loss = misses(parity["mean_cosine"], found, scored)
+    return about if loss is None else about | {"reason": loss}
 
 
 def _without(reason: str) -> dict[str, Any]:

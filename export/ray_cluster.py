@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from encoders.precision import BF16, INT8
 from runtime.errors import UserError
-from search.encoder import INT8, TextEncoder, check_fingerprint, load_query_encoder
+from search.encoder import TextEncoder, check_fingerprint, load_query_encoder
 from search.indexing import Part, encode_here
 from search.segments import segment_folder
 
@@ -136,10 +137,12 @@ class _Worker:
         if not self._export.is_dir():
             raise UserError(f"{self._export}: {socket.gethostname()} does not see it; out= must lie on a file system "
                             "that all machines of the cluster share")
-        if self._gpu:
-            from encoders.encoder import load_encoder
+        halved = self._fingerprint.endswith(BF16)
+        if self._gpu or halved:
+            from encoders.encoder import in_bf16, load_encoder
 
-            self._encoder = load_encoder(self._export / "model", device="cuda")
+            encoder = load_encoder(self._export / "model", device="cuda" if self._gpu else "cpu")
+            self._encoder = in_bf16(encoder) if halved else encoder
         else:
             self._encoder = load_query_encoder(self._export, self._fingerprint)
         check_fingerprint(self._export, self._fingerprint, self._encoder.fingerprint)

@@ -9,10 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from encoders.precision import precision_of, same_model
 from runtime.errors import UserError
 from runtime.roles import Role
-
-INT8 = "-int8"  # what the fingerprint of a model's int8 file ends with
 
 
 class TextEncoder(Protocol):
@@ -53,14 +52,14 @@ def check_fingerprint(index: Path, of_index: str, of_encoder: str) -> None:
     Raises:
         UserError: the fingerprints differ.
     """
-    if of_index.removesuffix(INT8) == of_encoder.removesuffix(INT8) and of_index != of_encoder:
-        made, asked = (("int8" if each.endswith(INT8) else "fp32") for each in (of_index, of_encoder))
-        raise UserError(f"{index}: the index is {made} and the encoder {asked}; search it with its own, or index the "
-                        "corpus again in another folder (out=)")
-    if of_index != of_encoder:
-        raise UserError(f"{index}: the index is of another model (its fingerprint is {of_index[:12]}, this model's "
-                        f"{of_encoder[:12]}); search it with its own model, or index the corpus again in another "
-                        "folder (out=)")
+    if of_index == of_encoder:
+        return
+    if same_model(of_index, of_encoder):
+        raise UserError(f"{index}: the index is {precision_of(of_index)} and the encoder {precision_of(of_encoder)}; "
+                        "search it with its own, or index the corpus again in another folder (out=)")
+    raise UserError(f"{index}: the index is of another model (its fingerprint is {of_index[:12]}, this model's "
+                    f"{of_encoder[:12]}); search it with its own model, or index the corpus again in another "
+                    "folder (out=)")
 
 
 def load_query_encoder(export: Path, fingerprint: str) -> TextEncoder:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from encoders.precision import asking
 from encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
 from runtime.errors import UserError
 from runtime.roles import Role
@@ -121,7 +122,7 @@ class Index:
     def encoder(self) -> TextEncoder:
         """What encodes the queries, loaded at first use."""
         if self._encoder is None:
-            self._use(load_query_encoder(self._export, self.fingerprint))
+            self._use(load_query_encoder(self._export, asking(self.fingerprint)))
         assert self._encoder is not None
         return self._encoder
 
@@ -160,7 +161,7 @@ class Index:
         return self._cut
 
     def _use(self, encoder: TextEncoder) -> None:
-        check_fingerprint(self._generation.folder, self.fingerprint, encoder.fingerprint)
+        check_fingerprint(self._generation.folder, asking(self.fingerprint), encoder.fingerprint)
         self._encoder = encoder
 
     def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:

