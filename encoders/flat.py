@@ -39,7 +39,7 @@ class Layout:
         starts: int64 ``[n]``, each text's first position.
         lengths: int64 ``[n]``.
         size: positions in the stream, those without a text included.
-        spans: ``(texts, tokens a text)`` one after the other; or
+        spans: ``(texts, tokens a text)`` one after the other, positions without a text as one more; or
         row: positions a row, with every text in one row only.
     """
 
@@ -77,13 +77,20 @@ class Layout:
         return np.sort(np.concatenate([self.starts, rows * self.row + filled, [self.size]])).astype(np.int32)
 
 
-def by_length(lengths: np.ndarray) -> Layout:
-    """Lay out texts that are sorted by length."""
+def by_length(lengths: np.ndarray, multiple: int = 1) -> Layout:
+    """Lay out texts that are sorted by length.
+
+    Args:
+        lengths: int64 ``[n]``, ascending.
+        multiple: the stream is filled up, behind the last text, to a multiple of so many positions.
+    """
     known, counts = np.unique(lengths, return_counts=True)
     assert (np.diff(lengths) >= 0).all(), "texts must be sorted by length"
     ends = np.cumsum(lengths)
     spans = tuple(zip(counts.tolist(), known.tolist(), strict=True))
-    return Layout(ends - lengths, lengths, int(ends[-1]), spans=spans)
+    size = -(-int(ends[-1]) // multiple) * multiple
+    rest = ((1, size - int(ends[-1])),) if size > ends[-1] else ()
+    return Layout(ends - lengths, lengths, size, spans=spans + rest)
 
 
 def in_rows(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:

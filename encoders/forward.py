@@ -28,7 +28,7 @@ from encoders.casting import cast_weights
 from encoders.cutting import parts, plan_groups
 from encoders.device import host_memory
 from encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
-from encoders.products import quick_products
+from encoders.products import quick_products, rows_at_once
 from encoders.static import static_features
 from encoders.tokens import Tokens
 
@@ -180,7 +180,7 @@ class Forward:
         made = []
         for part in runs:
             texts = tokens.take(np.arange(part.start, part.stop))
-            layout = self._in_rows(texts.lengths) if rows else by_length(texts.lengths)
+            layout = self._in_rows(texts.lengths) if rows else by_length(texts.lengths, rows_at_once(self._device))
             ids = texts.ids if words is None else words[tokens.offsets[part.start]:tokens.offsets[part.stop]]
             self._count(len(texts), len(texts.ids), layout.size)
             one = functools.partial(self._stream, layout, weights)
@@ -205,7 +205,7 @@ class Forward:
             positions += self._config.pad_token_id + 1
         inputs: dict[str, Any] = {"position_ids": self.put(positions)[None]}
         if isinstance(content, Tensor):
-            if layout.row:
+            if layout.size > len(content):
                 content = content.new_zeros(layout.size, content.shape[1]).index_copy(
                     0, self.put(layout.places), content)
             inputs["inputs_embeds"] = content[None]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from bench.products import memory_kept
 from encoders import products
 
 
@@ -17,6 +20,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     except (AttributeError, RuntimeError):
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(products, "_suits", lambda: True)
+    monkeypatch.setattr(products, "ROWS", 4)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 9, 5), (3, 4, 5), (1, 5)])
@@ -55,3 +59,9 @@ def test_half_precision_and_autocast_are_left_alone(everywhere: None) -> None:
         assert "_Linear" not in type(layer.bfloat16()(given.bfloat16()).grad_fn).__name__
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert layer.float()(given).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_memory_stays_whatever_the_numbers_of_tokens() -> None:
+    """One shape after another, as batches of texts have them: what is made for a shape must not pile up."""
+    assert memory_kept() < 200, "MiB; where any number of rows goes it is 1,600"
