@@ -52,12 +52,14 @@ def main() -> None:
             ours, plain = interleaved(many, 7)
             line(f"linear {inputs} to {outputs}, {name}", work / median(ours), "GFLOP/s", peer="torch's own way",
                  peer_value=work / median(plain))
-    line("memory kept after 300 numbers of tokens", memory_kept(), "MiB", peer="each as it is", peer_value=memory_kept(1))
+    line("memory kept after 300 numbers of tokens", memory_kept(), "MiB", peer="each as it is",
+         peer_value=memory_kept(1))
 
 
 def memory_kept(multiple: int = ROWS) -> float:
     """Return the MiB by which 300 shapes raise a process's memory, filled up to a multiple."""
-    return float(subprocess.run([sys.executable, "-c", MEMORY, str(multiple)], capture_output=True, text=True, check=True,
+    command = [sys.executable, "-c", MEMORY, str(multiple)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True,
                                 cwd=Path(__file__).parent.parent).stdout)
 
 
