@@ -21,7 +21,7 @@ test-slow: $(VENV)/.installed-dev
 soak: $(VENV)/.installed-dev
 	@PYTHONPATH=$(CURDIR) $(BIN)/python tests/soak.py
 
-# under half an hour on two idle cores; writes bench/results
+# 25 minutes on two idle cores; writes bench/results
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench.all
 

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 def cast_weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the linear layers' weights by name as autocast would have them; gradients reach the model's own.
 
-    None of them where autocast is off.
+    None of them where autocast is off. Layers of another kind are left to it.
     """
     device = next(model.parameters()).device.type
     if not torch.is_autocast_enabled(device):
         return {}
     found = {f"{name}.{key}": weight for name, module in model.named_modules() if isinstance(module, nn.Linear)
              for key, weight in module.named_parameters(recurse=False)}
+    if not found:
+        return {}
     made = _Cast.apply(torch.get_autocast_dtype(device), *found.values())
     return dict(zip(found, made, strict=True))
 
