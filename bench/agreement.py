@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,21 +31,23 @@ NOISE = 1e-4
 """Share of the whole gradient's norm below which a parameter's own is rounding error, as a key's bias is by nature."""
 
 
-def main() -> None:
-    """Print three lines a loss, and the curves."""
+def main() -> int:
+    """Print two lines a loss, and the curves; return 1 where a loss or gradient is off."""
     parser = argparse.ArgumentParser(prog="python -m bench.agreement", description=__doc__)
     parser.add_argument("--losses", default=",".join(SHAPE))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--quick", action="store_true", help="a tiny random model on the sample")
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
+    alike = []
     for loss in arguments.losses.split(","):
         task = load(loss, BATCH.get(loss, 16), sample=arguments.quick)
         model = without_dropout(tiny(lambda task=task: task.texts) if arguments.quick else minilm())
-        first_steps(f"agreement {loss}", *sides(task, model), task)
+        alike.append(first_steps(f"agreement {loss}", *sides(task, model), task))
         if loss == "mnrl" and arguments.steps:
             task = load(loss, 16, sample=arguments.quick)
             curve(f"agreement {loss}", *sides(task, model), task, arguments.steps)
+    return 0 if all(alike) else 1
 
 
 def sides(task: Task, model: SentenceTransformer) -> tuple[Ours, Stock]:
@@ -106,4 +109,4 @@ def _short(losses: Sequence[float]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,7 +3,7 @@
 ``python -m bench.quality [--seeds 5] [--epochs 1] [--batch 16]``: cosine loss, learning rate 2e-5, warm-up a tenth,
 linear decay. Ours is ``python -m train``. Both are measured as they are after the last step, by the stock ``encode``.
 Data from the folder $SENTENCE_FORGE_DATA. Each finished seed is kept in ``bench/results/quality.json``, and a run that
-was cut goes on from there; other settings begin anew.
+was cut goes on from there; other settings, or another commit, begin anew.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from bench.lines import line
+from bench.machine import facts
 from bench.results import RESULTS, Results, read_lines
 from bench.tasks import data_dir, minilm
 from data_readers.file import FileSource
@@ -42,9 +43,10 @@ def main() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     settings = {"epochs": arguments.epochs, "batch": arguments.batch, "steps": arguments.steps,
                 "learning_rate": LEARNING_RATE}
-    file = arguments.results / "quality.json"
+    file, commit = arguments.results / "quality.json", facts()["commit"]
     results = Results(file, "python -m bench.quality",
-                      [each for each in read_lines(file) if each.get("settings") == settings and "seed" in each])
+                      [each for each in read_lines(file)
+                       if each.get("settings") == settings and each.get("commit") == commit and "seed" in each])
     found: dict[str, list[float]] = {"ours": [], STOCK: []}
     for seed in range(1, arguments.seeds + 1):
         for side, train in (("ours", ours), (STOCK, stock)):
@@ -53,7 +55,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     known = [100 * spearman(train(Path(folder), seed, settings))]
                 results.add(line(f"STSb test, {side}, seed {seed}", known[0], "Spearman x 100", side=side, seed=seed,
-                                 settings=settings))
+                                 settings=settings, commit=commit))
             found[side] += known[:1]
     if arguments.seeds > 1:
         low, high = interval(found["ours"], found[STOCK])

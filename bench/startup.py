@@ -43,8 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.startup", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    for arguments in (["--help"], ["los=mnrl"]):
-        taken = [seconds(lambda given=arguments: _run("-m", "train", *given)) for _ in range(repeats)]
+    for arguments, code in ((["--help"], 0), (["los=mnrl"], 2)):
+        taken = [seconds(lambda given=arguments, code=code: _run(code, "-m", "train", *given)) for _ in range(repeats)]
         line(f"python -m train {' '.join(arguments)}", median(taken), "s", slowest=round(max(taken), 3), target=1.0)
     taken = []
     for _ in range(repeats):
@@ -56,13 +56,16 @@ def main() -> None:
 
 def first_step(*arguments: str) -> float:
     """Return the wall-clock seconds to a training's first optimiser step."""
-    said = _run("-c", FIRST_STEP, *arguments).stdout.strip().splitlines()[-1]
+    said = _run(0, "-c", FIRST_STEP, *arguments).stdout.strip().splitlines()[-1]
     return float(said.split()[3])
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+def _run(code: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        sys.exit(f"error: {' '.join(arguments[1:])[:80]} ended with {done.returncode}: {done.stderr[-500:]}")
+    return done
 
 
 if __name__ == "__main__":

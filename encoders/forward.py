@@ -2,7 +2,8 @@
 
 Padding exists only here. There are three ways, each tried on the batch's own texts before it is believed:
 
-- ``flat``: no padding at all, see ``encoders.flat``; any model whose attention transformers lets a caller bring.
+- ``flat``: texts one behind the other, see ``encoders.flat``; padding only fills a stream or a last row up. Any model
+  whose attention transformers lets a caller bring.
 - ``groups``: texts of nearly equal length, each group padded to its own longest (MPNet, XLNet).
 - ``padded``: the whole batch as one padded rectangle, what everybody else does; the way others are compared with.
 """
@@ -171,7 +172,6 @@ class Forward:
         tokens = tokens.take(order)
         limit = self.tokens_at_once or self._fitting()
         again = torch.is_grad_enabled() and len(tokens.ids) > limit
-        weights = {} if self.compiled else cast_weights(self._bare)
         runs = list(parts(tokens.offsets, limit if rows else min(CPU_TOKENS, limit)))
         words: Tensor | None = None
         if by_words or (len(runs) > 1 and torch.is_grad_enabled()):
@@ -183,7 +183,7 @@ class Forward:
             layout = self._in_rows(texts.lengths) if rows else by_length(texts.lengths, rows_at_once(self._device))
             ids = texts.ids if words is None else words[tokens.offsets[part.start]:tokens.offsets[part.stop]]
             self._count(len(texts), len(texts.ids), layout.size)
-            one = functools.partial(self._stream, layout, weights)
+            one = functools.partial(self._stream, layout)
             made.append(self._recomputed(one, ids) if again else one(ids))
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
@@ -191,14 +191,14 @@ class Forward:
 
     def _in_rows(self, lengths: np.ndarray) -> Layout:
         longest = int(lengths.max())
-        row = ROW if longest <= ROW else -(-longest // 64) * 64
-        return in_rows(lengths, row, 2 if self.compiled else 1)
+        if not self.compiled:
+            return in_rows(lengths, max(ROW, -(-longest // 64) * 64))
+        # few shapes: rows of a power of two, and their number to an eighth or a sixteenth of it
+        row = max(ROW, 1 << (longest - 1).bit_length())
+        return in_rows(lengths, row, max(2, (1 << (int(lengths.sum()) // row).bit_length()) // 16))
 
-    def _stream(self, layout: Layout, weights: dict[str, Tensor], content: np.ndarray | Tensor) -> Tensor:
-        """Embed the texts of one stream; ``content`` are their ids or word embeddings, ``[tokens]`` text by text.
-
-        ``weights`` stand in for the transformer's own of the same names.
-        """
+    def _stream(self, layout: Layout, content: np.ndarray | Tensor) -> Tensor:
+        """Embed the texts of one stream; ``content`` are their ids or word embeddings, ``[tokens]`` text by text."""
         positions = np.zeros(layout.size, dtype=np.int64)
         positions[layout.places] = layout.within
         if self._config.model_type in ROBERTA_LIKE:
@@ -222,6 +222,8 @@ class Forward:
             inputs["spans"] = layout.spans
         # evaluations have a new shape each time, so they are not compiled
         compiled = self.compiled and torch.is_grad_enabled()
+        # anew for each part of a batch, so that the parts' gradients add up in float32
+        weights = {} if compiled else cast_weights(self._bare)
         with flat_attention(self._bare), nullcontext() if compiled else quick_products(self._device):
             if compiled:
                 made = self._compiled(**inputs)
@@ -233,16 +235,20 @@ class Forward:
 
     @functools.cached_property
     def _compiled(self) -> Any:  # noqa: ANN401 - a transformers model
+        torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)  # shapes of rows
         # without CUDA graphs: they hand out memory that accumulating gradients would still be using
         return torch.compile(self._bare, dynamic=False)
 
     def _pooled(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Give ``hidden``, ``[positions, width]``, to the modules after the transformer, which know rectangles only."""
-        lengths = layout.lengths
-        columns = np.arange(int(lengths.max()))
-        real = columns < lengths[:, None]
-        places = np.where(real, layout.starts[:, None] + columns, 0)
-        features = {"token_embeddings": hidden[self.put(places)], "attention_mask": self.put(real.astype(np.int64))}
+        lengths, width = layout.lengths, hidden.shape[1]
+        real = np.arange(int(lengths.max())) < lengths[:, None]
+        places = layout.places
+        texts = hidden.index_select(0, self.put(places)) if layout.row else hidden[: len(places)]
+        # a copy of what is there: to gather padding from some position would add up its gradients there, one by one
+        cells = hidden.new_zeros(real.size, width).index_copy(0, self.put(np.flatnonzero(real)), texts)
+        features = {"token_embeddings": cells.view(*real.shape, width),
+                    "attention_mask": self.put(real.astype(np.int64))}
         for module in list(self.model.children())[1:]:
             features = module(features)
         return features["sentence_embedding"]

@@ -19,8 +19,8 @@ Write a model as a folder and as ONNX, and index a corpus with it.
   python -m export model=minilm out=my-model                        the model alone
   python -m export only=index corpus=titles.csv out=news            the corpus changed: encode what is new
   python -m export model=<run> corpus=titles.csv out=small dim=96   vectors cut to 96 numbers (loss=matryoshka)
-  python -m export model=minilm corpus=titles.csv out=quick precision=int8    int8 vectors and queries, on a CPU
-  python -m export model=minilm corpus=titles.csv out=quick precision=bf16    bf16 vectors, on a GPU
+  python -m export model=minilm corpus=titles.csv out=quick precision=int8    encoded with int8 weights, on a CPU
+  python -m export model=minilm corpus=titles.csv out=quick precision=bf16    encoded with bf16 weights, on a GPU
   python -m export model=minilm corpus=titles.csv out=news cluster=ray cluster.workers=8
   python -m export model=<run> out=my-model push=<owner>/<name>     and to the hub; push_dry_run=true only says what
   python -m search news "query"
@@ -117,11 +117,11 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
             write_model(encoder, source, out)
             described["onnx"], described["onnx_left_out"] = write_onnx_files(encoder, out, data_dir, language)
             described["marks"] = _calibrated(encoder, data_dir, language)
-            write_json(out / "manifest.json", {"state": "unfinished", **described})
         else:
             described |= {key: unfinished[key] for key in ("onnx", "onnx_left_out", "marks")}
         if precision == "bf16":
             described["bf16"] = measured_in_bf16(encoder, data_dir, language)
+        write_json(out / "manifest.json", {"state": "unfinished", **described})
         check_precision(out, precision, described)
         described |= {"model": settings.model.get("path"), "dim": encoder.dim, "max_length": encoder.max_length}
         if rows is not None:
@@ -152,6 +152,9 @@ def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: AN
     about = read_export(out)
     if not (out / "model").is_dir():
         raise UserError(f"{out}: holds no model to index with; export one first")
+    if about.get("state") == "unfinished":
+        raise UserError(f"{out}: its export was not finished; type the command that began it again, with model= and "
+                        "the same precision=, and it goes on")
     if corpus is None:
         raise UserError("corpus: is needed; give corpus=<file>")
     rows = read_rows(settings, corpus)

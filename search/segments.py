@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from encoders.precision import precision_of, same_model
 from runtime.errors import UserError
 from runtime.files import read_manifest, staged_folder, write_manifest
 
@@ -87,8 +88,11 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
             shutil.rmtree(folder)
             continue
         if manifest["fingerprint"] != fingerprint:
-            raise UserError(f"{index}: holds an unfinished index of another model; go on with that model, "
-                            "remove the folder, or write to another one (out=)")
+            begun = precision_of(manifest["fingerprint"])
+            how = f"in another precision; go on with precision={begun}" \
+                if same_model(manifest["fingerprint"], fingerprint) else "of another model; go on with that model"
+            raise UserError(f"{index}: holds an unfinished index {how}, remove the folder, or write to another one "
+                            "(out=)")
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         segments.append(Segment(read_hashes(folder / "rows.parquet"), vectors))
     return segments

@@ -41,7 +41,7 @@ def verify(folder: str | Path) -> list[str]:
         damaged = [f"{path}: damaged, its bytes differ from the manifest's sha256" for path in generation.damaged()]
         # What isn't as it was written needs no further looking into, and may not even be readable.
         problems += damaged or _contradictions(generation)
-    for segment in sorted((index / FOLDER).glob("[0-9]*")):
+    for segment in sorted((index / FOLDER).glob("[0-9a-f]*")):
         try:
             read_manifest(segment)
         except UserError as error:

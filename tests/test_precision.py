@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from runtime.errors import UserError
 from search.encoder import check_fingerprint
 from search.engine import Index
 from search.marks import read_marks
+from search.segments import text_hashes, write_segment
 
 TITLES = Path(__file__).parent.parent / "data_readers" / "sample" / "en" / "titles.csv"
 Command = Callable[..., Done]
@@ -150,7 +152,7 @@ def test_a_bf16_index_is_kept_in_bf16_and_asked_in_fp32(command: Command, tmp_pa
         assert index.fingerprint == f"{about['fingerprint']}-bf16"
         assert index.encoder.fingerprint == about["fingerprint"], "a query needs no torch"
         assert index.marks == read_marks(out, about["fingerprint"])
-        exact = OnnxEncoder(out).encode(list(index.titles))
+        exact, one = OnnxEncoder(out).encode(list(index.titles)), np.array(index.vectors[:1])
         apart = np.abs(exact - index.vectors).max()
         assert 1e-5 < apart < 0.01, "the vectors are those of fp32, or of another model"
         assert [index.search([title], k=1)[0][0].title for title in index.titles] == list(index.titles)
@@ -158,6 +160,18 @@ def test_a_bf16_index_is_kept_in_bf16_and_asked_in_fp32(command: Command, tmp_pa
         check_fingerprint(out, index.fingerprint, about["fingerprint"])
     with pytest.raises(UserError, match="int8"):
         Index.open(out, OnnxEncoder(out, "int8"))
+
+    # as a kill leaves it between the first segment and the commit
+    (out / "manifest.json").write_text(json.dumps(about | {"state": "unfinished"}))
+    shutil.rmtree(out / "index")
+    first = text_hashes([titles.read_text(encoding="utf-8").splitlines()[1].rsplit(",", 1)[0]])
+    write_segment(out / "index", first, one, f"{about['fingerprint']}-bf16")
+    done = command("export", "only=index", f"corpus={titles}", f"out={out}")
+    assert done.code == 2 and "type the command that began it again" in errors(done)[0]
+    done = command("export", "model=minilm", f"corpus={titles}", f"out={out}")
+    assert done.code == 2 and "go on with precision=bf16" in errors(done)[0]
+    done = command("export", "model=minilm", f"corpus={titles}", f"out={out}", "precision=bf16")
+    assert done.code == 0 and "going on with the unfinished export" in done.err and "59 titles encoded" in done.err
 
     with titles.open("a", encoding="utf-8") as file:
         file.write("a new title,other\n")

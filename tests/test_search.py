@@ -292,6 +292,8 @@ def test_an_unfinished_index_of_another_model_is_not_continued(tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         index_corpus(tmp_path, ["1", "2"], ["a", "b"], Failing(), segment_rows=1)
+    with pytest.raises(UserError, match=r"in another precision; go on with precision=fp32"):
+        read_segments(tmp_path, WordEncoder().fingerprint + "-bf16")
     with pytest.raises(UserError, match="unfinished index of another model"):
         index_corpus(tmp_path, ["1", "2"], ["a", "b"], WordEncoder("other"))
     assert build(tmp_path, ["a", "b"]).seen == ["b"]
@@ -453,6 +455,20 @@ def test_verify_finds_every_flipped_bit(tmp_path: Path) -> None:
         assert verify(tmp_path) != [], path.name
         path.write_bytes(whole)
     assert verify(tmp_path) == []
+
+
+def test_verify_finds_every_damaged_segment(tmp_path: Path) -> None:
+    """They are named by hashes, so half of them begin with a letter."""
+    build(tmp_path, ["storm hits"])
+    folders = []
+    for title in titles_like(12):
+        hashes = text_hashes([title])
+        write_segment(tmp_path, hashes, np.ones((1, 4), dtype=np.float32) / 2, "words")
+        folders.append(segment_folder(tmp_path, hashes))
+    assert len({folder.name[0].isdigit() for folder in folders}) == 2 and verify(tmp_path) == []
+    for folder in folders:
+        (folder / "vectors.npy").write_bytes(b"damaged")
+    assert len(verify(tmp_path)) == 12
 
 
 # --- queries ------------------------------------------------------------------------------------------------------
