@@ -195,7 +195,8 @@ def _loading(folder: Any, load: Callable[[], Any]) -> Any:  # noqa: ANN401 - giv
         return load()
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{folder}: can't be loaded as a model: {said}") from error
+        raise UserError(f"{folder}: can't be loaded as a model: {said}; if a file of it is damaged, fetch or make "
+                        "it again") from error
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -1,12 +1,12 @@
 """Linear layers by oneDNN on processors that MKL, which torch's CPU build calls, does not know well.
 
-On an AMD processor with AVX-512 MKL multiplies float32 matrices at 190 GFLOP/s on two cores and oneDNN, which lies in
-the same build, at 430 forward and 320 to 440 backward (``python -m bench.products``). torch takes oneDNN by itself only
-for half precision, so the choice is made here, by the processor's maker: depended it on a measurement, a resumed run
-could round differently from an unbroken one.
+On an AMD processor with AVX-512 MKL multiplies float32 matrices at 150 to 170 GFLOP/s on two cores and oneDNN, which
+lies in the same build, at 340 to 380 (``python -m bench.products``; gradients of weights 210 to 300). torch takes it by
+itself only for half precision, so the choice is made here, by the processor's maker: depended it on a measurement, a
+resumed run could round differently from an unbroken one.
 
-oneDNN makes code for every shape it meets and keeps it: batches of 640 different numbers of tokens left 3 GB behind
-(likewise). So it is only shown numbers of rows that are multiples of ``ROWS``.
+oneDNN makes code for every shape it meets and keeps it: 300 different numbers of tokens leave 1.7 GB behind (likewise).
+So it is only shown numbers of rows that are multiples of ``ROWS``.
 """
 
 from __future__ import annotations

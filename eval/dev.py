@@ -134,6 +134,9 @@ def _accuracy(predicted: NDArray[Any], labels: Sequence[Any]) -> float:
 
 
 def _correlations(cosine: Floats, score: Sequence[Any]) -> dict[str, float]:
+    if len(score) < 2:
+        raise UserError("the dev split has one row, which has no Spearman correlation; give more rows, or a larger "
+                        "data.dev_fraction=")
     try:
         return {"spearman_cosine": spearman(cosine, score), "pearson_cosine": pearson(cosine, score)}
     except ValueError as error:

@@ -30,7 +30,8 @@ class FileTask(ABC):
     def __init__(self, *, folder: str | None, split: str, path: str | None, sample: str | None, sample_file: str,
                  label: str | None) -> None:
         if sum(value is not None for value in (folder, path, sample)) != 1:
-            raise UserError("a task needs one of folder= (in data_dir=), path= (a file) and sample=")
+            raise UserError("a task needs one of folder= (in data_dir=), path= (a file; with suite=file that is "
+                            "file=) and sample=")
         self.folder, self.split, self.path, self.sample, self.label = folder, split, path, sample, label
         self.sample_file = sample_file
 

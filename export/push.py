@@ -56,6 +56,7 @@ def push(out: Path, repo: str, *, private: bool, dry_run: bool) -> None:
     log.info("%s to %s/%s, %s if it is new: %d files, %s%s", "would go" if dry_run else "going", _endpoint(), repo,
              "private" if private else "PUBLIC", len(files), size(sum(file.stat().st_size for file in files)),
              f"; without {', '.join(left)}, hashes of the training texts" if left else "")
+    log.info("these are the model and its card, in float32; ONNX files and index stay here")
     if not dry_run:
         log.info("pushed: %s", _push(out, files, repo, private))
 

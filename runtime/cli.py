@@ -196,10 +196,13 @@ def _group(group: str, value: str, several: bool) -> list[str]:
         named = ", ".join(part for part in parts if part in names)
         raise UserError(f"{group}={value}: names ({named}) and paths can't be mixed in one sweep; make it two sweeps")
     wrong = next(part for part in parts if part not in names)
+    known = [name for name in names if name not in ("folder", "file", "none")]
+    if not known:
+        raise UserError(f"{group}={value}: no such {option}; give one that is there")
     also = f", and no such {option}" if option else ""
     hub = f" A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
     raise UserError(f"{group}={value}: there is no {group} {wrong!r}{also}; "
-                    f"{one_of([name for name in names if name not in ('folder', 'file', 'none')], wrong)}{hub}")
+                    f"{one_of(known, wrong)}{hub}")
 
 
 def _is_path(value: str, option: str) -> bool:

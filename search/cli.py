@@ -214,8 +214,9 @@ def _mine(index: Index, args: argparse.Namespace) -> None:
         _json({"file": str(out), "triplets": len(found.rows), "pairs": len(pairs),
                "false_negatives": found.false_negatives, "without": found.without})
     sys.stderr.write(f"{len(found.rows):,} triplets from {len(pairs):,} pairs; {found.false_negatives:,} titles left "
-                     f"out as likely positives, {found.without:,} pairs without enough negatives\n"
-                     f"train on them: python -m train loss=mnrl data={out}\n")
+                     f"out as likely positives, {found.without:,} pairs without enough negatives\n")
+    if len({row[0] for row in found.rows}) > 1:  # else nothing could be held out
+        sys.stderr.write(f"train on them: python -m train loss=mnrl data={out}\n")
 
 
 def _verify(folder: Path, *, as_json: bool) -> None:
