@@ -42,11 +42,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """Return the commit, marked where files differ from it."""
+def _commit(root: Path = Path(__file__).parent.parent) -> str | None:
+    """Return the commit, marked where files differ from it, but for the results, which a bench writes as it runs."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
     try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-                              cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
+    return f"{commit}{'-dirty' if changed else ''}" if commit else None

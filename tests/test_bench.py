@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -16,6 +17,7 @@ pytest.importorskip("accelerate")
 from bench import generated
 from bench.agreement import curve, first_steps, sides
 from bench.all import main, record
+from bench.machine import _commit
 from bench.plot import draw
 from bench.quality import interval
 from bench.stock import Stock
@@ -177,6 +179,25 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     keep("agreement", {"value": 1e-6, "last_ten": 1e-6, "ours": [2.0, 1.0], "stock": [2.0, 1.0]})
     assert [file.name for file in draw(tmp_path)] == ["training.svg", "agreement.svg", "quality.svg"]
     assert "mnrl, batch 16" in (tmp_path / "training.svg").read_text(encoding="utf-8")
+
+
+def test_a_result_that_is_written_does_not_make_its_commit_another_one(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t", *arguments], cwd=tmp_path, check=True)
+
+    assert _commit(tmp_path) is None
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    code, result = tmp_path / "code.py", tmp_path / "bench" / "results" / "quality.json"
+    code.write_text("1")
+    result.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    commit = _commit(tmp_path)
+    result.write_text("2")
+    assert commit == _commit(tmp_path) is not None
+    code.write_text("2")
+    assert _commit(tmp_path) == f"{commit}-dirty"
 
 
 def test_all_benches_refuse_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
