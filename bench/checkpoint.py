@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from bench.lines import line, median, seconds
-from encoders.encoder import load_encoder
-from losses.mnrl import MultipleNegativesRanking
-from train.optim import adamw
-from train.saver import Saver
+from sentence_forge.encoders.encoder import load_encoder
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
+from sentence_forge.train.optim import adamw
+from sentence_forge.train.saver import Saver
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.checkpoint", description=__doc__)
     parser.add_argument("--batch", type=int, default=16)
     rows = parser.parse_args().batch
-    from data_readers.sample import SampleSource
+    from sentence_forge.data_readers.sample import SampleSource
 
     data = SampleSource("en").read("triplet", "train")
     columns = [list(data[name])[:rows] for name in ("anchor", "positive", "negative")]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.lines import interleaved, line, median
-from encoders.onnx import TOKENIZER, OnnxVectors, read_export
+from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors, read_export
 
 PEER = "sentence-transformers encode, batch 32"
 CALIBRATION = 300  # texts
@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("--tokens-a-batch", type=int, nargs="*", default=[], help="further sizes of ONNX batches")
     parser.add_argument("--data-dir", type=Path, help="where STS benchmark lies, for --all")
     arguments = parser.parse_args()
-    from encoders.encoder import load_encoder
-    from search.engine import Index
+    from sentence_forge.encoders.encoder import load_encoder
+    from sentence_forge.search.engine import Index
 
     with Index.open(arguments.export) as index:
         titles = list(index.titles[:arguments.count])
@@ -134,8 +134,8 @@ class _Recorder(OnnxVectors):
 
 def _quality(arms: dict[str, Any], encoder: Any, data_dir: Path | None) -> None:  # noqa: ANN401
     """Print what each int8 arm keeps: mean cosine to torch in fp32, and the Spearman of scored pairs."""
-    from export.model import scored_pairs, spearman_of
-    from export.onnx import agreement
+    from sentence_forge.export.model import scored_pairs, spearman_of
+    from sentence_forge.export.onnx import agreement
 
     name, pairs = scored_pairs(data_dir, "en")
     reference = encoder.encode(pairs.texts)

@@ -34,7 +34,7 @@ from bench.ours import Ours
 from bench.stock import Stock
 from bench.tasks import Task, without_dropout
 from bench.train import Speed, compare
-from encoders.encoder import Encoder, in_bf16
+from sentence_forge.encoders.encoder import Encoder, in_bf16
 
 EPOCH = 942_069  # pairs of SNLI and MultiNLI
 TITLES = 307_128

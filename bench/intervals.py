@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench.lines import line, seconds
-from eval.sts import Pairs, ScoredPairs
-from eval.tasks import EncodedTexts
+from sentence_forge.eval.sts import Pairs, ScoredPairs
+from sentence_forge.eval.tasks import EncodedTexts
 
 
 class _Random:

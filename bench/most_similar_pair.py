@@ -23,9 +23,9 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--count", type=int, default=10_000)
     arguments = parser.parse_args()
-    from data_readers.delimited import read_rows
-    from encoders.encoder import load_encoder
-    from search.pairs import most_similar_pairs
+    from sentence_forge.data_readers.delimited import read_rows
+    from sentence_forge.encoders.encoder import load_encoder
+    from sentence_forge.search.pairs import most_similar_pairs
 
     if "SENTENCE_FORGE_DATA" not in os.environ:
         sys.exit("error: set SENTENCE_FORGE_DATA to the folder that holds nli_en_snli/train_sample20k.csv.gz")

@@ -15,19 +15,19 @@ from torch import nn
 
 from bench.arms import LEARNING_RATE, WARMUP, WEIGHT_DECAY, Stopwatch, Turn, Watch
 from bench.tasks import Task
-from encoders.device import keep_freed_memory
-from encoders.encoder import Encoder
-from encoders.forward import Forward
-from losses.base import Loss
-from losses.batch_hard import BatchHard
-from losses.cosine import Cosine
-from losses.mnrl import MultipleNegativesRanking
-from losses.softmax import Softmax
-from losses.triplet import Triplet
-from train.batches import Batches, Sampler
-from train.loop import Rows, Settings, State, Training
-from train.optim import adamw
-from train.tracking import Tracker
+from sentence_forge.encoders.device import keep_freed_memory
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.forward import Forward
+from sentence_forge.losses.base import Loss
+from sentence_forge.losses.batch_hard import BatchHard
+from sentence_forge.losses.cosine import Cosine
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
+from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.triplet import Triplet
+from sentence_forge.train.batches import Batches, Sampler
+from sentence_forge.train.loop import Rows, Settings, State, Training
+from sentence_forge.train.optim import adamw
+from sentence_forge.train.tracking import Tracker
 
 
 def our_loss(task: Task, dim: int) -> Loss:

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from bench.lines import interleaved, line, median
-from encoders.products import ROWS, _multiply
+from sentence_forge.encoders.products import ROWS, _multiply
 
 MEMORY = """
 import sys
 import torch
-from encoders import products
+from sentence_forge.encoders import products
 products.ROWS = int(sys.argv[1])
 products._suits = lambda: True
 layers = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.Linear(1536, 384))

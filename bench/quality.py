@@ -25,7 +25,7 @@ from bench.lines import line
 from bench.machine import facts
 from bench.results import RESULTS, Results, read_lines
 from bench.tasks import data_dir, minilm
-from data_readers.file import FileSource
+from sentence_forge.data_readers.file import FileSource
 
 LEARNING_RATE = 2e-5
 STOCK = "stock trainer"

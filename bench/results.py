@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import facts
-from runtime.files import write_json
+from sentence_forge.runtime.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 

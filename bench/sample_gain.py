@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.lines import line
-from eval.evaluate import evaluate
-from eval.stats import Difference, difference
-from eval.sts import ScoredPairs
+from sentence_forge.eval.evaluate import evaluate
+from sentence_forge.eval.stats import Difference, difference
+from sentence_forge.eval.sts import ScoredPairs
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("overrides", nargs="*", default=[])
     arguments = parser.parse_args()
-    from encoders.encoder import load_encoder
+    from sentence_forge.encoders.encoder import load_encoder
 
     name = f"sample-{arguments.language}-dev"
     task = {name: ScoredPairs(sample=arguments.language)}

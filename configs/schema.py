@@ -166,7 +166,7 @@ def register() -> None:
     """Give Hydra the typed skeletons, named in each command's defaults list."""
     from hydra.core.config_store import ConfigStore
 
-    from configs import draw
+    from sentence_forge.configs import draw
 
     draw.register()
     store = ConfigStore.instance()

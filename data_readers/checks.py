@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from data_readers.columns import rows_of
-from runtime.shapes import SHAPES
+from sentence_forge.data_readers.columns import rows_of
+from sentence_forge.runtime.shapes import SHAPES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Overlap(NamedTuple):
-    """How many texts also stand in another set: to the letter, and after :func:`normalise` (those included)."""
+    """How many texts also stand in another set: to the letter, and after ``normalise`` (those included)."""
 
     exact: int
     normalised: int
@@ -56,7 +56,7 @@ def leakage(train: Dataset, dev: Dataset, shape: str) -> int:
     Args:
         train: rows of ``shape``.
         dev: rows of ``shape``.
-        shape: a name from :data:`runtime.shapes.SHAPES`.
+        shape: a name from ``runtime.shapes.SHAPES``.
     """
     shared = _overlap(_texts(train, shape), _texts(dev, shape))
     if shared.normalised:

@@ -16,9 +16,19 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_readers import jsonl, parquet
-from data_readers.rows import MAX_CELL, BadRow, Row, check_columns, check_header, first_fault, is_utf8, open_text, shown
-from runtime.errors import UserError
+from sentence_forge.data_readers import jsonl, parquet
+from sentence_forge.data_readers.rows import (
+    MAX_CELL,
+    BadRow,
+    Row,
+    check_columns,
+    check_header,
+    first_fault,
+    is_utf8,
+    open_text,
+    shown,
+)
+from sentence_forge.runtime.errors import UserError
 
 _CSV: dict[str, Any] = {"strict": True}
 _TSV: dict[str, Any] = {"strict": True, "delimiter": "\t", "quoting": csv.QUOTE_NONE}
@@ -44,7 +54,7 @@ def header(path: Path) -> list[str]:
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
     """Return an iterator over the rows of a file, good and bad, with the cells of ``columns`` as strings.
 
-    Faults of a row are yielded as :class:`BadRow`, so that the caller decides; blank lines are skipped and not counted.
+    Faults of a row are yielded as ``BadRow``, so that the caller decides; blank lines are skipped and not counted.
 
     Raises:
         UserError: for what concerns the whole file, such as a missing column, no rows at all, a cut gzip stream; those

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from data_readers.table import ROW, NoRows, Table, rows_at
-from runtime.errors import UserError
+from sentence_forge.data_readers.table import ROW, NoRows, Table, rows_at
+from sentence_forge.runtime.errors import UserError
 
 FOLLOWS: dict[str, tuple[str, ...]] = {
     "pair_class": ("triplet", "pair"),

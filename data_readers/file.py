@@ -10,17 +10,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_readers import derive, on_disk
-from data_readers.checks import normalise
-from data_readers.delimited import header, read_rows
-from data_readers.recognise import DEV_NAMES, TRAIN_NAMES, find_files, shapes_of
-from data_readers.rejected import Rejected
-from data_readers.rows import BadRow, Row, check_columns
-from data_readers.source import check_request
-from data_readers.split import hold_out
-from data_readers.table import ROW, NoRows, Table, read_table, rows_at, to_dataset
-from runtime.errors import UserError, one_of
-from runtime.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
+from sentence_forge.data_readers import derive, on_disk
+from sentence_forge.data_readers.checks import normalise
+from sentence_forge.data_readers.delimited import header, read_rows
+from sentence_forge.data_readers.recognise import DEV_NAMES, TRAIN_NAMES, find_files, shapes_of
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.rows import BadRow, Row, check_columns
+from sentence_forge.data_readers.source import check_request
+from sentence_forge.data_readers.split import hold_out
+from sentence_forge.data_readers.table import ROW, NoRows, Table, read_table, rows_at, to_dataset
+from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class FileSource:
-    """Rows of a file (csv, tsv, jsonl, parquet; see :mod:`data_readers.delimited`), recognised by its columns.
+    """Rows of a file (csv, tsv, jsonl, parquet; see ``data_readers.delimited``), recognised by its columns.
 
     ======================================  =============  ======================
     columns                                 own shape      also gives
@@ -66,9 +66,9 @@ class FileSource:
         reverse: of triplets for training also (positive, anchor, negative), as in SBERT's NLI recipe, version 2.
         split_column: of a lone file, the column that says which split a row belongs to: train, or dev (also valid,
             validation, val, trial), whatever the case; other rows are left out. None: dev rows are held out.
-        files: what the files are called in a folder of this set; see :func:`data_readers.recognise.find_files`.
+        files: what the files are called in a folder of this set; see ``data_readers.recognise.find_files``.
         on_disk: whether the training file is read into an Arrow file instead of into memory; None decides by its size.
-            See :mod:`data_readers.on_disk`.
+            See ``data_readers.on_disk``.
 
     Raises:
         UserError: an argument is out of its range. Files are looked at later.
@@ -130,7 +130,7 @@ class FileSource:
         return [train] if dev is None else [train, dev]
 
     def read(self, shape: str, split: str) -> Dataset:
-        """Return the rows of a split (``train`` or ``dev``) in a shape; see :class:`data_readers.source.Source`.
+        """Return the rows of a split (``train`` or ``dev``) in a shape; see ``data_readers.source.Source``.
 
         Raises:
             UserError: at the first bad row, with file, line, row and column; or the shape or split can't be given.

@@ -14,10 +14,10 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
 
-from runtime.cache import folder_of
-from runtime.disk import naming_a_full_disk, size
-from runtime.errors import UserError, one_of
-from runtime.files import fsync, sha256_file, write_atomic, writer_lock
+from sentence_forge.runtime.cache import folder_of
+from sentence_forge.runtime.disk import naming_a_full_disk, size
+from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.files import fsync, sha256_file, write_atomic, writer_lock
 
 _BLOCK = 1 << 20
 _SECONDS = 60  # without a byte before a connection counts as broken

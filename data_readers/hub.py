@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_readers.file import FileSource
-from data_readers.parquet import BATCH, check_types, rows_of
-from data_readers.recognise import DEV_NAMES, TRAIN_NAMES
-from data_readers.rows import BadRow, Row
-from runtime.errors import UserError
+from sentence_forge.data_readers.file import FileSource
+from sentence_forge.data_readers.parquet import BATCH, check_types, rows_of
+from sentence_forge.data_readers.recognise import DEV_NAMES, TRAIN_NAMES
+from sentence_forge.data_readers.rows import BadRow, Row
+from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -24,7 +24,7 @@ class Unreadable(UserError):
 
 
 class HubSource(FileSource):
-    """Rows of a data set of the hub, recognised by their columns as :class:`FileSource` does.
+    """Rows of a data set of the hub, recognised by their columns as ``FileSource`` does.
 
     What the set declares as a class label comes by its name. Of its splits those called train and dev (valid,
     validation, val, trial) are read; without a dev split rows are held out. It is fetched once and then lies in the
@@ -34,7 +34,7 @@ class HubSource(FileSource):
         path: ``owner/name`` of the hub, or a folder in the hub's layout.
         subset: its configuration, where it has several.
         revision: a commit, tag or branch; None is the newest.
-        dev_fraction: see :class:`FileSource`, as for all that follows.
+        dev_fraction: see ``FileSource``, as for all that follows.
         columns: see there.
         score_range: see there.
         labels: see there.

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_readers.rows import MAX_CELL, BadRow, Row, check_header, first_fault, open_text, shown
-from runtime.errors import UserError
+from sentence_forge.data_readers.rows import MAX_CELL, BadRow, Row, check_header, first_fault, open_text, shown
+from sentence_forge.runtime.errors import UserError
 
 
 def header(path: Path) -> list[str]:

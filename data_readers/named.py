@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_readers.file import FileSource
-from data_readers.get_data import fetched
-from data_readers.hub import HubSource, Unreadable, refuse_if_unreachable
-from data_readers.rejected import Rejected
-from data_readers.source import check_request
-from runtime.errors import UserError
+from sentence_forge.data_readers.file import FileSource
+from sentence_forge.data_readers.get_data import fetched
+from sentence_forge.data_readers.hub import HubSource, Unreadable, refuse_if_unreachable
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.source import check_request
+from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,8 +24,8 @@ class NamedSource:
     Args:
         name: as ``python -m data_readers.get_data`` calls it.
         path: the released file, or a folder in the hub's layout. None takes what was fetched, else the hub.
-        released: what :class:`FileSource` must know of the released file.
-        hub: what :class:`HubSource` must know of the hub's, ``path`` among it.
+        released: what ``FileSource`` must know of the released file.
+        hub: what ``HubSource`` must know of the hub's, ``path`` among it.
         on_bad_row: ``stop`` at the first one, or ``skip`` them and go on.
         reverse: of triplets for training also (positive, anchor, negative).
     """
@@ -48,7 +48,7 @@ class NamedSource:
             raise UserError(f"data={self._name}: {error}; {self._advice()}") from None
 
     def read(self, shape: str, split: str) -> Dataset:
-        """Return the rows of a split in a shape; see :class:`data_readers.source.Source`."""
+        """Return the rows of a split in a shape; see ``data_readers.source.Source``."""
         check_request(f"data={self._name}", self.shapes(), shape, split)
         return self._source.read(shape, split)
 

@@ -15,13 +15,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_readers.checks import normalise
-from data_readers.rejected import Rejected
-from data_readers.rows import BadRow, Row
-from data_readers.table import ROW, NoRows, Table, features, rows_at
-from runtime.cache import ROOT, cached
-from runtime.disk import size
-from runtime.errors import UserError
+from sentence_forge.data_readers.checks import normalise
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.rows import BadRow, Row
+from sentence_forge.data_readers.table import ROW, NoRows, Table, features, rows_at
+from sentence_forge.runtime.cache import ROOT, cached
+from sentence_forge.runtime.disk import size
+from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

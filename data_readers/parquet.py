@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_readers.rows import MOST_RATIO, MOST_UNPACKED, BadRow, Row, check_header, first_fault, shown
-from runtime.errors import UserError
+from sentence_forge.data_readers.rows import MOST_RATIO, MOST_UNPACKED, BadRow, Row, check_header, first_fault, shown
+from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from data_readers.delimited import SUFFIXES
-from data_readers.rows import check_columns
-from runtime.errors import UserError, one_of
-from runtime.shapes import LABELLED_TEXT, PAIR, PAIR_CLASS, PAIR_SCORE, SHAPES, TITLES, TRIPLET
+from sentence_forge.data_readers.delimited import SUFFIXES
+from sentence_forge.data_readers.rows import check_columns
+from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.shapes import LABELLED_TEXT, PAIR, PAIR_CLASS, PAIR_SCORE, SHAPES, TITLES, TRIPLET
 
 _MOST_TELLING_FIRST = (PAIR_CLASS, PAIR_SCORE, TRIPLET, PAIR, LABELLED_TEXT, TITLES)
 SAME = {"text": "title", "title": "text"}

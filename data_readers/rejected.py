@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.files import write_atomic
+from sentence_forge.runtime.files import write_atomic
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO, cast
 
-from runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError, one_of
 
 MAX_CELL = 1 << 24
 """Characters in one cell or one physical line; a file with more in it is damaged or means harm."""

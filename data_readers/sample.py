@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_readers.file import FileSource
-from data_readers.rejected import Rejected
-from data_readers.source import check_request
-from runtime.errors import UserError, one_of
+from sentence_forge.data_readers.file import FileSource
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.source import check_request
+from sentence_forge.runtime.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -75,6 +75,6 @@ class SampleSource:
         return list(self._paths)
 
     def read(self, shape: str, split: str) -> Dataset:
-        """Return the rows of a split in a shape; see :class:`data_readers.source.Source`."""
+        """Return the rows of a split in a shape; see ``data_readers.source.Source``."""
         check_request(self._name, self.shapes(), shape, split)
         return self._by_shape[shape].read(shape, split)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_readers.checks import normalise
+from sentence_forge.data_readers.checks import normalise
 
 FILE = "training_texts.npy"
 """In a model folder: sorted distinct uint64, of every stage that was trained here."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from data_readers.rejected import Rejected
-from runtime.errors import UserError
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 
 def hold_out(

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_readers.delimited import read_rows
-from data_readers.rejected import Rejected
-from data_readers.rows import BadRow, Row, place, shown
-from runtime.errors import UserError
-from runtime.shapes import NLI_LABELS, SHAPES
+from sentence_forge.data_readers.delimited import read_rows
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.rows import BadRow, Row, place, shown
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.shapes import NLI_LABELS, SHAPES
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

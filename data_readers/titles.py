@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from data_readers.delimited import read_rows
-from data_readers.rejected import Rejected
-from data_readers.rows import BadRow, shown
-from runtime.errors import UserError
+from sentence_forge.data_readers.delimited import read_rows
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.rows import BadRow, shown
+from sentence_forge.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def read_corpus(
     wins). Equal titles are kept, each under its own id.
 
     Args:
-        path: csv, tsv, jsonl or parquet; see :mod:`data_readers.delimited`.
+        path: csv, tsv, jsonl or parquet; see ``data_readers.delimited``.
         column: the column that holds the title.
         id_column: the column that holds the id, any string; None takes the 1-based data row as the id.
         limit: how many data rows are looked at, rejected ones among them; None for all.

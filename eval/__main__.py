@@ -1,5 +1,5 @@
 """``python -m eval``."""
 
-from eval.cli import main
+from sentence_forge.eval.cli import main
 
 main()

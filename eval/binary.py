@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.geometry import best_threshold
-from eval.source import FileTask, strict_rows
-from eval.stats import Counts, Floats, Seed, percentile_interval, resample_counts
-from eval.sts import FEWEST, Pairs, similarities
-from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors
-from runtime.errors import UserError
-from runtime.files import sha256_file
+from sentence_forge.eval.geometry import best_threshold
+from sentence_forge.eval.source import FileTask, strict_rows
+from sentence_forge.eval.stats import Counts, Floats, Seed, percentile_interval, resample_counts
+from sentence_forge.eval.sts import FEWEST, Pairs, similarities
+from sentence_forge.eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
 
 
 class BinaryPairs(FileTask):

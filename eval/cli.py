@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.cli import entry
-from runtime.errors import UserError
+from sentence_forge.runtime.cli import entry
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ def main() -> None:
 def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from omegaconf import OmegaConf
 
-    from configs.schema import Eval
-    from eval.evaluate import evaluate
-    from runtime import targets
+    from sentence_forge.configs.schema import Eval
+    from sentence_forge.eval.evaluate import evaluate
+    from sentence_forge.runtime import targets
 
     output = Path(config.output)
     made = output if output.is_dir() and not any(output.iterdir()) else None
@@ -55,9 +55,9 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
             task.locate(data_dir)  # a file that is missing shows before the model is loaded
         others = [_node(name) for name in settings.models]
         abouts = [_about(node) for node in [settings.model, *others]]  # a folder that is no model shows now, too
-        from eval.models import with_models
-        from eval.report import write_report
-        from eval.terminal import terminal
+        from sentence_forge.eval.models import with_models
+        from sentence_forge.eval.report import write_report
+        from sentence_forge.eval.terminal import terminal
 
         def measured(node: Mapping[str, Any], key: str, baseline: Any = None, *, deep: bool = False) -> Any:  # noqa: ANN401
             encoder, head, seen = _loaded(node, settings, key)
@@ -81,7 +81,7 @@ def _node(name: str) -> dict[str, Any]:
     from hydra import compose
     from omegaconf import OmegaConf
 
-    from runtime.cli import options
+    from sentence_forge.runtime.cli import options
 
     option = name if name in options("model") and name != "folder" else "folder"
     node: Any = OmegaConf.to_container(compose("eval", [f"model={option}"]).model, resolve=True)
@@ -90,12 +90,12 @@ def _node(name: str) -> dict[str, Any]:
 
 def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any, Any]:  # noqa: ANN401
     """Return a model's encoder, and what its folder keeps of its training: its head and the hashes of its texts."""
-    from data_readers.seen import Seen
-    from encoders.device import pick_device
-    from encoders.encoder import Encoder
-    from encoders.weights import source_folder
-    from eval.nli import load_head
-    from runtime import targets
+    from sentence_forge.data_readers.seen import Seen
+    from sentence_forge.encoders.device import pick_device
+    from sentence_forge.encoders.encoder import Encoder
+    from sentence_forge.encoders.weights import source_folder
+    from sentence_forge.eval.nli import load_head
+    from sentence_forge.runtime import targets
 
     model = targets.build(node, key, plugins=settings.plugins, texts=lambda: [])
     model.to(pick_device(settings.device.value))
@@ -106,7 +106,7 @@ def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any,
 
 def _dims(given: list[int] | None, about: Mapping[str, Any], dim: int) -> Sequence[int]:
     """Return the dimensions to measure at: those given, else those the model was trained for."""
-    from runtime.dims import check_dims
+    from sentence_forge.runtime.dims import check_dims
 
     if given:
         return check_dims(given, dim, "dims")
@@ -114,8 +114,8 @@ def _dims(given: list[int] | None, about: Mapping[str, Any], dim: int) -> Sequen
 
 
 def _about(node: Mapping[str, Any]) -> dict[str, Any]:
-    from encoders.card import read_about
-    from encoders.weights import source_folder
+    from sentence_forge.encoders.card import read_about
+    from sentence_forge.encoders.weights import source_folder
 
     folder = source_folder(node)
     return {} if folder is None else read_about(folder)

@@ -16,20 +16,22 @@ from html import escape
 from pathlib import Path
 from typing import NoReturn
 
-from eval.leaderboard import Board, Entry, average, leaderboard
-from eval.script import SCRIPT
-from eval.sections import number, sortable
-from eval.style import STYLE
-from eval.terminal import mean_sd
-from eval.wording import change, hundred, interval, limits, measure_name, value
-from runtime.errors import UserError
-from runtime.files import write_atomic
+from sentence_forge.eval.leaderboard import Board, Entry, average, leaderboard
+from sentence_forge.eval.script import SCRIPT
+from sentence_forge.eval.sections import number, sortable
+from sentence_forge.eval.style import STYLE
+from sentence_forge.eval.terminal import mean_sd
+from sentence_forge.eval.wording import change, hundred, interval, limits, measure_name, value
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import write_atomic
+from sentence_forge.runtime.one_name import drop_short_names
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, or 2 for bad input."""
+    drop_short_names()
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     try:
         arguments = _parser().parse_args(argv)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.stats import Floats, pearson, spearman
-from runtime.errors import UserError
-from runtime.shapes import SHAPES
+from sentence_forge.eval.stats import Floats, pearson, spearman
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.shapes import SHAPES
 
 BATCH = 64  # rows among which an anchor ranks its positive
 K = 10

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.tasks import EncodedTexts, TaskResult, differs
-from eval.wording import change, hundred, interval
-from runtime.errors import UserError
+from sentence_forge.eval.tasks import EncodedTexts, TaskResult, differs
+from sentence_forge.eval.wording import change, hundred, interval
+from sentence_forge.runtime.errors import UserError
 
 
 def at_dims(results: Mapping[str, TaskResult], encoded: EncodedTexts, dims: Sequence[int],

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_readers.checks import normalise
-from eval.stats import Floats, midranks
-from eval.tasks import Bools, TaskResult
+from sentence_forge.data_readers.checks import normalise
+from sentence_forge.eval.stats import Floats, midranks
+from sentence_forge.eval.tasks import Bools, TaskResult
 
 SHOWN = 12  # pairs a list
 Unit = tuple[str, ...]

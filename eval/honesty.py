@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data_readers.checks import normalise
-from data_readers.seen import Seen
-from eval.stats import paired_bootstrap
-from eval.tasks import Bools, TaskResult, TaskRows
+from sentence_forge.data_readers.checks import normalise
+from sentence_forge.data_readers.seen import Seen
+from sentence_forge.eval.stats import paired_bootstrap
+from sentence_forge.eval.tasks import Bools, TaskResult, TaskRows
 
 
 def honesty(rows: TaskRows, result: TaskResult, seen: Seen | None, before: TaskResult | None = None,

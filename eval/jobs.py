@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from encoders.card import read_about
+from sentence_forge.encoders.card import read_about
 
 FILE = "job.json"  # overrides, error, seconds; written by train.sweep
 COLUMNS = ("dev", "dev measure", "steps", "seconds", "status")

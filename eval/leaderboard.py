@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.jobs import COLUMNS, expanded, outcome, read_job
-from eval.models import mean_and_sd
-from eval.wording import value
-from runtime.errors import UserError
+from sentence_forge.eval.jobs import COLUMNS, expanded, outcome, read_job
+from sentence_forge.eval.models import mean_and_sd
+from sentence_forge.eval.wording import value
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 _NOT_CONFIG = ("resume", "resume_anyway", "suite", "data_dir", "device")  # where and how, not what

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.evaluate import Report
+from sentence_forge.eval.evaluate import Report
 
 _OF_ONE_RUN = ("seed", "before", "after", "best_step", "steps", "epochs")  # what may differ between seeds
 

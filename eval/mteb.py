@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from eval.stats import Seed
-from eval.tasks import EncodedTexts, TaskResult
-from runtime.errors import UserError
+from sentence_forge.eval.stats import Seed
+from sentence_forge.eval.tasks import EncodedTexts, TaskResult
+from sentence_forge.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

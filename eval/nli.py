@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.source import FileTask, strict_rows
-from eval.stats import Seed, bootstrap_mean, percentile_interval
-from eval.sts import FEWEST
-from eval.tasks import Bools, EncodedTexts, Head, TaskResult, finite_vectors
-from runtime.errors import UserError
-from runtime.files import sha256_file
-from runtime.shapes import NLI_LABELS
+from sentence_forge.eval.source import FileTask, strict_rows
+from sentence_forge.eval.stats import Seed, bootstrap_mean, percentile_interval
+from sentence_forge.eval.sts import FEWEST
+from sentence_forge.eval.tasks import Bools, EncodedTexts, Head, TaskResult, finite_vectors
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
+from sentence_forge.runtime.shapes import NLI_LABELS
 
 _COLUMNS = ("premise", "hypothesis", "label")
 
@@ -125,8 +125,8 @@ def load_head(folder: Path | None, dim: int) -> Head | None:
     import torch
     from safetensors.torch import load_file
 
-    from losses.matryoshka import Matryoshka
-    from losses.softmax import Softmax
+    from sentence_forge.losses.matryoshka import Matryoshka
+    from sentence_forge.losses.softmax import Softmax
 
     loss: Any = Softmax(about["concatenation"], dim=dim, labels=about["labels"])
     if "dims" in about:

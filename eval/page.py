@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from eval import plots, sections
-from eval.evaluate import Report
-from eval.script import SCRIPT
-from eval.style import STYLE
-from eval.tasks import TaskResult
-from eval.wording import (
+from sentence_forge.eval import plots, sections
+from sentence_forge.eval.evaluate import Report
+from sentence_forge.eval.script import SCRIPT
+from sentence_forge.eval.style import STYLE
+from sentence_forge.eval.tasks import TaskResult
+from sentence_forge.eval.wording import (
     change,
     headline,
     hundred,

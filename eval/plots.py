@@ -12,7 +12,7 @@ from html import escape
 
 import numpy as np
 
-from eval.stats import Floats
+from sentence_forge.eval.stats import Floats
 
 MOST_DOTS = 1500
 WIDTH, HEIGHT = 460, 280

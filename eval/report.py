@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.dims import dims_table
-from eval.evaluate import Report
-from eval.page import page
-from eval.terminal import mean_sd
-from eval.wording import (
+from sentence_forge.eval.dims import dims_table
+from sentence_forge.eval.evaluate import Report
+from sentence_forge.eval.page import page
+from sentence_forge.eval.terminal import mean_sd
+from sentence_forge.eval.wording import (
     change,
     headline,
     hundred,
@@ -24,7 +24,7 @@ from eval.wording import (
     trained_on,
     value,
 )
-from runtime.files import write_atomic, write_json
+from sentence_forge.runtime.files import write_atomic, write_json
 
 
 def write_report(report: Report, folder: Path, training: Mapping[str, Any] | None = None) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from eval.dims import dims_table
-from eval.wording import change, hundred, interval, measure_name, p_value, trained_on
+from sentence_forge.eval.dims import dims_table
+from sentence_forge.eval.wording import change, hundred, interval, measure_name, p_value, trained_on
 
 Row = Mapping[str, Any]
 

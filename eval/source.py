@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_readers.delimited import read_rows
-from data_readers.rows import BadRow, place
-from data_readers.sample import sample_path
-from runtime.errors import UserError
+from sentence_forge.data_readers.delimited import read_rows
+from sentence_forge.data_readers.rows import BadRow, place
+from sentence_forge.data_readers.sample import sample_path
+from sentence_forge.runtime.errors import UserError
 
 _ENDINGS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".jsonl.gz", ".jsonl", ".parquet")
 

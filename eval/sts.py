@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_readers.delimited import header
-from eval.source import FileTask, strict_rows
-from eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
-from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors
-from runtime.errors import UserError, one_of
-from runtime.files import sha256_file
+from sentence_forge.data_readers.delimited import header
+from sentence_forge.eval.source import FileTask, strict_rows
+from sentence_forge.eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
+from sentence_forge.eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors
+from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.files import sha256_file
 
 FEWEST = 10  # pairs below which a correlation says nothing
 _FIELDS = ("sentence1", "sentence2", "score")

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.stats import Floats, Seed, difference
-from runtime.errors import UserError
-from runtime.roles import Role
+from sentence_forge.eval.stats import Floats, Seed, difference
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.roles import Role
 
 Bools = NDArray[np.bool_]
 Head = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[str] | NDArray[Any]]

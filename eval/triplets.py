@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from data_readers.delimited import header
-from data_readers.derive import triplets
-from data_readers.table import ROW, Table
-from eval.source import FileTask, strict_rows
-from eval.stats import Seed, bootstrap_mean, percentile_interval
-from eval.sts import FEWEST
-from eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
-from runtime.errors import UserError
-from runtime.files import sha256_file
-from runtime.roles import Role
-from runtime.shapes import TRIPLET
+from sentence_forge.data_readers.delimited import header
+from sentence_forge.data_readers.derive import triplets
+from sentence_forge.data_readers.table import ROW, Table
+from sentence_forge.eval.source import FileTask, strict_rows
+from sentence_forge.eval.stats import Seed, bootstrap_mean, percentile_interval
+from sentence_forge.eval.sts import FEWEST
+from sentence_forge.eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
+from sentence_forge.runtime.roles import Role
+from sentence_forge.runtime.shapes import TRIPLET
 
 _NLI = ("premise", "hypothesis", "label")
 _TIE = 1e-7  # cosines of float32 vectors that are nearer to each other are equal

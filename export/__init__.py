@@ -1,1 +1,5 @@
 """Export: a model as a folder and as ONNX, and a corpus indexed with it."""
+
+from sentence_forge.runtime.one_name import refuse_short_name
+
+refuse_short_name(__name__)

@@ -1,5 +1,5 @@
 """``python -m export``."""
 
-from export.cli import main
+from sentence_forge.export.cli import main
 
 main()

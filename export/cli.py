@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from runtime.cli import entry
-from runtime.errors import UserError
-from runtime.files import clear_leftovers, write_json, writer_lock
+from sentence_forge.runtime.cli import entry
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import clear_leftovers, write_json, writer_lock
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from configs.schema import ClusterKind, Export, Only
-    from export.push import check_push, push
+    from sentence_forge.configs.schema import ClusterKind, Export, Only
+    from sentence_forge.export.push import check_push, push
 
     if OmegaConf.is_missing(config, "out"):
         raise UserError("out: is needed; give out=<folder>")
@@ -51,7 +51,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     if settings.push is not None:
         check_push(settings.push, dry_run=settings.push_dry_run)
     if settings.cluster.kind is ClusterKind.ray:
-        from export.ray_cluster import check_ray
+        from sentence_forge.export.ray_cluster import check_ray
 
         check_ray(settings.cluster.workers, settings.cluster.cpus)
     if settings.only is not None:
@@ -71,7 +71,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
 
 def _pushable(settings: Any, out: Path) -> None:  # noqa: ANN401 - configs.schema.Export
-    from encoders.onnx import read_export
+    from sentence_forge.encoders.onnx import read_export
 
     if settings.push is None:
         raise UserError("push: is needed; give push=<owner>/<name>")
@@ -80,20 +80,20 @@ def _pushable(settings: Any, out: Path) -> None:  # noqa: ANN401 - configs.schem
 
 
 def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
-    from encoders.weights import source_folder
-    from export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
+    from sentence_forge.encoders.weights import source_folder
+    from sentence_forge.export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
 
     unfinished = _unfinished(out)
     if settings.model.get("dtype", "float32") != "float32":
         raise UserError(f"model.dtype={settings.model['dtype']}: an export holds float32 weights; leave it out")
     source = source_folder(settings.model)
     rows = None if corpus is None else read_rows(settings, corpus)
-    from encoders.device import pick_device
-    from encoders.encoder import Encoder
-    from encoders.lora import merged
-    from eval.geometry import language_of
-    from export.model import measured_in_bf16, write_model, write_onnx_files
-    from runtime import targets
+    from sentence_forge.encoders.device import pick_device
+    from sentence_forge.encoders.encoder import Encoder
+    from sentence_forge.encoders.lora import merged
+    from sentence_forge.eval.geometry import language_of
+    from sentence_forge.export.model import measured_in_bf16, write_model, write_onnx_files
+    from sentence_forge.runtime import targets
 
     model = merged(targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: []))
     if settings.dim is not None:
@@ -134,8 +134,8 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
 
 
 def _truncate(model: Any, dim: int, source: Path | None) -> None:  # noqa: ANN401 - SentenceTransformer
-    from encoders.build import truncate
-    from encoders.card import read_about
+    from sentence_forge.encoders.build import truncate
+    from sentence_forge.encoders.card import read_about
 
     truncate(model, dim)
     trained = read_about(source).get("dims", []) if source is not None else []
@@ -146,8 +146,8 @@ def _truncate(model: Any, dim: int, source: Path | None) -> None:  # noqa: ANN40
 
 
 def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
-    from encoders.onnx import read_export
-    from export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
+    from sentence_forge.encoders.onnx import read_export
+    from sentence_forge.export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
 
     about = read_export(out)
     if not (out / "model").is_dir():
@@ -163,7 +163,7 @@ def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: AN
         raise UserError(f"precision={precision}: the index in {out} is {about['precision']}; leave precision= out, or "
                         "export to another folder")
     check_precision(out, precision, about)
-    from encoders.device import pick_device
+    from sentence_forge.encoders.device import pick_device
 
     device = pick_device(settings.device.value)
     with writer_lock(out):
@@ -174,7 +174,7 @@ def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: AN
 
 
 def _exported(out: Path, fingerprint: str, device: str) -> Any:  # noqa: ANN401 - an Encoder
-    from encoders.encoder import load_encoder
+    from sentence_forge.encoders.encoder import load_encoder
 
     encoder = load_encoder(out / "model", device=device)
     if encoder.fingerprint != fingerprint:
@@ -184,8 +184,8 @@ def _exported(out: Path, fingerprint: str, device: str) -> Any:  # noqa: ANN401 
 
 def _calibrated(encoder: Any, data_dir: Path | None, language: str) -> dict[str, Any]:  # noqa: ANN401
     """Return the thresholds that hits are marked by, and say how sure they are."""
-    from eval.geometry import calibrate
-    from search.marks import LEAST_PRECISION
+    from sentence_forge.eval.geometry import calibrate
+    from sentence_forge.search.marks import LEAST_PRECISION
 
     found = calibrate(encoder, data_dir, language)
     same = found["same"]
@@ -208,7 +208,7 @@ def _unfinished(out: Path) -> dict[str, Any] | None:
         raise UserError(f"{out}: is a file; out= takes a folder")
     if not (out / "manifest.json").is_file():
         raise UserError(f"{out}: exists and is no export; give another out=")
-    from encoders.onnx import read_export
+    from sentence_forge.encoders.onnx import read_export
 
     about = read_export(out)
     if about.get("state") != "unfinished":

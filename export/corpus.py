@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.schema import Cluster, ClusterKind, Export
-from data_readers.titles import Corpus, read_corpus
-from runtime.errors import UserError
-from runtime.files import sha256_file
-from runtime.progress import progress
-from search.encoder import TextEncoder
-from search.indexing import Spread, index_corpus
+from sentence_forge.configs.schema import Cluster, ClusterKind, Export
+from sentence_forge.data_readers.titles import Corpus, read_corpus
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
+from sentence_forge.runtime.progress import progress
+from sentence_forge.search.encoder import TextEncoder
+from sentence_forge.search.indexing import Spread, index_corpus
 
 if TYPE_CHECKING:
-    from encoders.encoder import Encoder
+    from sentence_forge.encoders.encoder import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ def encoder_of(out: Path, precision: str, device: str, about: Mapping[str, Any],
         model: gives the model through torch.
     """
     if precision == "int8" or (precision == "fp32" and device == "cpu" and "fp32" in about.get("onnx", {})):
-        from encoders.onnx import OnnxEncoder
+        from sentence_forge.encoders.onnx import OnnxEncoder
 
         return OnnxEncoder(out, precision)
     if precision == "bf16":
-        from encoders.encoder import in_bf16
+        from sentence_forge.encoders.encoder import in_bf16
 
         return in_bf16(model())
     return model()
@@ -83,7 +83,7 @@ def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, cluster: Cluster) 
     """Index the corpus in ``out`` and return what the manifest says of it."""
     spread: Spread | None = None
     if cluster.kind is ClusterKind.ray:
-        from export.ray_cluster import RayCluster
+        from sentence_forge.export.ray_cluster import RayCluster
 
         spread = RayCluster(out, encoder.fingerprint, cluster.workers, cluster.cpus, cluster.address)
     with progress("encoding", "title") as show:

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from data_readers.seen import FILE as TRAINING_TEXTS
-from encoders.card import ABOUT, model_card, read_about
-from encoders.encoder import Encoder, in_bf16
-from encoders.onnx import TOKENIZER, OnnxVectors
-from encoders.precision import INT8
-from eval.geometry import calibration_pairs
-from eval.stats import spearman
-from eval.sts import Pairs, ScoredPairs
-from export import onnx
-from export.quantize import misses, write_int8
-from runtime.files import sha256_file, staged_folder, write_atomic, write_json
+from sentence_forge.data_readers.seen import FILE as TRAINING_TEXTS
+from sentence_forge.encoders.card import ABOUT, model_card, read_about
+from sentence_forge.encoders.encoder import Encoder, in_bf16
+from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors
+from sentence_forge.encoders.precision import INT8
+from sentence_forge.eval.geometry import calibration_pairs
+from sentence_forge.eval.stats import spearman
+from sentence_forge.eval.sts import Pairs, ScoredPairs
+from sentence_forge.export import onnx
+from sentence_forge.export.quantize import misses, write_int8
+from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 

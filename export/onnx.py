@@ -15,8 +15,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
-from encoders.encoder import Encoder
-from encoders.static import PaddedMean
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.static import PaddedMean
 
 log = logging.getLogger(__name__)
 OPSET = 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from data_readers.seen import FILE as TRAINING_TEXTS
-from runtime.disk import size
-from runtime.errors import UserError
+from sentence_forge.data_readers.seen import FILE as TRAINING_TEXTS
+from sentence_forge.runtime.disk import size
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 _LEFT_OUT = (TRAINING_TEXTS,)  # hashes of the training texts, by which anyone could tell whether a text was among them

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from encoders.precision import BF16, INT8
-from runtime.errors import UserError
-from search.encoder import TextEncoder, check_fingerprint, load_query_encoder
-from search.indexing import Part, encode_here
-from search.segments import segment_folder
+from sentence_forge.encoders.precision import BF16, INT8
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.encoder import TextEncoder, check_fingerprint, load_query_encoder
+from sentence_forge.search.indexing import Part, encode_here
+from sentence_forge.search.segments import segment_folder
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ class _Worker:
                             "that all machines of the cluster share")
         halved = self._fingerprint.endswith(BF16)
         if self._gpu or halved:
-            from encoders.encoder import in_bf16, load_encoder
+            from sentence_forge.encoders.encoder import in_bf16, load_encoder
 
             encoder = load_encoder(self._export / "model", device="cuda" if self._gpu else "cpu")
             self._encoder = in_bf16(encoder) if halved else encoder

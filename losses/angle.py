@@ -5,7 +5,7 @@ from __future__ import annotations
 from sentence_transformers.sentence_transformer.losses import AnglELoss
 from torch import Tensor
 
-from losses.base import NO_MODEL, Loss
+from sentence_forge.losses.base import NO_MODEL, Loss
 
 
 class AnglE(Loss):

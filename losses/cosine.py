@@ -8,7 +8,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 from torch import Tensor
 
-from losses.base import NO_MODEL, Loss
+from sentence_forge.losses.base import NO_MODEL, Loss
 
 
 class Cosine(Loss):

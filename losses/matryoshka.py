@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from losses.base import Classifies, Loss
-from runtime import targets
-from runtime.dims import check_dims
-from runtime.errors import UserError
+from sentence_forge.losses.base import Classifies, Loss
+from sentence_forge.runtime import targets
+from sentence_forge.runtime.dims import check_dims
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 

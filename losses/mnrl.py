@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from losses.base import Loss
+from sentence_forge.losses.base import Loss
 
 
 class MultipleNegativesRanking(Loss):

@@ -9,8 +9,8 @@ from sentence_transformers.sentence_transformer.losses import OnlineContrastiveL
 from sentence_transformers.sentence_transformer.losses.contrastive import SiameseDistanceMetric
 from torch import Tensor
 
-from losses.base import NO_MODEL, Loss
-from runtime.errors import UserError, one_of
+from sentence_forge.losses.base import NO_MODEL, Loss
+from sentence_forge.runtime.errors import UserError, one_of
 
 DISTANCES = {
     "cosine": SiameseDistanceMetric.COSINE_DISTANCE,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losses.base import Loss
-from runtime.errors import UserError, one_of
+from sentence_forge.losses.base import Loss
+from sentence_forge.runtime.errors import UserError, one_of
 
 PARTS = {
     "u": lambda u, v: u,

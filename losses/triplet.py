@@ -7,8 +7,8 @@ from sentence_transformers.sentence_transformer.losses import TripletLoss
 from sentence_transformers.sentence_transformer.losses.triplet import TripletDistanceMetric
 from torch import Tensor
 
-from losses.base import NO_LABELS, NO_MODEL, Loss
-from runtime.errors import UserError, one_of
+from sentence_forge.losses.base import NO_LABELS, NO_MODEL, Loss
+from sentence_forge.runtime.errors import UserError, one_of
 
 DISTANCES = {
     "cosine": TripletDistanceMetric.COSINE,

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from search.cli import main
+from sentence_forge.search.cli import main
 
 sys.exit(main())

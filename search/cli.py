@@ -14,11 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.one_name import drop_short_names
 
 if TYPE_CHECKING:
-    from search.engine import Index
-    from search.marks import Marks
+    from sentence_forge.search.engine import Index
+    from sentence_forge.search.marks import Marks
 
 _BATCH = 256
 
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input or a damaged index, 130 for Ctrl-C."""
+    drop_short_names()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         _run(_parse(argv))
@@ -106,7 +108,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from search.engine import Index
+    from sentence_forge.search.engine import Index
 
     if args.verify:
         _verify(Path(args.dir), as_json=args.json)
@@ -130,7 +132,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> None:
     """Search and print; a batch's times are shared out evenly among its queries."""
-    from search.table import hits_table, times_line
+    from sentence_forge.search.table import hits_table, times_line
 
     index.prepare(exact=args.exact, dim=args.dim)  # loading is not what the times are about
     begun = time.perf_counter()
@@ -156,9 +158,17 @@ def _mark(marks: Marks | None, score: float) -> dict[str, str]:
 
 
 def _against(index: Index, old: Index, args: argparse.Namespace) -> None:
-    from runtime.files import write_atomic
-    from search.compare import as_json, as_lines, changes, drawn_queries, same_rows, side_by_side, summary
-    from search.compare_page import page
+    from sentence_forge.runtime.files import write_atomic
+    from sentence_forge.search.compare import (
+        as_json,
+        as_lines,
+        changes,
+        drawn_queries,
+        same_rows,
+        side_by_side,
+        summary,
+    )
+    from sentence_forge.search.compare_page import page
 
     given = args.queries or (args.query if args.query and Path(args.query).is_file() else None)
     queries = list(_queries(given)) if given else [args.query] if args.query else drawn_queries(index)
@@ -180,7 +190,7 @@ def _against(index: Index, old: Index, args: argparse.Namespace) -> None:
 
 
 def _pairs(index: Index, args: argparse.Namespace) -> None:
-    from search.table import pairs_table
+    from sentence_forge.search.table import pairs_table
 
     pairs = index.pairs(args.k, repeats=args.repeats)
     if args.json:
@@ -199,7 +209,7 @@ def _pairs(index: Index, args: argparse.Namespace) -> None:
 
 
 def _mine(index: Index, args: argparse.Namespace) -> None:
-    from search.mining import mine, near_duplicates, new_csv, read_pairs, write_triplets
+    from sentence_forge.search.mining import mine, near_duplicates, new_csv, read_pairs, write_triplets
 
     out = new_csv(args.mine, "--mine")
     pairs = (read_pairs(Path(args.pairs_from), args.least_score) if args.pairs_from
@@ -220,7 +230,7 @@ def _mine(index: Index, args: argparse.Namespace) -> None:
 
 
 def _verify(folder: Path, *, as_json: bool) -> None:
-    from search.verify import verify
+    from sentence_forge.search.verify import verify
 
     problems = verify(folder)
     if as_json:

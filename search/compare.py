@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from runtime.errors import UserError
-from search.engine import Hit, Index
-from search.table import cut, one_line, width_of
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.engine import Hit, Index
+from sentence_forge.search.table import cut, one_line, width_of
 
 MOST_DRAWN = 200  # titles that are queries where none are given
 _GREEN, _RED, _DIM, _BOLD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b[0m"

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from encoders.precision import precision_of, same_model
-from runtime.errors import UserError
-from runtime.roles import Role
+from sentence_forge.encoders.precision import precision_of, same_model
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.roles import Role
 
 
 class TextEncoder(Protocol):
@@ -71,13 +71,13 @@ def load_query_encoder(export: Path, fingerprint: str) -> TextEncoder:
     if not (export / "manifest.json").is_file():
         raise UserError(f"{export}: is no export, so there is no model to encode a query with; "
                         "search the export's folder, or give Index.open an encoder")
-    from encoders.onnx import OnnxEncoder, read_export
+    from sentence_forge.encoders.onnx import OnnxEncoder, read_export
 
     about = read_export(export)
     for precision, file in (about.get("onnx") or {}).items():
         if file["fingerprint"] == fingerprint:
             return OnnxEncoder(export, precision)
     check_fingerprint(export, fingerprint, about["fingerprint"])
-    from encoders.encoder import load_encoder
+    from sentence_forge.encoders.encoder import load_encoder
 
     return load_encoder(export / "model")

@@ -11,16 +11,16 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from encoders.precision import asking
-from encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
-from runtime.errors import UserError
-from runtime.roles import Role
-from search.column import Column
-from search.encoder import TextEncoder, check_fingerprint, load_query_encoder
-from search.generation import Generation, newest, numbers
-from search.index import FastIndex
-from search.marks import Marks, read_marks
-from search.pairs import most_similar_pairs
+from sentence_forge.encoders.precision import asking
+from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.roles import Role
+from sentence_forge.search.column import Column
+from sentence_forge.search.encoder import TextEncoder, check_fingerprint, load_query_encoder
+from sentence_forge.search.generation import Generation, newest, numbers
+from sentence_forge.search.index import FastIndex
+from sentence_forge.search.marks import Marks, read_marks
+from sentence_forge.search.pairs import most_similar_pairs
 
 NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
 _OPEN_ATTEMPTS = 5

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import UserError
-from runtime.files import fsync, sealed, sha256_file, unsealed, write_atomic
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import fsync, sealed, sha256_file, unsealed, write_atomic
 
 log = logging.getLogger(__name__)
 

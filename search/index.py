@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.similarity import FloatArray, IntArray, cosine_top_k, rank
+from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, rank
 
 if TYPE_CHECKING:
     import faiss

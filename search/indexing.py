@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_readers.rejected import Rejected
-from encoders.similarity import FloatArray, IntArray, bad_row, normalise
-from runtime.errors import UserError
-from runtime.files import writer_lock
-from search.encoder import BlockEncoder, TextEncoder, check_fingerprint
-from search.generation import Generation, newest, prune
-from search.segments import (
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import writer_lock
+from sentence_forge.search.encoder import BlockEncoder, TextEncoder, check_fingerprint
+from sentence_forge.search.generation import Generation, newest, prune
+from sentence_forge.search.segments import (
     Hashes,
     Segment,
     drop_segments,
@@ -30,7 +30,7 @@ from search.segments import (
     text_hashes,
     write_segment,
 )
-from search.writing import Rows, same_rows, show_rejected, write_generation
+from sentence_forge.search.writing import Rows, same_rows, show_rejected, write_generation
 
 log = logging.getLogger(__name__)
 

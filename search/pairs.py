@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from encoders.similarity import ROUNDING, FloatArray, IntArray
+from sentence_forge.encoders.similarity import ROUNDING, FloatArray, IntArray
 
 EXACT_UP_TO = 50_000
 _CELLS_A_ROW = 8

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from encoders.precision import precision_of, same_model
-from runtime.errors import UserError
-from runtime.files import read_manifest, staged_folder, write_manifest
+from sentence_forge.encoders.precision import precision_of, same_model
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import read_manifest, staged_folder, write_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from search.engine import Hit, Pair
-    from search.marks import Marks
+    from sentence_forge.search.engine import Hit, Pair
+    from sentence_forge.search.marks import Marks
 
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 _ID_WIDTH = 16

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.similarity import bad_row
-from runtime.errors import UserError
-from runtime.files import read_manifest
-from search.engine import index_folder
-from search.generation import Generation, numbers, read_generation
-from search.index import RECALL, FastIndex, recall_at_10, sample_queries
-from search.segments import FOLDER
+from sentence_forge.encoders.similarity import bad_row
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import read_manifest
+from sentence_forge.search.engine import index_folder
+from sentence_forge.search.generation import Generation, numbers, read_generation
+from sentence_forge.search.index import RECALL, FastIndex, recall_at_10, sample_queries
+from sentence_forge.search.segments import FOLDER
 
 _BLOCK = 65_536
 _UNIT = 1e-5

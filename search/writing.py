@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_readers.rejected import Rejected, write_rejected
-from encoders.similarity import FloatArray, IntArray
-from runtime.disk import naming_a_full_disk
-from runtime.errors import UserError
-from runtime.files import sha256_file
-from search.generation import Generation, commit, numbers
-from search.index import build_fast
-from search.segments import Hashes, Segment, hash_column, known_hashes, read_hashes
+from sentence_forge.data_readers.rejected import Rejected, write_rejected
+from sentence_forge.encoders.similarity import FloatArray, IntArray
+from sentence_forge.runtime.disk import naming_a_full_disk
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
+from sentence_forge.search.generation import Generation, commit, numbers
+from sentence_forge.search.index import build_fast
+from sentence_forge.search.segments import Hashes, Segment, hash_column, known_hashes, read_hashes
 
 _BLOCK = 8192
 

@@ -11,15 +11,15 @@ import torch
 from faults import Acknowledge, forked
 from test_search import WordEncoder, answers_equal_brute_force, titles_like
 
-from encoders.build import from_scratch
-from losses.softmax import Softmax
-from runtime.errors import UserError
-from runtime.files import clear_leftovers, read_manifest
-from search.engine import Index
-from search.indexing import index_corpus
-from train import checkpoint
-from train.optim import adamw
-from train.saver import Saver
+from sentence_forge.encoders.build import from_scratch
+from sentence_forge.losses.softmax import Softmax
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import clear_leftovers, read_manifest
+from sentence_forge.search.engine import Index
+from sentence_forge.search.indexing import index_corpus
+from sentence_forge.train import checkpoint
+from sentence_forge.train.optim import adamw
+from sentence_forge.train.saver import Saver
 
 
 class Parts:

@@ -33,10 +33,10 @@ from other_models import others, small
 from test_durability import cut_at, same_end
 from test_search import answers_equal_brute_force, titles_like
 
-from runtime.cli import options
-from runtime.errors import UserError
-from runtime.files import read_manifest
-from train import checkpoint
+from sentence_forge.runtime.cli import options
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import read_manifest
+from sentence_forge.train import checkpoint
 
 ROOT = Path(__file__).parent.parent
 Trial = Callable[[Path, random.Random], None]
@@ -86,7 +86,7 @@ def in_fork(name: str, *arguments: str, cwd: Path) -> None:
         sys.argv = [name, *arguments]
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             try:
-                import_module(f"{name}.cli").main()
+                import_module(f"sentence_forge.{name}.cli").main()
             except SystemExit as leaving:
                 assert not leaving.code, (arguments, leaving.code)
 
@@ -160,8 +160,8 @@ def write_corpus(path: Path, rows: tuple[list[str], list[str]]) -> None:
 def kill_export(exported: Path, kind: str) -> Trial:
     """Kill a whole ``python -m export only=index``; then search and --verify find the old index or the new one."""
     def trial(folder: Path, draw: random.Random) -> None:
-        from search.engine import Index
-        from search.verify import verify
+        from sentence_forge.search.engine import Index
+        from sentence_forge.search.verify import verify
 
         corpus = Corpus(kind, 300, seed=draw.randrange(1000))
         shutil.copytree(exported, folder / "news")
@@ -197,7 +197,7 @@ def exported_model(folder: Path) -> Path:
 
 
 def flip_in_index(folder: Path, draw: random.Random) -> None:
-    from search.verify import verify
+    from sentence_forge.search.verify import verify
 
     for seed in (1, 2):
         write(folder, Corpus("index", 50, seed).after)
@@ -208,7 +208,7 @@ def flip_in_index(folder: Path, draw: random.Random) -> None:
 
 
 def two_writers(folder: Path, draw: random.Random) -> None:
-    from search.engine import Index
+    from sentence_forge.search.engine import Index
 
     corpora = [Corpus("index", 60, seed).after for seed in draw.sample(range(1000), 2)]
     delays = draw.uniform(0, 0.02), draw.uniform(0, 0.02)
@@ -238,7 +238,7 @@ def two_writers(folder: Path, draw: random.Random) -> None:
 
 
 def damaged_manifest(folder: Path, draw: random.Random) -> None:
-    from search.engine import Index
+    from sentence_forge.search.engine import Index
 
     old, new = titles_like(20, 1), titles_like(20, 2)
     ids = [str(row) for row in range(20)]
@@ -253,10 +253,10 @@ def damaged_manifest(folder: Path, draw: random.Random) -> None:
 
 def fingerprints(scale: float) -> Row:
     """Every other model is refused, at the query and at writing; the same one, moved, is taken."""
-    from encoders.build import pretrained
-    from encoders.encoder import Encoder
-    from search.engine import Index
-    from search.indexing import index_corpus
+    from sentence_forge.encoders.build import pretrained
+    from sentence_forge.encoders.encoder import Encoder
+    from sentence_forge.search.engine import Index
+    from sentence_forge.search.indexing import index_corpus
 
     tried = survived = 0
     with tempfile.TemporaryDirectory() as name:
@@ -301,7 +301,7 @@ def damages(scale: float) -> Row:
 
 
 def hostile_folders(scale: float) -> Row:
-    from encoders.build import pretrained
+    from sentence_forge.encoders.build import pretrained
 
     with tempfile.TemporaryDirectory() as name:
         good = Path(name, "good")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from eval.compare import leaderboard, main
-from runtime.errors import UserError
+from sentence_forge.eval.compare import leaderboard, main
+from sentence_forge.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of one run, and one with another loss, trained for two steps."""
     import sys
 
-    from train.cli import main as train
+    from sentence_forge.train.cli import main as train
 
     folder = tmp_path_factory.mktemp("runs")
     before = sys.argv

@@ -14,10 +14,10 @@ from conftest import TINY, Done
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-import configs.schema
-from data_readers.source import Source
-from runtime import targets
-from runtime.errors import UserError
+from sentence_forge.configs import schema
+from sentence_forge.data_readers.source import Source
+from sentence_forge.runtime import targets
+from sentence_forge.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., Done]
@@ -25,8 +25,8 @@ Command = Callable[..., Done]
 
 def source(name: str, *overrides: str) -> Source:
     """The source that ``data=<name>`` with these overrides makes."""
-    configs.schema.register()
-    with initialize_config_module("configs", version_base="1.3"):
+    schema.register()
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
         config = compose("train", [f"data={name}", *overrides])
     return targets.build(OmegaConf.to_container(config.data, resolve=True), "data")
 
@@ -327,7 +327,7 @@ def test_a_named_set_trains_as_typed(command: Command, tmp_path: Path) -> None:
 def test_what_is_not_here_says_how_to_get_it_before_torch(tmp_path: Path) -> None:
     code = """
 import sys
-from train.cli import main
+from sentence_forge.train.cli import main
 try:
     main()
 finally:

@@ -16,15 +16,15 @@ import torch
 from test_durability import cut_at, same_end
 from torch import Tensor
 
-from encoders.build import from_scratch
-from encoders.encoder import Encoder
-from losses.base import Loss
-from losses.batch_hard import BatchHard
-from losses.cosine import Cosine
-from losses.mnrl import MultipleNegativesRanking
-from losses.softmax import Softmax
-from train.distributed import ALONE, World
-from train.loop import Rows, batch_loss
+from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.losses.base import Loss
+from sentence_forge.losses.batch_hard import BatchHard
+from sentence_forge.losses.cosine import Cosine
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
+from sentence_forge.losses.softmax import Softmax
+from sentence_forge.train.distributed import ALONE, World
+from sentence_forge.train.loop import Rows, batch_loss
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["storm", "coast", "markets", "fall", "rates", "rise", "opera", "winter", "air", "north", "city", "sea"]

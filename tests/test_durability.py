@@ -23,15 +23,15 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_search import WordEncoder, answers_equal_brute_force
 
-import runtime.files
-from encoders.build import from_scratch, pretrained
-from encoders.encoder import Encoder
-from encoders.fingerprint import fingerprint
-from runtime.errors import UserError
-from runtime.files import clear_leftovers, read_manifest, staged_folder, write_atomic, writer_lock
-from search.engine import Index
-from search.indexing import index_corpus
-from train import checkpoint
+from sentence_forge.encoders.build import from_scratch, pretrained
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.fingerprint import fingerprint
+from sentence_forge.runtime import files as runtime_files
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import clear_leftovers, read_manifest, staged_folder, write_atomic, writer_lock
+from sentence_forge.search.engine import Index
+from sentence_forge.search.indexing import index_corpus
+from sentence_forge.train import checkpoint
 
 ROOT = Path(__file__).parent.parent
 Command = Callable[..., Done]
@@ -285,7 +285,7 @@ def test_new_parents_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_folder_is_replaced_without_a_moment_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                        atomic_exchange: bool) -> None:
     if not atomic_exchange:  # a system without renameat2
-        monkeypatch.setattr(runtime.files, "exchange", lambda one, other: False)
+        monkeypatch.setattr(runtime_files, "exchange", lambda one, other: False)
     path, draw = tmp_path / "model", random.Random(2)
 
     def replace(acknowledge: Callable[[object], None]) -> None:
@@ -446,8 +446,8 @@ def test_a_bomb_of_many_lines_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from data_readers import parquet, rows
-    from data_readers.delimited import read_rows
+    from sentence_forge.data_readers import parquet, rows
+    from sentence_forge.data_readers.delimited import read_rows
 
     monkeypatch.setattr(rows, "MOST_UNPACKED", 1 << 20)
     monkeypatch.setattr(parquet, "MOST_UNPACKED", 1 << 20)

@@ -11,9 +11,9 @@ from conftest import Done
 from hydra import compose, initialize_config_module
 from sentence_transformers import SentenceTransformer
 
-import configs.schema
-from encoders.build import from_scratch
-from runtime.cli import options
+from sentence_forge.configs import schema
+from sentence_forge.encoders.build import from_scratch
+from sentence_forge.runtime.cli import options
 
 Command = Callable[..., Done]
 
@@ -66,8 +66,8 @@ def test_every_recipe_is_held_against_its_paper() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_comes_to_what_its_paper_says(name: str) -> None:
-    configs.schema.register()
-    with initialize_config_module("configs", version_base="1.3"):
+    schema.register()
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
         config = compose("train", [f"experiment={name}"])
     from omegaconf import OmegaConf
 

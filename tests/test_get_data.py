@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from data_readers import get_data
+from sentence_forge.data_readers import get_data
 
 ROWS = "".join(f"train\tSNLI\tx\tpremise {n} {hashlib.sha256(str(n).encode()).hexdigest()}\th\tneutral\n"
                for n in range(20_000))

@@ -14,13 +14,13 @@ from conftest import TINY
 from scipy import stats as reference
 from test_eval import WordSum, write_pairs
 
-from data_readers.seen import FILE, Seen, hashes_of, remember
-from eval.evaluate import evaluate
-from eval.failures import negation_flips, number_flips, overlap, rank_errors
-from eval.geometry import anisotropy, calibrate, uniformity
-from eval.significance import steiger, williams
-from eval.sts import ScoredPairs
-from eval.wording import change, story
+from sentence_forge.data_readers.seen import FILE, Seen, hashes_of, remember
+from sentence_forge.eval.evaluate import evaluate
+from sentence_forge.eval.failures import negation_flips, number_flips, overlap, rank_errors
+from sentence_forge.eval.geometry import anisotropy, calibrate, uniformity
+from sentence_forge.eval.significance import steiger, williams
+from sentence_forge.eval.sts import ScoredPairs
+from sentence_forge.eval.wording import change, story
 
 
 # Published worked examples of the two tests.

@@ -12,11 +12,12 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-import configs.schema
-from runtime import targets
-from runtime.cli import options
+from sentence_forge.configs import schema
+from sentence_forge.runtime import targets
+from sentence_forge.runtime.cli import options
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "sentence_forge"
 MAY_IMPORT = {
     "runtime": set(),
     "configs": set(),
@@ -28,27 +29,46 @@ MAY_IMPORT = {
     "train": {"runtime", "configs", "data_readers", "encoders", "losses", "eval"},
     "export": {"runtime", "configs", "data_readers", "encoders", "losses", "eval", "search"},
 }
-ALLOWED_BACK = {("runtime/cli.py", "configs")}  # the entry registers the typed skeletons; both stand on floor 0
+# the entry registers the typed skeletons; both stand on floor 0
+ALLOWED_BACK = {("sentence_forge/runtime/cli.py", "configs"), ("configs/__init__.py", "runtime")}
 
 
-def our_imports(file: Path) -> set[str]:
+def imported_names(file: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found & (set(MAY_IMPORT) | {"bench", "tests"})
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def our_imports(file: Path) -> set[str]:
+    parts = [name.split(".") for name in imported_names(file)]
+    return {part[1] for part in parts if part[0] == "sentence_forge" and len(part) > 1} & set(MAY_IMPORT) | {
+        part[0] for part in parts if part[0] in ("bench", "tests")}
+
+
+def files_of(package: str) -> list[Path]:
+    return sorted((PACKAGE / package).resolve().rglob("*.py"))
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_what_stands_below_it(package: str) -> None:
     wrong = []
-    for file in sorted((ROOT / package).rglob("*.py")):
+    for file in files_of(package):
         for imported in our_imports(file) - MAY_IMPORT[package] - {package}:
             if (file.relative_to(ROOT).as_posix(), imported) not in ALLOWED_BACK:
                 wrong.append(f"{file.relative_to(ROOT)} imports {imported}")
     assert not wrong
+
+
+def test_every_import_of_ours_has_the_package_s_name_before_it() -> None:
+    folders = [file for package in MAY_IMPORT for file in files_of(package)]
+    folders += [*(ROOT / "tests").glob("*.py"), *(ROOT / "bench").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    bare = [f"{file.relative_to(ROOT)}: {name}" for file in folders for name in imported_names(file)
+            if name.partition(".")[0] in MAY_IMPORT]
+    assert not bare
 
 
 GROUPS = ("model", "loss", "data", "suite", "corpus", "baseline", "experiment", "cluster")
@@ -65,9 +85,9 @@ def nodes(config: object, path: str = "") -> list[tuple[str, dict]]:
 
 @pytest.mark.parametrize(("group", "name"), EVERY_OPTION)
 def test_every_yaml_composes_and_binds_to_what_it_names(group: str, name: str) -> None:
-    configs.schema.register()
+    schema.register()
     command = {"corpus": "export", "cluster": "export", "baseline": "eval"}.get(group, "train")
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
         config = OmegaConf.to_container(compose(command, [f"{group}={name}"]), resolve=False)
     for key, node in nodes(config):
         target = targets.resolve(node[targets.TARGET], key)
@@ -95,8 +115,8 @@ def test_help_answers_at_once(package: str) -> None:
 import sys
 sys.argv = ["x", "--help"]
 try:
-    import {package}.cli
-    sys.exit({package}.cli.main())
+    import sentence_forge.{package}.cli
+    sys.exit(sentence_forge.{package}.cli.main())
 except SystemExit as leaving:
     assert not leaving.code, leaving.code
 heavy = {{"torch", "transformers", "sentence_transformers", "datasets", "pandas", "scipy", "faiss"}} & set(sys.modules)
@@ -108,6 +128,6 @@ assert not heavy, heavy
 
 
 def test_python_files_stay_small() -> None:
-    long = {str(file.relative_to(ROOT)): lines for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py")
+    long = {str(file.relative_to(ROOT)): lines for package in MAY_IMPORT for file in files_of(package)
             if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 330}
     assert not long

@@ -16,10 +16,10 @@ from conftest import Done
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from encoders import lora
-from encoders.build import from_scratch, pretrained
-from encoders.encoder import Encoder, load_encoder
-from runtime.errors import UserError
+from sentence_forge.encoders import lora
+from sentence_forge.encoders.build import from_scratch, pretrained
+from sentence_forge.encoders.encoder import Encoder, load_encoder
+from sentence_forge.runtime.errors import UserError
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'sentence-forge[lora]'")
 Command = Callable[..., Done]

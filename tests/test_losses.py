@@ -9,12 +9,12 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from losses.batch_hard import BatchHard
-from losses.cosine import Cosine
-from losses.mnrl import MultipleNegativesRanking
-from losses.softmax import Softmax
-from losses.triplet import Triplet
-from runtime.errors import UserError
+from sentence_forge.losses.batch_hard import BatchHard
+from sentence_forge.losses.cosine import Cosine
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
+from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.triplet import Triplet
+from sentence_forge.runtime.errors import UserError
 
 ROWS, DIM = 6, 5
 

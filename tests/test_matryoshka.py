@@ -17,16 +17,16 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from test_losses import DIM, ROWS, agrees, columns, cross_entropy, numpy_mnrl, unit  # noqa: F401 - columns is a fixture
 
-import configs.schema
-from encoders.encoder import load_encoder
-from eval.stats import spearman
-from losses.base import Classifies
-from losses.matryoshka import Matryoshka
-from runtime import targets
-from runtime.cli import friendly, options
-from runtime.errors import UserError
-from runtime.shapes import SHAPES
-from search.engine import Index
+from sentence_forge.configs import schema
+from sentence_forge.encoders.encoder import load_encoder
+from sentence_forge.eval.stats import spearman
+from sentence_forge.losses.base import Classifies
+from sentence_forge.losses.matryoshka import Matryoshka
+from sentence_forge.runtime import targets
+from sentence_forge.runtime.cli import friendly, options
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.shapes import SHAPES
+from sentence_forge.search.engine import Index
 
 Command = Callable[..., Done]
 MNRL = {"_target_": "losses.mnrl.MultipleNegativesRanking", "scale": 7.0, "shapes": ["pair"], "sampler": {}}
@@ -99,7 +99,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained at three lengths."""
     import sys
 
-    from train.cli import main
+    from sentence_forge.train.cli import main
 
     folder = tmp_path_factory.mktemp("matryoshka") / "run"
     before = sys.argv
@@ -124,9 +124,9 @@ def test_a_run_says_what_it_was_trained_for_and_reports_every_dimension(run: Pat
 
 def test_eval_reports_each_dimension_as_numpy_finds_it(command: Command, run: Path, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    from data_readers.sample import sample_path
-    from encoders.encoder import Encoder
-    from eval.sts import ScoredPairs
+    from sentence_forge.data_readers.sample import sample_path
+    from sentence_forge.encoders.encoder import Encoder
+    from sentence_forge.eval.sts import ScoredPairs
 
     encoded: list[int] = []
     encode = Encoder.encode
@@ -196,8 +196,8 @@ def test_an_export_at_no_dimension_of_the_model_is_refused(command: Command, run
 
 @pytest.mark.parametrize("inner", [name for name in options("loss") if name != "matryoshka"])
 def test_it_wraps_every_loss_with_its_shapes_and_sampler(inner: str) -> None:
-    configs.schema.register()
-    with initialize_config_module("configs", version_base="1.3"):
+    schema.register()
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
         node, own = (OmegaConf.to_container(compose("train", friendly(typed)).loss, resolve=True)
                      for typed in (["loss=matryoshka", f"loss.inner={inner}", "loss.dims=[8,4]"], [f"loss={inner}"]))
     assert (node["shapes"], node["sampler"]) == (own["shapes"], own["sampler"])

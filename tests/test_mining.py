@@ -13,11 +13,11 @@ import pytest
 from conftest import TINY, Done
 from test_search import WordEncoder, build, titles_like
 
-from encoders.similarity import normalise
-from runtime.errors import UserError
-from search.engine import Index
-from search.indexing import index_corpus
-from search.mining import mine, near_duplicates, read_pairs
+from sentence_forge.encoders.similarity import normalise
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.engine import Index
+from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.mining import mine, near_duplicates, read_pairs
 
 Command = Callable[..., Done]
 Rows = list[list[str]]
@@ -154,7 +154,7 @@ def test_mining_agrees_with_the_stock_miner(tmp_path: Path) -> None:
 
 
 def search(*arguments: str) -> int:
-    from search.cli import main
+    from sentence_forge.search.cli import main
 
     return main([str(argument) for argument in arguments])
 
@@ -241,7 +241,7 @@ SPY = '''
 import json
 from pathlib import Path
 import torch
-from losses.mnrl import MultipleNegativesRanking
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
 
 class Spy(MultipleNegativesRanking):
     """Notes how far each anchor is from its positive, and how alike the differences of two rows are."""

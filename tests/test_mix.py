@@ -16,10 +16,10 @@ import yaml
 from conftest import TINY, Done
 from safetensors.torch import load_file
 
-from eval.nli import load_head
-from train.batches import Batches, NoDuplicates, Shuffled
-from train.mixing import Mixed
-from train.parts import Texts
+from sentence_forge.eval.nli import load_head
+from sentence_forge.train.batches import Batches, NoDuplicates, Shuffled
+from sentence_forge.train.mixing import Mixed
+from sentence_forge.train.parts import Texts
 
 Command = Callable[..., Done]
 RUN = [*TINY, "loop.log_every=1", "hydra.run.dir=run"]

@@ -19,13 +19,13 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from transformers import AutoModel, AutoTokenizer
 from yaml import safe_load
 
-from encoders.build import pretrained
-from encoders.encoder import Encoder, load_encoder
-from encoders.static import static
-from eval.evaluate import evaluate
-from eval.retrieval import KnownItem
-from runtime.errors import UserError
-from search.engine import Index
+from sentence_forge.encoders.build import pretrained
+from sentence_forge.encoders.encoder import Encoder, load_encoder
+from sentence_forge.encoders.static import static
+from sentence_forge.eval.evaluate import evaluate
+from sentence_forge.eval.retrieval import KnownItem
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.engine import Index
 
 Command = Callable[..., Done]
 ROOT = Path(__file__).parent.parent

@@ -12,10 +12,10 @@ import torch
 from conftest import TINY
 from test_losses import ROWS, agrees, columns, unit  # noqa: F401 - columns is a fixture
 
-from losses.angle import AnglE
-from losses.cosent import CoSENT
-from losses.online_contrastive import OnlineContrastive
-from runtime.errors import UserError
+from sentence_forge.losses.angle import AnglE
+from sentence_forge.losses.cosent import CoSENT
+from sentence_forge.losses.online_contrastive import OnlineContrastive
+from sentence_forge.runtime.errors import UserError
 
 GOLD = np.array([0.0, 0.4, 0.4, 1.0, 0.2, 0.8])  # two tie
 

@@ -15,19 +15,19 @@ import configs, runtime.cli
 from hydra import compose, initialize_config_module
 configs_folder = Path(configs.__file__).parent
 assert "site-packages" in str(configs_folder), configs_folder
-import configs.schema
-configs.schema.register()
+from sentence_forge.configs import schema
+schema.register()
 count = 0
-with initialize_config_module("configs", version_base="1.3"):
+with initialize_config_module("sentence_forge.configs", version_base="1.3"):
     for group in sorted(folder.name for folder in configs_folder.iterdir() if folder.is_dir()):
         for name in runtime.cli.options(group):
             command = {"corpus": "export", "cluster": "export", "baseline": "eval"}.get(group, "train")
             compose(command, [f"{group}={name}"])
             count += 1
 assert count > 20, count
-sample = resources.files("data_readers") / "sample"
+sample = resources.files("sentence_forge.data_readers") / "sample"
 assert (sample / "zh" / "titles.csv").is_file() and (sample / "LICENSE").is_file()
-from data_readers.titles import read_corpus
+from sentence_forge.data_readers.titles import read_corpus
 assert len(read_corpus(sample / "en" / "titles.csv").ids) == 420
 """
 

@@ -16,7 +16,7 @@ from conftest import TINY, Done
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
 
-from search.engine import Index
+from sentence_forge.search.engine import Index
 
 ROOT = Path(__file__).parent.parent
 TITLES = ROOT / "data_readers" / "sample" / "en" / "titles.csv"
@@ -83,8 +83,8 @@ def test_the_manifest_says_how_near_onnx_comes(exported: Path) -> None:
 
 def test_search_as_typed_imports_no_torch(exported: Path) -> None:
     code = (f"import sys; sys.argv = ['search', {str(exported)!r}, 'weather in autumn', '-k', '3', '--json']\n"
-            "import search.cli\n"
-            "code = search.cli.main()\n"
+            "from sentence_forge.search import cli\n"
+            "code = cli.main()\n"
             "slow = {'torch', 'transformers', 'sentence_transformers', 'datasets', 'pandas', 'scipy'}\n"
             "heavy = slow & set(sys.modules)\n"
             "assert not heavy, heavy\n"

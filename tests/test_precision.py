@@ -14,13 +14,13 @@ import torch
 from conftest import Done
 from sentence_transformers import SentenceTransformer
 
-from encoders.build import from_scratch
-from encoders.onnx import OnnxEncoder
-from runtime.errors import UserError
-from search.encoder import check_fingerprint
-from search.engine import Index
-from search.marks import read_marks
-from search.segments import text_hashes, write_segment
+from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.onnx import OnnxEncoder
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.encoder import check_fingerprint
+from sentence_forge.search.engine import Index
+from sentence_forge.search.marks import read_marks
+from sentence_forge.search.segments import text_hashes, write_segment
 
 TITLES = Path(__file__).parent.parent / "data_readers" / "sample" / "en" / "titles.csv"
 Command = Callable[..., Done]
@@ -184,7 +184,7 @@ def test_a_bf16_index_is_kept_in_bf16_and_asked_in_fp32(command: Command, tmp_pa
 def test_a_bf16_that_loses_too_much_is_refused_before_the_indexing(command: Command, lopsided: Path,
                                                                    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                    ) -> None:
-    monkeypatch.setattr("export.quantize.LEAST_MEAN_COSINE", 0.9999999)
+    monkeypatch.setattr("sentence_forge.export.quantize.LEAST_MEAN_COSINE", 0.9999999)
     out = tmp_path / "out"
     done = command("export", f"model={lopsided}", f"corpus={TITLES}", "corpus.limit=50", f"out={out}",
                    "precision=bf16")

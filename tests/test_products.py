@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.products import memory_kept
-from encoders import products
+from sentence_forge.encoders import products
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from data_readers.seen import FILE as TRAINING_TEXTS
-from encoders.build import from_scratch
-from encoders.encoder import Encoder
-from export.model import write_model
-from runtime.files import write_json
+from sentence_forge.data_readers.seen import FILE as TRAINING_TEXTS
+from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.export.model import write_model
+from sentence_forge.runtime.files import write_json
 
 ROOT = Path(__file__).parent.parent
 

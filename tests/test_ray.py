@@ -21,13 +21,13 @@ import pytest
 from conftest import TINY, Done
 from test_search import WordEncoder, titles_like
 
-from encoders.onnx import OnnxEncoder
-from export.ray_cluster import RayCluster
-from runtime.errors import UserError
-from search.engine import Index
-from search.indexing import Part
-from search.segments import read_segments, text_hashes
-from search.verify import verify
+from sentence_forge.encoders.onnx import OnnxEncoder
+from sentence_forge.export.ray_cluster import RayCluster
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.engine import Index
+from sentence_forge.search.indexing import Part
+from sentence_forge.search.segments import read_segments, text_hashes
+from sentence_forge.search.verify import verify
 
 ROOT = Path(__file__).parent.parent
 ROWS = 3 * 4096 - 100  # three segments
@@ -38,7 +38,7 @@ Command = Callable[..., Done]
 DRIVER = """
 import logging, os, signal, sys, threading, time
 from pathlib import Path
-from export.cli import main
+from sentence_forge.export.cli import main
 
 out, workers = Path(sys.argv.pop(1)), []
 
@@ -55,7 +55,7 @@ class Faults(logging.Handler):
             time.sleep(0.02)
         os.kill(workers[0], signal.SIGKILL)
 
-logging.getLogger("export.ray_cluster").addHandler(Faults())
+logging.getLogger("sentence_forge.export.ray_cluster").addHandler(Faults())
 main()
 """
 

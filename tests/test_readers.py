@@ -18,16 +18,16 @@ from hostile import CASES, Hostile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_readers import checks, derive
-from data_readers.delimited import header, read_rows
-from data_readers.file import FileSource
-from data_readers.rejected import Rejected, write_rejected
-from data_readers.rows import BadRow, Row
-from data_readers.sample import SampleSource, sample_path
-from data_readers.split import hold_out
-from data_readers.titles import read_corpus
-from runtime.errors import UserError
-from runtime.shapes import SHAPES
+from sentence_forge.data_readers import checks, derive
+from sentence_forge.data_readers.delimited import header, read_rows
+from sentence_forge.data_readers.file import FileSource
+from sentence_forge.data_readers.rejected import Rejected, write_rejected
+from sentence_forge.data_readers.rows import BadRow, Row
+from sentence_forge.data_readers.sample import SampleSource, sample_path
+from sentence_forge.data_readers.split import hold_out
+from sentence_forge.data_readers.titles import read_corpus
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.shapes import SHAPES
 
 ROOT = Path(__file__).parents[1]
 
@@ -295,8 +295,10 @@ def test_the_columns_tell_the_shape(names: str, columns: dict[str, str], expecte
 def test_a_source_is_light_until_it_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", NLI + "a,b,neutral\n")
     code = (
-        "import sys; from data_readers.file import FileSource; from data_readers.sample import SampleSource; "
-        f"assert FileSource({str(path)!r}).shapes() and SampleSource().shapes(); import data_readers.checks; "
+        "import sys; from sentence_forge.data_readers.file import FileSource; "
+        "from sentence_forge.data_readers.sample import SampleSource; "
+        f"assert FileSource({str(path)!r}).shapes() and SampleSource().shapes(); "
+        "import sentence_forge.data_readers.checks; "
         "sys.exit(sum(name in sys.modules for name in ('datasets', 'torch', 'pandas', 'pyarrow', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_readers.rejected import Rejected
-from encoders.similarity import cosine_top_k, normalise
-from runtime.errors import UserError
-from runtime.files import writer_lock
-from search import cli
-from search.engine import Index
-from search.generation import numbers
-from search.index import FastIndex, build_fast, sub_quantisers
-from search.indexing import Part, encode_here, index_corpus
-from search.pairs import most_similar_pairs
-from search.segments import read_segments, segment_folder, text_hashes, write_segment
-from search.table import cut, width_of
-from search.verify import verify
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.encoders.similarity import cosine_top_k, normalise
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import writer_lock
+from sentence_forge.search import cli
+from sentence_forge.search.engine import Index
+from sentence_forge.search.generation import numbers
+from sentence_forge.search.index import FastIndex, build_fast, sub_quantisers
+from sentence_forge.search.indexing import Part, encode_here, index_corpus
+from sentence_forge.search.pairs import most_similar_pairs
+from sentence_forge.search.segments import read_segments, segment_folder, text_hashes, write_segment
+from sentence_forge.search.table import cut, width_of
+from sentence_forge.search.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 TOPICS = ["storm", "markets", "election", "football", "vaccine", "robots", "opera", "drought"]
@@ -534,7 +534,7 @@ def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an export folder's own encoder be the word encoder: the model itself is tested elsewhere."""
-    monkeypatch.setattr("search.engine.load_query_encoder", lambda export, fingerprint: WordEncoder())
+    monkeypatch.setattr("sentence_forge.search.engine.load_query_encoder", lambda export, fingerprint: WordEncoder())
 
 
 @pytest.mark.usefixtures("in_process")
@@ -605,7 +605,7 @@ def test_a_query_imports_nothing_heavy(tmp_path: Path) -> None:
     script = (f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n"
               "from search import cli\n"
               "assert not {'numpy', 'faiss', 'pyarrow'} & set(sys.modules), 'for --help'\n"
-              "import numpy as np\nfrom search.engine import Index\n"
+              "import numpy as np\nfrom sentence_forge.search.engine import Index\n"
               f"index = Index.open({str(tmp_path)!r})\n"
               "index.hits(*index.search_vectors(np.ones(32), 3))\n"
               "heavy = {'torch', 'sentence_transformers', 'transformers', 'pandas', 'datasets', 'scipy'}\n"

@@ -13,13 +13,13 @@ from browser import browser
 from conftest import TINY
 from test_search import WordEncoder, titles_like
 
-from runtime.errors import UserError
-from search.compare import changes, drawn_queries, side_by_side, summary
-from search.compare_page import page
-from search.engine import Index
-from search.indexing import index_corpus
-from search.marks import read_marks
-from search.table import hits_table, width_of
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.compare import changes, drawn_queries, side_by_side, summary
+from sentence_forge.search.compare_page import page
+from sentence_forge.search.engine import Index
+from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.marks import read_marks
+from sentence_forge.search.table import hits_table, width_of
 
 
 class OtherEncoder(WordEncoder):

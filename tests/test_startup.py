@@ -16,9 +16,9 @@ from bench.startup import FIRST_STEP
 REPOSITORY = Path(__file__).parent.parent
 _COMMAND = """
 import sys
-import train.cli
+from sentence_forge.train import cli
 try:
-    train.cli.main()
+    cli.main()
 finally:
     slow = {"torch", "transformers", "sentence_transformers", "datasets", "pyarrow", "pandas", "scipy", "matplotlib",
             "sklearn", "tokenizers"} & set(sys.modules)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from eval.stats import (
+from sentence_forge.eval.stats import (
     bootstrap,
     bootstrap_ci,
     paired_bootstrap,
@@ -45,7 +45,7 @@ def test_bootstrap_is_the_statistic_of_each_resampled_array(statistic: str, x: n
 
 def test_resamples_are_the_same_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap([SMOOTH], TIED, resamples=50, seed=1)
-    monkeypatch.setattr("eval.stats._CHUNK", 7 * 200)
+    monkeypatch.setattr("sentence_forge.eval.stats._CHUNK", 7 * 200)
     np.testing.assert_array_equal(bootstrap([SMOOTH], TIED, resamples=50, seed=1), whole)
 
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from conftest import TINY, Done
 
-from data_readers import on_disk, seen
-from data_readers.columns import rows_of
-from data_readers.file import FileSource
-from data_readers.hub import HubSource
-from data_readers.sample import sample_path
-from runtime.cache import ROOT
-from runtime.errors import UserError
-from train import split
-from train.split import Split, distinct
+from sentence_forge.data_readers import on_disk, seen
+from sentence_forge.data_readers.columns import rows_of
+from sentence_forge.data_readers.file import FileSource
+from sentence_forge.data_readers.hub import HubSource
+from sentence_forge.data_readers.sample import sample_path
+from sentence_forge.runtime.cache import ROOT
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.train import split
+from sentence_forge.train.split import Split, distinct
 
 REPOSITORY = Path(__file__).parent.parent
 Command = Callable[..., Done]
@@ -198,7 +198,7 @@ def test_what_a_model_remembers_does_not_depend_on_the_blocks(tmp_path: Path, mo
 
 _WATCHED = """
 import os, sys, threading, time
-import datasets, pyarrow.ipc, torch.utils.tensorboard, train.run
+import datasets, pyarrow.ipc, torch.utils.tensorboard, sentence_forge.train.run
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 def held():
@@ -222,8 +222,8 @@ def third_step(*_):
         os._exit(0)
 
 register_optimizer_step_pre_hook(third_step)
-import train.cli
-train.cli.main()
+from sentence_forge.train import cli
+cli.main()
 """
 
 

@@ -21,10 +21,10 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
 
-import configs.draw
-from eval.compare import main as compare
-from runtime.cli import friendly
-from train.loop import Training
+from sentence_forge.configs import draw
+from sentence_forge.eval.compare import main as compare
+from sentence_forge.runtime.cli import friendly
+from sentence_forge.train.loop import Training
 
 SHORT = [*TINY, "loop.max_steps=2", "hydra.sweep.dir=sweep"]
 Command = Callable[..., Done]
@@ -40,7 +40,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's losses: one that fails, one that is interrupted once."""
     (tmp_path / "mine.py").write_text(
         "import os, pathlib, signal\n"
-        "from losses.cosine import Cosine\n"
+        "from sentence_forge.losses.cosine import Cosine\n"
         "class Fault(Cosine):\n"
         "    def forward(self, embeddings, labels, text_ids):\n"
         "        if not pathlib.Path('mended').exists():\n"
@@ -169,7 +169,7 @@ def test_random_search(command: Command, tmp_path: Path) -> None:
 
 
 def test_draws_fall_where_they_should() -> None:
-    configs.draw.register()
+    draw.register()
     rates, picks, even = [], set(), []
     for number in range(400):
         drawn = OmegaConf.create({"draw": number, "rate": "${log_uniform:1e-6,1e-2}", "pick": "${choice:a,b,c}",

@@ -14,23 +14,23 @@ import pytest
 import torch
 from test_eval import WordSum
 
-from encoders.build import from_scratch
-from encoders.encoder import Encoder
-from eval.binary import BinaryPairs, average_precision, best_accuracy
-from eval.evaluate import evaluate
-from eval.geometry import best_threshold
-from eval.mteb import MTEB
-from eval.nli import NLI, load_head
-from eval.page import page
-from eval.report import markdown
-from eval.retrieval import KnownItem, LabelledRetrieval
-from eval.sts import ScoredPairs
-from eval.tasks import EncodedTexts
-from eval.terminal import terminal
-from eval.triplets import TripletAccuracy
-from losses.softmax import Softmax
-from runtime.errors import UserError
-from train.checkpoint import save_model
+from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.eval.binary import BinaryPairs, average_precision, best_accuracy
+from sentence_forge.eval.evaluate import evaluate
+from sentence_forge.eval.geometry import best_threshold
+from sentence_forge.eval.mteb import MTEB
+from sentence_forge.eval.nli import NLI, load_head
+from sentence_forge.eval.page import page
+from sentence_forge.eval.report import markdown
+from sentence_forge.eval.retrieval import KnownItem, LabelledRetrieval
+from sentence_forge.eval.sts import ScoredPairs
+from sentence_forge.eval.tasks import EncodedTexts
+from sentence_forge.eval.terminal import terminal
+from sentence_forge.eval.triplets import TripletAccuracy
+from sentence_forge.losses.softmax import Softmax
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.train.checkpoint import save_model
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "eel", "ip", "ond", "ut")]
 

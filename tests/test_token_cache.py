@@ -16,10 +16,10 @@ import pytest
 from conftest import TINY, Done
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from encoders import token_cache
-from encoders.token_cache import tokenize_once, tokenizer_hash
-from encoders.tokens import Tokens, tokenize
-from runtime.cache import MOST_GIB, ROOT
+from sentence_forge.encoders import token_cache
+from sentence_forge.encoders.token_cache import tokenize_once, tokenizer_hash
+from sentence_forge.encoders.tokens import Tokens, tokenize
+from sentence_forge.runtime.cache import MOST_GIB, ROOT
 
 REPOSITORY = Path(__file__).parent.parent
 TEXTS = [f"text {number % 97} of {number} words" for number in range(20_000)]

@@ -24,9 +24,9 @@ from sentence_transformers import SentenceTransformer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_durability import cut_at, same_end
 
-from runtime.cli import options
-from train.batches import Batches, ClassesTimesTexts, NoDuplicates, Shuffled
-from train.optim import adamw, learning_rate_at
+from sentence_forge.runtime.cli import options
+from sentence_forge.train.batches import Batches, ClassesTimesTexts, NoDuplicates, Shuffled
+from sentence_forge.train.optim import adamw, learning_rate_at
 
 ROOT = Path(__file__).parent.parent
 LOSSES = options("loss")
@@ -377,7 +377,7 @@ def test_a_loss_of_the_users_own_package(command: Command, tmp_path: Path, monke
     (tmp_path / "mypackage" / "__init__.py").write_text("")
     (tmp_path / "mypackage" / "angle.py").write_text(
         "from torch.nn.functional import cosine_similarity\n"
-        "from losses.base import Loss\n"
+        "from sentence_forge.losses.base import Loss\n"
         "class Angle(Loss):\n"
         "    def __init__(self, scale=20.0):\n"
         "        super().__init__()\n"

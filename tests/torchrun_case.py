@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from test_distributed import LOSSES, a_batch, gradients_of
 
-from data_readers.sample import SampleSource
-from losses.cosine import Cosine
-from train.distributed import SharedEncoder, join, leave, started
-from train.parts import Data, measure
-from train.sources import Part
+from sentence_forge.data_readers.sample import SampleSource
+from sentence_forge.losses.cosine import Cosine
+from sentence_forge.train.distributed import SharedEncoder, join, leave, started
+from sentence_forge.train.parts import Data, measure
+from sentence_forge.train.sources import Part
 
 world = started()
 out = Path(sys.argv[1])

@@ -1,1 +1,5 @@
 """Training: the assembly of a run, the loop, and what they stand on."""
+
+from sentence_forge.runtime.one_name import refuse_short_name
+
+refuse_short_name(__name__)

@@ -1,5 +1,5 @@
 """``python -m train``."""
 
-from train.cli import main
+from sentence_forge.train.cli import main
 
 main()

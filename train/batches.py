@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 

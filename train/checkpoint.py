@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from encoders import lora
-from losses.base import Loss
-from runtime.errors import UserError
-from runtime.files import fsync, read_manifest, staged_folder, write_manifest
+from sentence_forge.encoders import lora
+from sentence_forge.losses.base import Loss
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import fsync, read_manifest, staged_folder, write_manifest
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)")

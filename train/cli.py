@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.cli import entry, options
-from runtime.errors import UserError, one_of
-from train.sources import Mix, Part, check_shares, spelled_out
-from train.sweep import Sweep
+from sentence_forge.runtime.cli import entry, options
+from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.train.sources import Mix, Part, check_shares, spelled_out
+from sentence_forge.train.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,9 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from configs.schema import Train
-    from runtime import targets
-    from runtime.files import clear_leftovers, writer_lock
+    from sentence_forge.configs.schema import Train
+    from sentence_forge.runtime import targets
+    from sentence_forge.runtime.files import clear_leftovers, writer_lock
 
     hydra = HydraConfig.get()
     run = home = Path(hydra.runtime.output_dir)
@@ -90,7 +90,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
         parts = _parts(source, _node(settings.loss, "loss"), hydra.runtime.choices.get("loss") or "this loss")
         shares = check_shares(source.sources, source.weights, source.temperature) if len(parts) > 1 else {}
         _check_before_torch(settings)
-        from train.run import start
+        from sentence_forge.train.run import start
 
         with writer_lock(home):
             for folder in (home, home / "checkpoints", home / "report"):
@@ -111,9 +111,9 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
 def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
     """Refuse a model that is nowhere and a suite whose files are missing, before anything slow or written."""
-    from encoders.lora import check
-    from encoders.weights import source_folder
-    from runtime import targets
+    from sentence_forge.encoders.lora import check
+    from sentence_forge.encoders.weights import source_folder
+    from sentence_forge.runtime import targets
 
     check(settings.model.get("lora"))
     if settings.resume is None:
@@ -149,7 +149,7 @@ def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # n
     Raises:
         UserError: there is none; says which columns would do.
     """
-    from runtime.shapes import SHAPES
+    from sentence_forge.runtime.shapes import SHAPES
 
     gives = source.shapes()
     for shape in loss["shapes"]:
@@ -169,7 +169,7 @@ def _shapes_of(loss: str) -> list[str]:
 
     from omegaconf import OmegaConf
 
-    text = resources.files("configs").joinpath("loss", f"{loss}.yaml").read_text(encoding="utf-8")
+    text = resources.files("sentence_forge.configs").joinpath("loss", f"{loss}.yaml").read_text(encoding="utf-8")
     shapes = OmegaConf.to_container(OmegaConf.create(text), resolve=False).get("shapes", [])  # type: ignore[union-attr]
     return [] if isinstance(shapes, str) else shapes  # matryoshka's are those of the loss it wraps
 
@@ -212,8 +212,8 @@ def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: AN
     from omegaconf import OmegaConf, open_dict
     from yaml import YAMLError
 
-    from configs.schema import Train
-    from train.resume import check_config, find_run, tell_changes
+    from sentence_forge.configs.schema import Train
+    from sentence_forge.train.resume import check_config, find_run, tell_changes
 
     run, checkpoint = find_run(str(config.resume))
     try:

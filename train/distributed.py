@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from encoders.encoder import Encoder
+from sentence_forge.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True)

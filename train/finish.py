@@ -10,25 +10,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Train
-from data_readers.columns import rows_of
-from data_readers.seen import Seen, remember
-from encoders.card import ABOUT, model_card, read_about
-from encoders.encoder import Encoder, load_encoder
-from encoders.weights import source_folder
-from eval.evaluate import Report, evaluate
-from eval.jobs import read_job
-from eval.nli import load_head
-from eval.report import write_report
-from losses.base import Loss
-from runtime import targets
-from runtime.errors import UserError
-from runtime.files import sha256_file, staged_folder, write_atomic, write_json
-from runtime.shapes import SHAPES
-from train import checkpoint
-from train.loop import State
-from train.parts import Data
-from train.tracking import Tracker
+from sentence_forge.configs.schema import Train
+from sentence_forge.data_readers.columns import rows_of
+from sentence_forge.data_readers.seen import Seen, remember
+from sentence_forge.encoders.card import ABOUT, model_card, read_about
+from sentence_forge.encoders.encoder import Encoder, load_encoder
+from sentence_forge.encoders.weights import source_folder
+from sentence_forge.eval.evaluate import Report, evaluate
+from sentence_forge.eval.jobs import read_job
+from sentence_forge.eval.nli import load_head
+from sentence_forge.eval.report import write_report
+from sentence_forge.losses.base import Loss
+from sentence_forge.runtime import targets
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
+from sentence_forge.runtime.shapes import SHAPES
+from sentence_forge.train import checkpoint
+from sentence_forge.train.loop import State
+from sentence_forge.train.parts import Data
+from sentence_forge.train.tracking import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from encoders.encoder import Encoder
-from encoders.forward import Work
-from encoders.tokens import Tokens, joined
-from losses.base import Loss
-from runtime.errors import UserError
-from train import checkpoint
-from train.batches import Batches
-from train.distributed import ALONE, World
-from train.mixing import MixedLoss
-from train.optim import learning_rate_at
-from train.saver import Saver
-from train.tracking import Tracker
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.forward import Work
+from sentence_forge.encoders.tokens import Tokens, joined
+from sentence_forge.losses.base import Loss
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.train import checkpoint
+from sentence_forge.train.batches import Batches
+from sentence_forge.train.distributed import ALONE, World
+from sentence_forge.train.mixing import MixedLoss
+from sentence_forge.train.optim import learning_rate_at
+from sentence_forge.train.saver import Saver
+from sentence_forge.train.tracking import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from losses.base import Loss
-from runtime.errors import UserError
-from train.batches import Batches, Sampler
+from sentence_forge.losses.base import Loss
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.train.batches import Batches, Sampler
 
 
 class Mixed(Sampler):

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_readers import checks
-from encoders.encoder import Encoder
-from encoders.token_cache import tokenize_once, tokenizer_hash
-from encoders.tokens import Tokens
-from eval.dev import dev_measure, similarity_histograms
-from losses.base import Classifies, Loss
-from runtime import targets
-from runtime.errors import UserError
-from runtime.roles import Role
-from runtime.shapes import SHAPES
-from train.batches import Sampler
-from train.loop import Rows
-from train.mixing import Mixed, MixedLoss
-from train.sources import Part
-from train.split import Split, Strings
+from sentence_forge.data_readers import checks
+from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.token_cache import tokenize_once, tokenizer_hash
+from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.eval.dev import dev_measure, similarity_histograms
+from sentence_forge.losses.base import Classifies, Loss
+from sentence_forge.runtime import targets
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.roles import Role
+from sentence_forge.runtime.shapes import SHAPES
+from sentence_forge.train.batches import Sampler
+from sentence_forge.train.loop import Rows
+from sentence_forge.train.mixing import Mixed, MixedLoss
+from sentence_forge.train.sources import Part
+from sentence_forge.train.split import Split, Strings
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def make_rows(data: Data, dev: Data, loss: Loss, encoder: Encoder) -> Rows:
 
 def make_sampler(data: Data, *, batch_size: int, seed: int, plugins: Collection[str],
                  shares: Mapping[str, Any]) -> Sampler:
-    """Return what cuts the epochs; ``shares`` are the weights and the temperature of :class:`train.mixing.Mixed`."""
+    """Return what cuts the epochs; ``shares`` are the weights and the temperature of ``train.mixing.Mixed``."""
     samplers = {}
     for part, split in data.parts:
         samplers[part.name] = targets.build(part.loss["sampler"], f"{part.loss_key}.sampler", plugins=plugins,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -16,32 +16,32 @@ import torch
 from omegaconf import OmegaConf
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from configs.schema import Loop, Precision, Train
-from data_readers.rejected import write_rejected_by_file
-from data_readers.sample import sample_path
-from encoders import lora
-from encoders.card import ABOUT
-from encoders.device import pick_device, use_what_is_allowed
-from encoders.encoder import Encoder, load_encoder
-from encoders.forward import Forward
-from eval.evaluate import evaluate
-from eval.geometry import language_of
-from eval.sts import ScoredPairs
-from losses.base import Loss
-from runtime import targets
-from runtime.errors import UserError
-from runtime.files import sha256_file, staged_folder, write_atomic, write_json
-from runtime.seed import seed_everything
-from train import checkpoint
-from train.batches import Batches
-from train.distributed import SharedEncoder, World, join, leave, started
-from train.finish import finish, keep_untouched
-from train.loop import Interrupted, Settings, State, Training
-from train.optim import adamw
-from train.parts import Data, make_loss, make_rows, make_sampler, measure, predictor
-from train.resume import check_environment, has_checkpoints, read_environment, same_threads
-from train.sources import Part, rejected_of
-from train.tracking import Tracker
+from sentence_forge.configs.schema import Loop, Precision, Train
+from sentence_forge.data_readers.rejected import write_rejected_by_file
+from sentence_forge.data_readers.sample import sample_path
+from sentence_forge.encoders import lora
+from sentence_forge.encoders.card import ABOUT
+from sentence_forge.encoders.device import pick_device, use_what_is_allowed
+from sentence_forge.encoders.encoder import Encoder, load_encoder
+from sentence_forge.encoders.forward import Forward
+from sentence_forge.eval.evaluate import evaluate
+from sentence_forge.eval.geometry import language_of
+from sentence_forge.eval.sts import ScoredPairs
+from sentence_forge.losses.base import Loss
+from sentence_forge.runtime import targets
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
+from sentence_forge.runtime.seed import seed_everything
+from sentence_forge.train import checkpoint
+from sentence_forge.train.batches import Batches
+from sentence_forge.train.distributed import SharedEncoder, World, join, leave, started
+from sentence_forge.train.finish import finish, keep_untouched
+from sentence_forge.train.loop import Interrupted, Settings, State, Training
+from sentence_forge.train.optim import adamw
+from sentence_forge.train.parts import Data, make_loss, make_rows, make_sampler, measure, predictor
+from sentence_forge.train.resume import check_environment, has_checkpoints, read_environment, same_threads
+from sentence_forge.train.sources import Part, rejected_of
+from sentence_forge.train.tracking import Tracker
 
 log = logging.getLogger(__name__)
 LEAST_STATIC_RATE = 1e-3
@@ -56,7 +56,7 @@ def start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], s
         settings: the typed config.
         config_yaml: the same, resolved, as text to keep.
         parts: the sources of the rows, each with its shape and loss.
-        shares: of several parts, how often it is each one's turn; see :class:`train.mixing.Mixed`.
+        shares: of several parts, how often it is each one's turn; see ``train.mixing.Mixed``.
         resume: the run or the checkpoint to go on from; None starts anew.
         command: as typed, for the record.
         told: config keys given on this command line.

@@ -13,9 +13,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from losses.base import Loss
-from train import checkpoint
-from train.checkpoint import Snapshot
+from sentence_forge.losses.base import Loss
+from sentence_forge.train import checkpoint
+from sentence_forge.train.checkpoint import Snapshot
 
 
 class Saver:

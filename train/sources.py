@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.cli import PATH_OPTIONS, friendly, options
-from runtime.errors import UserError, one_of
+from sentence_forge.runtime.cli import PATH_OPTIONS, friendly, options
+from sentence_forge.runtime.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from data_readers.rejected import Rejected
-    from data_readers.source import Source
+    from sentence_forge.data_readers.rejected import Rejected
+    from sentence_forge.data_readers.source import Source
 
 
 _KEY = re.compile(r"(?<![\w./\\-])data\.(?!(csv|tsv|txt|jsonl?|parquet)\b)(?=[a-z])")  # not a file called data.csv
@@ -71,7 +71,7 @@ class Mix:
     def __init__(self, sources: Mapping[str, Any], losses: Mapping[str, Any] | None = None,
                  weights: Mapping[str, float] | None = None, temperature: float = 1.0, *,
                  plugins: Sequence[str] = ()) -> None:
-        from runtime import targets
+        from sentence_forge.runtime import targets
 
         if len(sources) < 2:
             raise UserError("data.sources: a mix has two sources or more; of a single one say data=<it>")
@@ -113,7 +113,7 @@ def _of(name: str) -> Iterator[None]:
 
 
 def check_shares(names: Collection[str], weights: Mapping[str, Any] | None, temperature: float) -> dict[str, Any]:
-    """Return the shares of a mix as keyword arguments of :class:`train.mixing.Mixed`.
+    """Return the shares of a mix as keyword arguments of ``train.mixing.Mixed``.
 
     Raises:
         UserError: names the key.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from data_readers.columns import blocks_of, column_of
-from data_readers.source import Source
-from runtime.errors import UserError
-from runtime.shapes import SHAPES
+from sentence_forge.data_readers.columns import blocks_of, column_of
+from sentence_forge.data_readers.source import Source
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.shapes import SHAPES
 
 if TYPE_CHECKING:
     from datasets import Dataset

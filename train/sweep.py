@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import UserError
-from runtime.files import write_atomic, write_json
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Sweep:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from eval.jobs import FILE, is_done
+        from sentence_forge.eval.jobs import FILE, is_done
 
         hydra = HydraConfig.get()
         if hydra.mode is not RunMode.MULTIRUN:
@@ -73,7 +73,7 @@ class Sweep:
             self._write(run.parent)
 
     def _write(self, folder: Path) -> None:
-        from eval.compare import leaderboard, markdown, table
+        from sentence_forge.eval.compare import leaderboard, markdown, table
 
         try:
             board = leaderboard([folder])
@@ -90,7 +90,7 @@ def _same_job(run: Path, overrides: dict[str, str]) -> dict[str, Any]:
     Raises:
         UserError: it had other settings.
     """
-    from eval.jobs import read_job
+    from sentence_forge.eval.jobs import read_job
 
     before = read_job(run)
     if before is None:

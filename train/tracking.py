@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from runtime.files import write_atomic
+from sentence_forge.runtime.files import write_atomic
 
 
 class Tracker:

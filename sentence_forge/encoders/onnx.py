@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from encoders.corpus import encode_blocks, encode_texts
-from encoders.tokens import Tokens, flat_tokens
-from runtime.errors import UserError
-from runtime.files import sha256_file
-from runtime.roles import Role
+from sentence_forge.encoders.corpus import encode_blocks, encode_texts
+from sentence_forge.encoders.tokens import Tokens, flat_tokens
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
+from sentence_forge.runtime.roles import Role
 
 TOKENIZER = "model/tokenizer.json"
 TOKENS_A_BATCH = 640

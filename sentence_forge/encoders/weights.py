@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 PICKLE = "pytorch_model.bin"

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors, pyarrow, NumPy and faiss say it in words alone

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from encoders.tokens import Tokens, joined
-from runtime.cache import cached
-from runtime.errors import UserError
+from sentence_forge.encoders.tokens import Tokens, joined
+from sentence_forge.runtime.cache import cached
+from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from torch import Tensor, nn
 
-from encoders.prompts import set_prompts
-from encoders.tokens import Tokens
-from encoders.vetting import vet
-from encoders.weights import locate
-from encoders.wordpiece import learn_wordpiece
-from runtime.errors import UserError
+from sentence_forge.encoders.prompts import set_prompts
+from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.encoders.vetting import vet
+from sentence_forge.encoders.weights import locate
+from sentence_forge.encoders.wordpiece import learn_wordpiece
+from sentence_forge.runtime.errors import UserError
 
 
 def static(

@@ -6,8 +6,8 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from encoders.weights import locate
-from runtime.errors import UserError
+from sentence_forge.encoders.weights import locate
+from sentence_forge.runtime.errors import UserError
 
 _OWN_MODULES = "sentence_transformers."
 _SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 
 def pick_device(name: str = "auto") -> str:

@@ -18,16 +18,16 @@ from sentence_transformers.sentence_transformer.modules import (
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from encoders.convert import as_safetensors
-from encoders.flat import ROBERTA_LIKE
-from encoders.lora import add, merged
-from encoders.prompts import set_prompts
-from encoders.static import limit_length
-from encoders.vetting import vet
-from encoders.weights import locate
-from encoders.wordpiece import learn_wordpiece
-from runtime.dims import check_dims
-from runtime.errors import UserError, one_of
+from sentence_forge.encoders.convert import as_safetensors
+from sentence_forge.encoders.flat import ROBERTA_LIKE
+from sentence_forge.encoders.lora import add, merged
+from sentence_forge.encoders.prompts import set_prompts
+from sentence_forge.encoders.static import limit_length
+from sentence_forge.encoders.vetting import vet
+from sentence_forge.encoders.weights import locate
+from sentence_forge.encoders.wordpiece import learn_wordpiece
+from sentence_forge.runtime.dims import check_dims
+from sentence_forge.runtime.errors import UserError, one_of
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # a bar for 100 tensors, in the middle of our own lines

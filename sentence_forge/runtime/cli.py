@@ -17,8 +17,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from runtime.disk import is_full
-from runtime.errors import UserError, one_of
+from sentence_forge.runtime.disk import is_full
+from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.one_name import drop_short_names
 
 # groups whose value may also be a path: the option that takes it, and under which key
 PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
@@ -37,6 +38,7 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
     Leaves the process: 0, 2 with one ``error:`` line for a user's mistake, 130 after Ctrl-C. Anything else is our
     fault and keeps its traceback.
     """
+    drop_short_names()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us unprinted
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
     for chatty in ("httpx", "httpx2", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers",
@@ -63,9 +65,9 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
     from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
-    import configs.schema
+    from sentence_forge.configs import schema
 
-    configs.schema.register()
+    schema.register()
     sys.argv = [f"python -m {config_name}", *arguments]
     in_job = sweeps = False
     failed: list[str] = []  # not the errors themselves, which hold on to what their job had in memory
@@ -86,7 +88,7 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
                 sys.stderr.write(f"error: job {HydraConfig.get().job.num}: {failed[-1]}\n")
 
     try:
-        hydra.main(version_base="1.3", config_path="pkg://configs", config_name=config_name)(task)()
+        hydra.main(version_base="1.3", config_path="pkg://sentence_forge.configs", config_name=config_name)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         if in_job:
             raise
@@ -137,7 +139,7 @@ def _check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
 def options(group: str) -> list[str]:
     """Return the names of a config group's options."""
-    folder = resources.files("configs").joinpath(group)
+    folder = resources.files("sentence_forge.configs").joinpath(group)
     if not folder.is_dir():
         return []
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
@@ -150,7 +152,7 @@ def help_text(config_name: str, about: str, groups: Sequence[str]) -> str:
         lines.append(f"{group}=")
         width = max(12, *map(len, options(group)))
         for name in options(group):
-            text = resources.files("configs").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
+            text = resources.files("sentence_forge.configs").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
             first = next((line[1:].strip() for line in text.splitlines() if re.match(r"# (?!@)", line)), "")
             lines.append(f"  {name:<{width}} {first}")
     lines += ["", f"All keys and their defaults: python -m {config_name} --cfg job", ""]
@@ -274,7 +276,7 @@ def _keys(config_name: str, arguments: Sequence[str]) -> list[str]:
 
     GlobalHydra.instance().clear()
     chosen = [argument for argument in arguments if options(argument.partition("=")[0])]
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
         config = OmegaConf.to_container(compose(config_name, overrides=chosen), resolve=False)
 
     def walk(node: Any, path: str) -> list[str]:  # noqa: ANN401

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 _SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "text (in quotes)",
          Path: "a path", types.NoneType: "null"}

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules.module import Module
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from encoders.static import length_limit
+from sentence_forge.encoders.static import length_limit
 
 # Of a transformer's config, what moves a vector while every weight stays as it is; the rest is in the shapes, or says
 # who wrote it.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

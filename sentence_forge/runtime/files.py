@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.disk import exchange, naming_a_full_disk
-from runtime.errors import UserError
+from sentence_forge.runtime.disk import exchange, naming_a_full_disk
+from sentence_forge.runtime.errors import UserError
 
 MANIFEST = "manifest.json"
 _STAGED = ".tmp-"

@@ -13,16 +13,16 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from encoders.build import pretrained
-from encoders.corpus import encode_blocks, encode_texts
-from encoders.device import pick_device
-from encoders.fingerprint import fingerprint
-from encoders.forward import Forward
-from encoders.precision import BF16
-from encoders.prompts import prompt_of
-from encoders.static import length_limit
-from encoders.tokens import Tokens, tokenize
-from runtime.roles import Role
+from sentence_forge.encoders.build import pretrained
+from sentence_forge.encoders.corpus import encode_blocks, encode_texts
+from sentence_forge.encoders.device import pick_device
+from sentence_forge.encoders.fingerprint import fingerprint
+from sentence_forge.encoders.forward import Forward
+from sentence_forge.encoders.precision import BF16
+from sentence_forge.encoders.prompts import prompt_of
+from sentence_forge.encoders.static import length_limit
+from sentence_forge.encoders.tokens import Tokens, tokenize
+from sentence_forge.runtime.roles import Role
 
 TOKENS_A_BATCH = {"cpu": 16_384, "gpu": 65_536}  # what the forward is given at once; it groups them as it likes
 _LONGEST = 1_000_000  # tokens; a tokenizer without a limit gives a number beyond it

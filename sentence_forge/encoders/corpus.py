@@ -17,8 +17,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from encoders.tokens import Tokens
-from runtime.disk import naming_a_full_disk
+from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.runtime.disk import naming_a_full_disk
 
 Vectors = npt.NDArray[np.float32]
 # Begins to compute the vectors of a batch, and returns what waits for them: on a GPU there is time in between.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 
 def learn_wordpiece(texts: list[str], vocabulary: int, *, by: str) -> Any:  # noqa: ANN401 - tokenizers.Tokenizer

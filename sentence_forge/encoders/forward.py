@@ -25,13 +25,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from encoders.casting import cast_weights
-from encoders.cutting import parts, plan_groups
-from encoders.device import host_memory
-from encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
-from encoders.products import quick_products, rows_at_once
-from encoders.static import static_features
-from encoders.tokens import Tokens
+from sentence_forge.encoders.casting import cast_weights
+from sentence_forge.encoders.cutting import parts, plan_groups
+from sentence_forge.encoders.device import host_memory
+from sentence_forge.encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
+from sentence_forge.encoders.products import quick_products, rows_at_once
+from sentence_forge.encoders.static import static_features
+from sentence_forge.encoders.tokens import Tokens
 
 log = logging.getLogger(__name__)
 

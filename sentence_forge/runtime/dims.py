@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError
 
 
 def check_dims(dims: Sequence[int], dim: int, key: str) -> tuple[int, ...]:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from encoders.weights import PICKLE, Weights
-from runtime.cache import cached, folder_of
-from runtime.errors import UserError
-from runtime.files import sha256_file
+from sentence_forge.encoders.weights import PICKLE, Weights
+from sentence_forge.runtime.cache import cached, folder_of
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
 
 log = logging.getLogger(__name__)
 _LEFT_OUT = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".ot", ".msgpack", ".onnx")

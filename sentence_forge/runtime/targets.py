@@ -6,12 +6,15 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
+from importlib.util import find_spec
 from typing import Any
 
-from runtime.errors import UserError, one_of
-from runtime.values import check_value
+from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.one_name import LINKED, PACKAGE
+from sentence_forge.runtime.values import check_value
 
-OURS = ("losses", "data_readers", "encoders", "train", "eval")
+OURS = ("losses", "data_readers", "encoders", "train", "eval")  # their names in YAML need no package's name before
+MOVED: dict[str, str] = {}  # modules whose names stand in saved runs: where they were (losses.x), where they are now
 TARGET = "_target_"
 
 
@@ -24,20 +27,26 @@ def resolve(target: str, key: str, plugins: Collection[str] = ()) -> Callable[..
     Raises:
         UserError: it names something else, or nothing.
     """
-    allowed = (*OURS, *plugins)
-    module_name, _, name = target.rpartition(".")
+    allowed = (*(f"{PACKAGE}.{each}" for each in OURS), *plugins)
+    module_name, _, name = _full_name(target, plugins).rpartition(".")
     if not _below(module_name, allowed):
-        raise UserError(f"{key}.{TARGET}: {target!r} is not in {', '.join(allowed)}; add its package to plugins=")
+        known = ", ".join((*OURS, *plugins))
+        raise UserError(f"{key}.{TARGET}: {target!r} is not in {known}; add its package to plugins=")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not module_name.startswith(error.name):
             raise  # a dependency of the module is missing, which is another fault
         raise UserError(f"{key}.{TARGET}: there is no module {module_name!r}") from None
+    except ImportError as error:
+        if error.name not in LINKED:
+            raise
+        raise UserError(str(error).removeprefix("error: ")) from None
     made = getattr(module, name, None)
     if not callable(made) or not _below(getattr(made, "__module__", ""), allowed):
         ours = [each for each, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
-        raise UserError(f"{key}.{TARGET}: {module_name} defines no {name!r}; {one_of(ours, name)}")
+        raise UserError(f"{key}.{TARGET}: {module_name.removeprefix(PACKAGE + '.')} defines no {name!r}; "
+                        f"{one_of(ours, name)}")
     return made
 
 
@@ -77,6 +86,19 @@ def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), o
     for name, value in given.items():
         check_value(value, hints.get(name, Any), f"{key}.{name}")
     return target(**given, **offered)
+
+
+def _full_name(target: str, plugins: Collection[str]) -> str:
+    """Return ``sentence_forge.losses.mnrl.X`` for ``losses.mnrl.X``, unless only a plug-in called ``losses`` has it."""
+    module, _, name = target.rpartition(".")
+    target = f"{MOVED.get(module, module)}.{name}"
+    first, _, rest = target.partition(".")
+    if first not in OURS:
+        return target
+    ours = f"{PACKAGE}.{target}"
+    if first in plugins and rest and find_spec(f"{PACKAGE}.{first}.{rest.partition('.')[0]}") is None:
+        return target
+    return ours
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runtime.disk import size
-from runtime.errors import UserError
-from runtime.files import MANIFEST, clear_leftovers, read_manifest, staged_folder, write_manifest
+from sentence_forge.runtime.disk import size
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import MANIFEST, clear_leftovers, read_manifest, staged_folder, write_manifest
 
 log = logging.getLogger(__name__)
 

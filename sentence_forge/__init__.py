@@ -1,0 +1,1 @@
+"""Fine-tune sentence embeddings, see whether they got better, export them, index a corpus and search it."""
