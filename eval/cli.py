@@ -81,7 +81,7 @@ def _node(name: str) -> dict[str, Any]:
     from hydra import compose
     from omegaconf import OmegaConf
 
-    from sentence_forge.runtime.cli import options
+    from sentence_forge.runtime.overrides import options
 
     option = name if name in options("model") and name != "folder" else "folder"
     node: Any = OmegaConf.to_container(compose("eval", [f"model={option}"]).model, resolve=True)

@@ -33,9 +33,9 @@ from other_models import others, small
 from test_durability import cut_at, same_end
 from test_search import answers_equal_brute_force, titles_like
 
-from sentence_forge.runtime.cli import options
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import read_manifest
+from sentence_forge.runtime.overrides import options
 from sentence_forge.train import checkpoint
 
 ROOT = Path(__file__).parent.parent

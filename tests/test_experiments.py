@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from sentence_forge.configs import schema
 from sentence_forge.encoders.build import from_scratch
-from sentence_forge.runtime.cli import options
+from sentence_forge.runtime.overrides import options
 
 Command = Callable[..., Done]
 

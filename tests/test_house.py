@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from sentence_forge.configs import schema
 from sentence_forge.runtime import targets
-from sentence_forge.runtime.cli import options
+from sentence_forge.runtime.overrides import options
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sentence_forge"

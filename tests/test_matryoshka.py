@@ -23,8 +23,8 @@ from sentence_forge.eval.stats import spearman
 from sentence_forge.losses.base import Classifies
 from sentence_forge.losses.matryoshka import Matryoshka
 from sentence_forge.runtime import targets
-from sentence_forge.runtime.cli import friendly, options
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.overrides import friendly, options
 from sentence_forge.runtime.shapes import SHAPES
 from sentence_forge.search.engine import Index
 

@@ -23,7 +23,7 @@ from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_g
 
 from sentence_forge.configs import draw
 from sentence_forge.eval.compare import main as compare
-from sentence_forge.runtime.cli import friendly
+from sentence_forge.runtime.overrides import friendly
 from sentence_forge.train.loop import Training
 
 SHORT = [*TINY, "loop.max_steps=2", "hydra.sweep.dir=sweep"]

@@ -24,7 +24,7 @@ from sentence_transformers import SentenceTransformer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_durability import cut_at, same_end
 
-from sentence_forge.runtime.cli import options
+from sentence_forge.runtime.overrides import options
 from sentence_forge.train.batches import Batches, ClassesTimesTexts, NoDuplicates, Shuffled
 from sentence_forge.train.optim import adamw, learning_rate_at
 

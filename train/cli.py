@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sentence_forge.runtime.cli import entry, options
+from sentence_forge.runtime.cli import entry
 from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.overrides import options
 from sentence_forge.train.sources import Mix, Part, check_shares, spelled_out
 from sentence_forge.train.sweep import Sweep
 

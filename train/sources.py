@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.runtime.cli import PATH_OPTIONS, friendly, options
 from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.overrides import PATH_OPTIONS, friendly, options
 
 if TYPE_CHECKING:
     from datasets import Dataset

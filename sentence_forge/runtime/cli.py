@@ -1,7 +1,6 @@
-"""How a command starts: friendly overrides in, one-line errors out.
+"""Start a command: compose its config by Hydra, run its job, and turn a user's mistake into one line.
 
-Hydra composes and runs; here stands what it lacks: a group's value may be a path or a hub id, values its lexer
-rejects are quoted, and every user error is one line with exit code 2.
+What a person types is rewritten by ``overrides``, what Hydra finds wrong is explained by ``explain``.
 """
 
 from __future__ import annotations
@@ -14,20 +13,13 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from sentence_forge.runtime.disk import is_full
-from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.explain import explained, in_a_line
 from sentence_forge.runtime.one_name import drop_short_names
-
-# groups whose value may also be a path: the option that takes it, and under which key
-PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
-                "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
-INNER = "loss.inner"  # a loss in a loss; Hydra wants its group named: loss@loss.inner=
-TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
+from sentence_forge.runtime.overrides import friendly, options
 
 
 def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequence[str]) -> None:
@@ -76,14 +68,14 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
         nonlocal in_job, sweeps
         in_job, sweeps = True, HydraConfig.get().mode is RunMode.MULTIRUN
         try:
-            _check_trust(config)
+            check_trust(config)
             job(config)
         except Exception as error:  # kept, since Hydra would print its own lines before it passes it on
             if not isinstance(error, UserError | OmegaConfBaseException) and not is_full(error):
                 if not sweeps:
                     raise
                 traceback.print_exc()
-            failed.append(_in_a_line(error, config_name, arguments))
+            failed.append(in_a_line(error, config_name, arguments))
             if sweeps:  # whose other jobs go on
                 sys.stderr.write(f"error: job {HydraConfig.get().job.num}: {failed[-1]}\n")
 
@@ -92,23 +84,10 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
     except (HydraException, OmegaConfBaseException) as error:
         if in_job:
             raise
-        raise _explained(error, config_name, arguments) from None
+        raise explained(error, config_name, arguments) from None
     if failed:
         raise UserError(f"{len(failed)} of the sweep's jobs failed, as said above" if sweeps else failed[0])
     return 0
-
-
-def _in_a_line(error: Exception, config_name: str, arguments: list[str]) -> str:
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OmegaConfBaseException):
-        return str(_explained(error, config_name, arguments))
-    if is_full(error):
-        return (f"{getattr(error, 'filename', None) or 'the disk'}: can't be written, there is no room left ({error}); "
-                "make room and start again")
-    return f"{type(error).__name__}: {error}"
 
 
 def _bare_info(arguments: Sequence[str]) -> bool:
@@ -118,7 +97,7 @@ def _bare_info(arguments: Sequence[str]) -> bool:
                for argument, following in zip(arguments, [*arguments[1:], ""], strict=False))  # none may be there
 
 
-def _check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig
+def check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     """Refuse ``trust_remote_code`` from a YAML, which may be somebody else's: only who types the command may say it."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
@@ -137,14 +116,6 @@ def _check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     look(OmegaConf.to_container(config, resolve=False), "")
 
 
-def options(group: str) -> list[str]:
-    """Return the names of a config group's options."""
-    folder = resources.files("sentence_forge.configs").joinpath(group)
-    if not folder.is_dir():
-        return []
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
 def help_text(config_name: str, about: str, groups: Sequence[str]) -> str:
     """Return what ``--help`` prints: each option's line is the comment at the top of its YAML."""
     lines = [about.strip(), ""]
@@ -159,130 +130,3 @@ def help_text(config_name: str, about: str, groups: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def friendly(arguments: Sequence[str]) -> list[str]:
-    """Rewrite what a person types into what Hydra takes.
-
-    >>> friendly(["loss=mnrl", "corpus.path=新闻.csv"])
-    ['loss=mnrl', "corpus.path='新闻.csv'"]
-    """
-    known_only = not any(argument.startswith(("--config-dir", "-cd")) or "searchpath" in argument
-                         for argument in arguments)
-    several = any(argument in ("-m", "--multirun") for argument in arguments)
-    made: list[str] = []
-    for argument in arguments:
-        match = _OVERRIDE.fullmatch(argument)
-        if match is None or argument.startswith(("-", "+", "~")):
-            typed = match is not None or argument.startswith(("+", "~"))
-            made.append(_quoted_if_needed(argument, several) if typed and not argument.startswith("-") else argument)
-        elif options(match["key"]) and known_only:
-            made.extend(_group(match["key"], match["value"], several))
-        elif match["key"] == INNER and known_only:
-            made.extend(_inner_loss(match["value"], several))
-        else:
-            made.append(_quoted_if_needed(argument, several))
-    return made
-
-
-def _group(group: str, value: str, several: bool) -> list[str]:
-    names = options(group)
-    listed = re.fullmatch(r"\[(.*)\]", value)
-    parts = [part.strip() for part in listed[1].split(",")] if listed else value.split(",") if several else [value]
-    if value == "null" or all(part in names for part in parts):
-        return [f"{group}={value}"]
-    option, key = PATH_OPTIONS.get(group, ("", ""))
-    if option and _is_path(value, option):
-        return [f"{group}={option}", f"{key}={_quoted(value)}"]
-    if option and several and all(_is_path(part, option) for part in parts):
-        return [f"{group}={option}", f"{key}={','.join(map(_quoted, parts))}"]
-    if option and several and not listed and all(part in names or _is_path(part, option) for part in parts):
-        named = ", ".join(part for part in parts if part in names)
-        raise UserError(f"{group}={value}: names ({named}) and paths can't be mixed in one sweep; make it two sweeps")
-    wrong = next(part for part in parts if part not in names)
-    known = [name for name in names if name not in ("folder", "file", "none")]
-    if not known:
-        raise UserError(f"{group}={value}: no such {option}; give one that is there")
-    also = f", and no such {option}" if option else ""
-    hub = f" A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
-    raise UserError(f"{group}={value}: there is no {group} {wrong!r}{also}; "
-                    f"{one_of(known, wrong)}{hub}")
-
-
-def _is_path(value: str, option: str) -> bool:
-    return Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value) is not None)
-
-
-def _inner_loss(value: str, several: bool) -> list[str]:
-    if value == "matryoshka":
-        raise UserError(f"{INNER}=matryoshka: can't wrap itself; give another loss")
-    try:
-        return [argument.replace("loss=", f"loss@{INNER}=", 1) for argument in _group("loss", value, several)]
-    except UserError as error:
-        raise UserError(str(error).replace("loss=", f"{INNER}=", 1)) from None
-
-
-def _quoted_if_needed(argument: str, several: bool) -> str:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    key, _, value = argument.partition("=")
-    try:
-        override = OverridesParser.create().parse_override(argument)
-    except HydraException:
-        return f"{key}={_quoted(value)}"
-    parsed = override.value()
-    if override.is_sweep_override():  # a comma is a sweep's only with -m
-        return argument if several or not value else f"{key}={_quoted(value)}"
-    renamed = isinstance(parsed, int | float) and not isinstance(parsed, bool) and str(parsed) != value
-    if renamed and key.rpartition(".")[2] in TEXT_KEYS:  # 2024_01 would become 202401
-        return f"{key}={_quoted(value)}"
-    return argument
-
-
-def _quoted(value: str) -> str:
-    tail = len(value) - len(value.rstrip("\\"))  # a backslash before the closing quote would escape it
-    escaped = value.replace("'", "\\'").replace("${", "\\${") + "\\" * tail
-    return f"'{escaped}'"
-
-
-def _explained(error: Exception, config_name: str, arguments: Sequence[str]) -> UserError:
-    """Turn what Hydra or OmegaConf raised into one line that names the key and what to do."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__
-    said = " ".join(str(each) for each in chain)
-    if match := re.search(r"[Cc]ould not override '([^']+)'", said):
-        inner = re.search(r"Key '([^']+)' is not in struct", said)
-        key = match[1] if inner is None or match[1].endswith(inner[1]) else f"{match[1]}.{inner[1]}"
-        if key == f"loss@{INNER}":
-            return UserError(f"{INNER}: only a loss that wraps another has one; add loss=matryoshka")
-        return UserError(f"{key}: there is no such key; {one_of(_keys(config_name, arguments), key)}")
-    if match := re.search(r"Missing mandatory value: (\S+)", said):
-        full = re.search(rf"full_key: (\S*{re.escape(match[1])})", said)
-        key = (full[1] if full else match[1]).removesuffix(".path")  # model=<folder> is short for model.path=
-        return UserError(f"{key}: is needed; give {key}=")
-    full_key = re.search(r"full_key: (\S+)", said)
-    first = str(chain[-1]).strip().splitlines()[0]
-    return UserError(f"{full_key[1]}: {first}" if full_key else first)
-
-
-def _keys(config_name: str, arguments: Sequence[str]) -> list[str]:
-    """Return every dotted key of the config that the arguments' groups select, and the groups' names."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.initialize import initialize_config_module
-    from omegaconf import OmegaConf
-
-    GlobalHydra.instance().clear()
-    chosen = [argument for argument in arguments if options(argument.partition("=")[0])]
-    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
-        config = OmegaConf.to_container(compose(config_name, overrides=chosen), resolve=False)
-
-    def walk(node: Any, path: str) -> list[str]:  # noqa: ANN401
-        if not isinstance(node, Mapping):
-            return [path]
-        below = [key for name, value in node.items() for key in walk(value, f"{path}.{name}" if path else str(name))]
-        return [*below, path] if path else below
-
-    return walk(config, "")

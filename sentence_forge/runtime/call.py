@@ -1,0 +1,125 @@
+"""Run a command's job from Python: with the words of the command line, without leaving the process."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sentence_forge.runtime.disk import is_full
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.overrides import friendly, quoted
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+T = TypeVar("T")
+_ONE_AT_A_TIME = threading.RLock()  # Hydra's state is the process's
+
+
+def call(command: str, job: Callable[[DictConfig], T], words: Sequence[str]) -> T:
+    """Run a job on the config that ``python -m <command> <words>`` would compose.
+
+    Hydra's state and ``sys.argv`` are restored afterwards; logging is left alone. Calls from several threads wait for
+    one another.
+
+    Args:
+        command: ``train``, ``eval`` or ``export``.
+        job: what the command runs; it finds Hydra's own config as under ``hydra.main``.
+        words: overrides as typed, such as ``loss=mnrl`` and ``data=pairs.csv``.
+
+    Returns:
+        What the job returns.
+
+    Raises:
+        UserError: the line that the command would print after ``error:``.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from sentence_forge.runtime.explain import explained, in_a_line
+
+    for word in words:
+        if word.startswith("-") or ("=" not in word and not word.startswith("~")):
+            raise UserError(f"{word!r}: give overrides such as 'loss=mnrl'; flags are for the command line")
+    arguments = friendly(words)
+    with _ONE_AT_A_TIME:
+        try:
+            with _composed(command, arguments) as config:
+                return job(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error, command, arguments) from None
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise UserError(in_a_line(error, command, arguments)) from error
+
+
+@contextlib.contextmanager
+def _composed(command: str, arguments: list[str]) -> Iterator[DictConfig]:
+    """Compose a config and stand in for ``hydra.main``, which ends the process and sets up logging."""
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.initialize import initialize_config_module
+    from hydra.types import RunMode
+    from omegaconf import open_dict, read_write
+
+    from sentence_forge.configs import schema
+    from sentence_forge.runtime.cli import check_trust
+
+    schema.register()
+    argv, before = sys.argv, HydraConfig.instance().cfg
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
+        config = compose(command, arguments, return_hydra_config=True)
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.mode = RunMode.RUN
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+        Path(config.hydra.runtime.output_dir).mkdir(parents=True, exist_ok=True)
+        try:
+            sys.argv = [f"python -m {command}", *arguments]
+            HydraConfig.instance().set_config(config)
+            own = copy.deepcopy(config)
+            with read_write(own), open_dict(own):
+                del own["hydra"]
+            check_trust(own)
+            yield own
+        finally:
+            sys.argv = argv
+            HydraConfig.instance().cfg = before
+
+
+def words_of(keywords: Mapping[str, Any]) -> list[str]:
+    """Write keyword arguments as overrides.
+
+    >>> words_of({"loss": "mnrl", "loop": {"epochs": 1}, "data_dir": None, "plugins": ["mine"]})
+    ['loss=mnrl', 'loop.epochs=1', 'data_dir=null', "plugins=['mine']"]
+    """
+    words = []
+    for key, value in keywords.items():
+        if isinstance(value, Mapping):
+            words += [f"{key}.{name}={_word(below)}" for name, below in value.items()]
+        else:
+            words.append(f"{key}={_word(value)}")
+    return words
+
+
+def _word(value: Any) -> str:  # noqa: ANN401 - what YAML can hold
+    return str(value) if isinstance(value, str | Path) else _literal(value)  # a name, a path: as one would type it
+
+
+def _literal(value: Any) -> str:  # noqa: ANN401 - what YAML can hold
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | Path):
+        return quoted(str(value))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_literal(below)}" for key, below in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return str(value)

@@ -1,0 +1,116 @@
+"""Rewrite what a person types into overrides that Hydra takes.
+
+Hydra knows names of options only. Here a group's value may also be a path or a hub id, and values that Hydra's lexer
+rejects are quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from sentence_forge.runtime.errors import UserError, one_of
+
+# groups whose value may also be a path: the option that takes it, and under which key
+PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
+                "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
+INNER = "loss.inner"  # a loss in a loss; Hydra wants its group named: loss@loss.inner=
+TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
+
+
+def options(group: str) -> list[str]:
+    """Return the names of a config group's options."""
+    folder = resources.files("sentence_forge.configs").joinpath(group)
+    if not folder.is_dir():
+        return []
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def friendly(arguments: Sequence[str]) -> list[str]:
+    """Rewrite what a person types into what Hydra takes.
+
+    >>> friendly(["loss=mnrl", "corpus.path=新闻.csv"])
+    ['loss=mnrl', "corpus.path='新闻.csv'"]
+    """
+    known_only = not any(argument.startswith(("--config-dir", "-cd")) or "searchpath" in argument
+                         for argument in arguments)
+    several = any(argument in ("-m", "--multirun") for argument in arguments)
+    made: list[str] = []
+    for argument in arguments:
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None or argument.startswith(("-", "+", "~")):
+            typed = match is not None or argument.startswith(("+", "~"))
+            made.append(_quoted_if_needed(argument, several) if typed and not argument.startswith("-") else argument)
+        elif options(match["key"]) and known_only:
+            made.extend(_group(match["key"], match["value"], several))
+        elif match["key"] == INNER and known_only:
+            made.extend(_inner_loss(match["value"], several))
+        else:
+            made.append(_quoted_if_needed(argument, several))
+    return made
+
+
+def _group(group: str, value: str, several: bool) -> list[str]:
+    names = options(group)
+    listed = re.fullmatch(r"\[(.*)\]", value)
+    parts = [part.strip() for part in listed[1].split(",")] if listed else value.split(",") if several else [value]
+    if value == "null" or all(part in names for part in parts):
+        return [f"{group}={value}"]
+    option, key = PATH_OPTIONS.get(group, ("", ""))
+    if option and _is_path(value, option):
+        return [f"{group}={option}", f"{key}={quoted(value)}"]
+    if option and several and all(_is_path(part, option) for part in parts):
+        return [f"{group}={option}", f"{key}={','.join(map(quoted, parts))}"]
+    if option and several and not listed and all(part in names or _is_path(part, option) for part in parts):
+        named = ", ".join(part for part in parts if part in names)
+        raise UserError(f"{group}={value}: names ({named}) and paths can't be mixed in one sweep; make it two sweeps")
+    wrong = next(part for part in parts if part not in names)
+    known = [name for name in names if name not in ("folder", "file", "none")]
+    if not known:
+        raise UserError(f"{group}={value}: no such {option}; give one that is there")
+    also = f", and no such {option}" if option else ""
+    hub = f" A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
+    raise UserError(f"{group}={value}: there is no {group} {wrong!r}{also}; "
+                    f"{one_of(known, wrong)}{hub}")
+
+
+def _is_path(value: str, option: str) -> bool:
+    return Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value) is not None)
+
+
+def _inner_loss(value: str, several: bool) -> list[str]:
+    if value == "matryoshka":
+        raise UserError(f"{INNER}=matryoshka: can't wrap itself; give another loss")
+    try:
+        return [argument.replace("loss=", f"loss@{INNER}=", 1) for argument in _group("loss", value, several)]
+    except UserError as error:
+        raise UserError(str(error).replace("loss=", f"{INNER}=", 1)) from None
+
+
+def _quoted_if_needed(argument: str, several: bool) -> str:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, _, value = argument.partition("=")
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return f"{key}={quoted(value)}"
+    parsed = override.value()
+    if override.is_sweep_override():  # a comma is a sweep's only with -m
+        return argument if several or not value else f"{key}={quoted(value)}"
+    renamed = isinstance(parsed, int | float) and not isinstance(parsed, bool) and str(parsed) != value
+    if renamed and key.rpartition(".")[2] in TEXT_KEYS:  # 2024_01 would become 202401
+        return f"{key}={quoted(value)}"
+    return argument
+
+
+def quoted(value: str) -> str:
+    """Return a value in quotes, as Hydra reads them."""
+    tail = len(value) - len(value.rstrip("\\"))  # a backslash before the closing quote would escape it
+    escaped = value.replace("'", "\\'").replace("${", "\\${") + "\\" * tail
+    return f"'{escaped}'"
