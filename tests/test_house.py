@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "train": {"runtime", "configs", "data_readers", "encoders", "losses", "eval"},
     "export": {"runtime", "configs", "data_readers", "encoders", "losses", "eval", "search"},
 }
-# the entry registers the typed skeletons; both stand on floor 0
-ALLOWED_BACK = {("sentence_forge/runtime/cli.py", "configs"), ("configs/__init__.py", "runtime")}
+# who composes a config registers its typed skeleton; both lie on floor 0
+ALLOWED_BACK = {("sentence_forge/runtime/cli.py", "configs"), ("sentence_forge/runtime/call.py", "configs"),
+                ("configs/__init__.py", "runtime")}
 
 
 def imported_names(file: Path) -> set[str]:
