@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench.lines import line, seconds
-from sentence_forge.eval.sts import Pairs, ScoredPairs
-from sentence_forge.eval.tasks import EncodedTexts
+from sentence_forge.eval.tasks.base import EncodedTexts
+from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
 
 
 class _Random:

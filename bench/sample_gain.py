@@ -16,7 +16,7 @@ import numpy as np
 from bench.lines import line
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.stats import Difference, difference
-from sentence_forge.eval.sts import ScoredPairs
+from sentence_forge.eval.tasks.sts import ScoredPairs
 
 
 def main() -> None:

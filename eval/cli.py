@@ -55,9 +55,9 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
             task.locate(data_dir)  # a file that is missing shows before the model is loaded
         others = [_node(name) for name in settings.models]
         abouts = [_about(node) for node in [settings.model, *others]]  # a folder that is no model shows now, too
-        from sentence_forge.eval.models import with_models
-        from sentence_forge.eval.report import write_report
-        from sentence_forge.eval.terminal import terminal
+        from sentence_forge.eval.report.models import with_models
+        from sentence_forge.eval.report.terminal import terminal
+        from sentence_forge.eval.report.writing import write_report
 
         def measured(node: Mapping[str, Any], key: str, baseline: Any = None, *, deep: bool = False) -> Any:  # noqa: ANN401
             encoder, head, seen = _loaded(node, settings, key)
@@ -94,7 +94,7 @@ def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any,
     from sentence_forge.encoders.device import pick_device
     from sentence_forge.encoders.encoder import Encoder
     from sentence_forge.encoders.weights import source_folder
-    from sentence_forge.eval.nli import load_head
+    from sentence_forge.eval.tasks.nli import load_head
     from sentence_forge.runtime import targets
 
     model = targets.build(node, key, plugins=settings.plugins, texts=lambda: [])

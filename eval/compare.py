@@ -16,12 +16,12 @@ from html import escape
 from pathlib import Path
 from typing import NoReturn
 
-from sentence_forge.eval.leaderboard import Board, Entry, average, leaderboard
-from sentence_forge.eval.script import SCRIPT
-from sentence_forge.eval.sections import number, sortable
-from sentence_forge.eval.style import STYLE
-from sentence_forge.eval.terminal import mean_sd
-from sentence_forge.eval.wording import change, hundred, interval, limits, measure_name, value
+from sentence_forge.eval.report.formatting import change, hundred, interval, limits, measure_name, value
+from sentence_forge.eval.report.leaderboard import Board, Entry, average, leaderboard
+from sentence_forge.eval.report.script import SCRIPT
+from sentence_forge.eval.report.sections import number, sortable
+from sentence_forge.eval.report.style import STYLE
+from sentence_forge.eval.report.terminal import mean_sd
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import write_atomic
 from sentence_forge.runtime.one_name import drop_short_names

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sentence_forge.eval.tasks import EncodedTexts, TaskResult, differs
-from sentence_forge.eval.wording import change, hundred, interval
+from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, differs
 from sentence_forge.runtime.errors import UserError
 
 
@@ -56,21 +55,3 @@ def _scored(results: Mapping[str, TaskResult], cut: EncodedTexts,
         except UserError:  # every cosine the same: there is no number to give
             continue
     return found
-
-
-def dims_table(about: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table of dimensions as cells, its heads first; empty where there is none but the model's own."""
-    rows = about.get("dims") or []
-    if len(rows) < 2:
-        return []
-    names = list(rows[0]["tasks"])
-    several = len(names) > 1
-    lines = [["dimensions", *names, *(["average"] if several else []), "difference", "95 %"]]
-    for row in rows:
-        cells = [hundred(row["tasks"].get(name, {}).get("value")) for name in names]
-        average = row.get("average", {})
-        delta = average.get("delta")
-        lines.append([str(row["dim"]), *cells, *([hundred(average.get("value"))] if several else []),
-                      "" if delta is None else change(delta),
-                      interval(average["delta_ci95"], sign=True) if average.get("delta_ci95") else ""])
-    return lines

@@ -14,13 +14,22 @@ from typing import Any
 import numpy as np
 
 from sentence_forge.data_readers.seen import Seen
+from sentence_forge.eval.contamination import honesty
 from sentence_forge.eval.dims import at_dims
 from sentence_forge.eval.failures import changes, slices, worst
 from sentence_forge.eval.geometry import geometry
-from sentence_forge.eval.honesty import honesty
 from sentence_forge.eval.significance import steiger, williams
 from sentence_forge.eval.stats import Floats, percentile_interval, spearman
-from sentence_forge.eval.tasks import EncodedTexts, Head, Task, TaskResult, TaskRows, TextEncoder, differs, unit_vectors
+from sentence_forge.eval.tasks.base import (
+    EncodedTexts,
+    Head,
+    Task,
+    TaskResult,
+    TaskRows,
+    TextEncoder,
+    differs,
+    unit_vectors,
+)
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.roles import Role
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sentence_forge.data_readers.checks import normalise
 from sentence_forge.eval.stats import Floats, midranks
-from sentence_forge.eval.tasks import Bools, TaskResult
+from sentence_forge.eval.tasks.base import Bools, TaskResult
 
 SHOWN = 12  # pairs a list
 Unit = tuple[str, ...]

@@ -13,8 +13,8 @@ import numpy as np
 
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.eval.stats import Floats
-from sentence_forge.eval.sts import Pairs, ScoredPairs
-from sentence_forge.eval.tasks import EncodedTexts, TaskResult, TextEncoder, unit_vectors
+from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, TextEncoder, unit_vectors
+from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
 
 MOST = 3000  # texts whose pairs are all compared
 POSITIVE = 0.8  # of the score range: 4 of 5, "mostly equivalent", as SimCSE takes STS benchmark's positives

@@ -18,7 +18,7 @@ from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors
 from sentence_forge.encoders.precision import INT8
 from sentence_forge.eval.geometry import calibration_pairs
 from sentence_forge.eval.stats import spearman
-from sentence_forge.eval.sts import Pairs, ScoredPairs
+from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
 from sentence_forge.export import onnx
 from sentence_forge.export.quantize import misses, write_int8
 from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json

@@ -15,7 +15,7 @@ from scipy import stats as reference
 
 from sentence_forge.eval.dev import MEASURES, dev_measure, similarity_histograms
 from sentence_forge.eval.evaluate import evaluate
-from sentence_forge.eval.sts import ScoredPairs
+from sentence_forge.eval.tasks.sts import ScoredPairs
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.shapes import SHAPES
 

@@ -18,9 +18,9 @@ from sentence_forge.data_readers.seen import FILE, Seen, hashes_of, remember
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.failures import negation_flips, number_flips, overlap, rank_errors
 from sentence_forge.eval.geometry import anisotropy, calibrate, uniformity
+from sentence_forge.eval.report.formatting import change, story
 from sentence_forge.eval.significance import steiger, williams
-from sentence_forge.eval.sts import ScoredPairs
-from sentence_forge.eval.wording import change, story
+from sentence_forge.eval.tasks.sts import ScoredPairs
 
 
 # Published worked examples of the two tests.

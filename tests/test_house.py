@@ -110,6 +110,19 @@ def test_a_hostile_target_is_refused(target: str) -> None:
         targets.build({"_target_": target, "path": "x"}, "data")
 
 
+def test_measuring_never_imports_telling() -> None:
+    commands = {"cli.py", "api.py", "compare.py"}
+    wrong = [str(file.relative_to(ROOT)) for file in files_of("eval")
+             if file.name not in commands and file.parent.name != "report"
+             and any(name.startswith("sentence_forge.eval.report") for name in imported_names(file))]
+    assert not wrong
+
+
+def test_a_saved_run_s_tasks_are_found_where_they_moved_to() -> None:
+    for name in ("eval.sts.ScoredPairs", "eval.nli.NLI", "eval.retrieval.KnownItem"):
+        assert targets.resolve(name, "suite.x").__module__ == f"sentence_forge.eval.tasks.{name.split('.')[1]}"
+
+
 @pytest.mark.parametrize("package", ["train", "eval", "export", "search"])
 def test_help_answers_at_once(package: str) -> None:
     code = f"""

@@ -126,7 +126,7 @@ def test_eval_reports_each_dimension_as_numpy_finds_it(command: Command, run: Pa
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     from sentence_forge.data_readers.sample import sample_path
     from sentence_forge.encoders.encoder import Encoder
-    from sentence_forge.eval.sts import ScoredPairs
+    from sentence_forge.eval.tasks.sts import ScoredPairs
 
     encoded: list[int] = []
     encode = Encoder.encode

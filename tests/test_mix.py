@@ -16,7 +16,7 @@ import yaml
 from conftest import TINY, Done
 from safetensors.torch import load_file
 
-from sentence_forge.eval.nli import load_head
+from sentence_forge.eval.tasks.nli import load_head
 from sentence_forge.train.batches import Batches, NoDuplicates, Shuffled
 from sentence_forge.train.mixing import Mixed
 from sentence_forge.train.parts import Texts

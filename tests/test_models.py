@@ -23,7 +23,7 @@ from sentence_forge.encoders.build import pretrained
 from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.static import static
 from sentence_forge.eval.evaluate import evaluate
-from sentence_forge.eval.retrieval import KnownItem
+from sentence_forge.eval.tasks.retrieval import KnownItem
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.engine import Index
 

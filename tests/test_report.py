@@ -12,11 +12,11 @@ import pytest
 from browser import browser
 from test_eval import WordSum, write_pairs
 
-from sentence_forge.eval import plots
 from sentence_forge.eval.evaluate import Report, evaluate
-from sentence_forge.eval.report import write_report
-from sentence_forge.eval.script import SCRIPT
-from sentence_forge.eval.sts import ScoredPairs
+from sentence_forge.eval.report import plots
+from sentence_forge.eval.report.script import SCRIPT
+from sentence_forge.eval.report.writing import write_report
+from sentence_forge.eval.tasks.sts import ScoredPairs
 
 HOSTILE = 'x"><script>alert(1)</script>|<b>&'
 TRAINING = {

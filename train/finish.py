@@ -18,8 +18,8 @@ from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.weights import source_folder
 from sentence_forge.eval.evaluate import Report, evaluate
 from sentence_forge.eval.jobs import read_job
-from sentence_forge.eval.nli import load_head
-from sentence_forge.eval.report import write_report
+from sentence_forge.eval.report.writing import write_report
+from sentence_forge.eval.tasks.nli import load_head
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError

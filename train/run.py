@@ -26,7 +26,7 @@ from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.forward import Forward
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.geometry import language_of
-from sentence_forge.eval.sts import ScoredPairs
+from sentence_forge.eval.tasks.sts import ScoredPairs
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError

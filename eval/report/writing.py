@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sentence_forge.eval.dims import dims_table
 from sentence_forge.eval.evaluate import Report
-from sentence_forge.eval.page import page
-from sentence_forge.eval.terminal import mean_sd
-from sentence_forge.eval.wording import (
+from sentence_forge.eval.report.formatting import (
     change,
+    dims_table,
     headline,
     hundred,
     interval,
@@ -24,6 +22,8 @@ from sentence_forge.eval.wording import (
     trained_on,
     value,
 )
+from sentence_forge.eval.report.page import page
+from sentence_forge.eval.report.terminal import mean_sd
 from sentence_forge.runtime.files import write_atomic, write_json
 
 

@@ -138,3 +138,21 @@ def trained_on(about: Mapping[str, Any]) -> str:
                 "was trained on elsewhere is not known here.")
     return ("Overlap is with every stage that was trained here, by hashes that travel in the model's folder; what the "
             "base model was trained on elsewhere is not known here.")
+
+
+def dims_table(about: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of dimensions as cells, its heads first; empty where there is none but the model's own."""
+    rows = about.get("dims") or []
+    if len(rows) < 2:
+        return []
+    names = list(rows[0]["tasks"])
+    several = len(names) > 1
+    lines = [["dimensions", *names, *(["average"] if several else []), "difference", "95 %"]]
+    for row in rows:
+        cells = [hundred(row["tasks"].get(name, {}).get("value")) for name in names]
+        average = row.get("average", {})
+        delta = average.get("delta")
+        lines.append([str(row["dim"]), *cells, *([hundred(average.get("value"))] if several else []),
+                      "" if delta is None else change(delta),
+                      interval(average["delta_ci95"], sign=True) if average.get("delta_ci95") else ""])
+    return lines

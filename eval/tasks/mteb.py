@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_forge.eval.stats import Seed
-from sentence_forge.eval.tasks import EncodedTexts, TaskResult
+from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult
 from sentence_forge.runtime.errors import UserError
 
 

@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from sentence_forge.eval.dims import dims_table
-from sentence_forge.eval.wording import change, hundred, interval, measure_name, p_value, trained_on
+from sentence_forge.eval.report.formatting import (
+    change,
+    dims_table,
+    hundred,
+    interval,
+    measure_name,
+    p_value,
+    trained_on,
+)
 
 Row = Mapping[str, Any]
 

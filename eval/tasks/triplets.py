@@ -11,10 +11,10 @@ import numpy as np
 from sentence_forge.data_readers.delimited import header
 from sentence_forge.data_readers.derive import triplets
 from sentence_forge.data_readers.table import ROW, Table
-from sentence_forge.eval.source import FileTask, strict_rows
 from sentence_forge.eval.stats import Seed, bootstrap_mean, percentile_interval
-from sentence_forge.eval.sts import FEWEST
-from sentence_forge.eval.tasks import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from sentence_forge.eval.tasks.base import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
+from sentence_forge.eval.tasks.sts import FEWEST
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
 from sentence_forge.runtime.roles import Role

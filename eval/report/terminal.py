@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sentence_forge.eval.dims import dims_table
 from sentence_forge.eval.evaluate import Report
-from sentence_forge.eval.wording import change, headline, hundred, interval, limits, measure_name, p_value, value
+from sentence_forge.eval.report.formatting import (
+    change,
+    dims_table,
+    headline,
+    hundred,
+    interval,
+    limits,
+    measure_name,
+    p_value,
+    value,
+)
 
 
 def terminal(report: Report) -> str:

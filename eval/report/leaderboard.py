@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sentence_forge.eval.jobs import COLUMNS, expanded, outcome, read_job
-from sentence_forge.eval.models import mean_and_sd
-from sentence_forge.eval.wording import value
+from sentence_forge.eval.report.formatting import value
+from sentence_forge.eval.report.models import mean_and_sd
 from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sentence_forge.eval import plots, sections
 from sentence_forge.eval.evaluate import Report
-from sentence_forge.eval.script import SCRIPT
-from sentence_forge.eval.style import STYLE
-from sentence_forge.eval.tasks import TaskResult
-from sentence_forge.eval.wording import (
+from sentence_forge.eval.report import plots, sections
+from sentence_forge.eval.report.formatting import (
     change,
     headline,
     hundred,
@@ -27,6 +24,9 @@ from sentence_forge.eval.wording import (
     value,
     verdict,
 )
+from sentence_forge.eval.report.script import SCRIPT
+from sentence_forge.eval.report.style import STYLE
+from sentence_forge.eval.tasks.base import TaskResult
 
 
 def page(report: Report, training: Mapping[str, Any] | None = None) -> str:

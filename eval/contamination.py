@@ -8,7 +8,7 @@ from typing import Any
 from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.seen import Seen
 from sentence_forge.eval.stats import paired_bootstrap
-from sentence_forge.eval.tasks import Bools, TaskResult, TaskRows
+from sentence_forge.eval.tasks.base import Bools, TaskResult, TaskRows
 
 
 def honesty(rows: TaskRows, result: TaskResult, seen: Seen | None, before: TaskResult | None = None,

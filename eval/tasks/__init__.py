@@ -1,0 +1,1 @@
+"""The tasks of an evaluation: each reads rows of its own kind and scores an encoder on them."""
