@@ -8,6 +8,10 @@ and its like may use a short name, which is given up as soon as the command star
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from os.path import realpath
+from types import ModuleType
+from typing import Any
 
 PACKAGE = "sentence_forge"
 LINKED = ("configs", "data_readers", "eval", "export", "losses", "search", "train")
@@ -28,6 +32,20 @@ def refuse_short_name(name: str) -> None:
                       f"{PACKAGE}.{name} in debuggers and profilers", name=name)
 
 
+def callable_package(name: str, function: str) -> None:
+    """Let a package be called, so that ``sf.train(...)`` trains although ``sentence_forge.train`` is a package.
+
+    Args:
+        name: the package's ``__name__``.
+        function: what its module ``api`` calls it.
+    """
+    class Package(ModuleType):
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - those of the function
+            return getattr(import_module(f"{name}.api"), function)(*arguments, **keywords)
+
+    sys.modules[name].__class__ = Package
+
+
 def drop_short_names() -> None:
     """Forget the packages that ``python -m train`` imported to find its ``__main__``, so that none is used twice."""
     for name in LINKED:
@@ -36,7 +54,5 @@ def drop_short_names() -> None:
 
 
 def _file(name: str) -> str | None:
-    from os.path import realpath
-
     file = getattr(sys.modules.get(name), "__file__", None)
     return realpath(file) if file else None
