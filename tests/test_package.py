@@ -146,8 +146,8 @@ def test_no_module_is_loaded_under_two_names(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from losses.cosine import Cosine\n\n\nclass Mine(Cosine):\n    pass\n")
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     done = subprocess.run([sys.executable, "-m", "train", "loss=cosine", "plugins=[mine]", "loss._target_=mine.Mine",
-                           "model=mini", f"hydra.run.dir={tmp_path / 'run'}"], cwd=ROOT, env=environment, capture_output=True,
-                          text=True, check=False)
+                           "model=mini", f"hydra.run.dir={tmp_path / 'run'}"], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: losses: a folder of sentence-forge; import sentence_forge.")
 
