@@ -13,8 +13,8 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
+from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.encoders.tokens import Tokens
-from sentence_forge.runtime.shapes import SHAPES
 from sentence_forge.train.batches import ClassesTimesTexts, NoDuplicates, Shuffled
 
 SHAPE = {"mnrl": "pair", "triplet": "triplet", "softmax": "pair_class", "cosine": "pair_score",

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from sentence_forge.data_readers.columns import rows_of
-from sentence_forge.runtime.shapes import SHAPES
+from sentence_forge.data_readers.shapes import SHAPES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,7 +56,7 @@ def leakage(train: Dataset, dev: Dataset, shape: str) -> int:
     Args:
         train: rows of ``shape``.
         dev: rows of ``shape``.
-        shape: a name from ``runtime.shapes.SHAPES``.
+        shape: a name from ``data_readers.shapes.SHAPES``.
     """
     shared = _overlap(_texts(train, shape), _texts(dev, shape))
     if shared.normalised:

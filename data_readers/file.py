@@ -16,11 +16,11 @@ from sentence_forge.data_readers.delimited import header, read_rows
 from sentence_forge.data_readers.recognise import DEV_NAMES, TRAIN_NAMES, find_files, shapes_of
 from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.rows import BadRow, Row, check_columns
+from sentence_forge.data_readers.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
 from sentence_forge.data_readers.source import check_request
 from sentence_forge.data_readers.split import hold_out
 from sentence_forge.data_readers.table import ROW, NoRows, Table, read_table, rows_at, to_dataset
 from sentence_forge.runtime.errors import UserError, one_of
-from sentence_forge.runtime.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,4 +1,4 @@
-"""Data sets that everyone calls by name, wherever they lie: a released file, what was fetched, or the hub."""
+"""Data sets that everyone calls by name: a released file of them, or the hub's, which give the same rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.data_readers.file import FileSource
-from sentence_forge.data_readers.get_data import fetched
 from sentence_forge.data_readers.hub import HubSource, Unreadable, refuse_if_unreachable
 from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.source import check_request
@@ -17,15 +16,17 @@ from sentence_forge.runtime.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_ADVICE = "or give the released file, or a folder in the hub's layout, as data.path="
+
 
 class NamedSource:
-    """A data set by its name: the released file or the hub's, which give the same rows.
+    """A data set by its name: the hub's, or the released file.
 
     Args:
-        name: as ``python -m data_readers.get_data`` calls it.
-        path: the released file, or a folder in the hub's layout. None takes what was fetched, else the hub.
-        released: what ``FileSource`` must know of the released file.
-        hub: what ``HubSource`` must know of the hub's, ``path`` among it.
+        name: what ``data=`` calls it.
+        path: the released file, or a folder in the hub's layout. None means the hub.
+        released: the arguments of ``FileSource`` for the released file.
+        hub: the arguments of ``HubSource`` for the hub's data set, ``path`` among them.
         on_bad_row: ``stop`` at the first one, or ``skip`` them and go on.
         reverse: of triplets for training also (positive, anchor, negative).
     """
@@ -40,12 +41,12 @@ class NamedSource:
         """Return the shapes that the released file or the hub's set gives.
 
         Raises:
-            UserError: it is nowhere.
+            UserError: it is neither here nor to be had.
         """
         try:
             return self._source.shapes()
         except Unreadable as error:
-            raise UserError(f"data={self._name}: {error}; {self._advice()}") from None
+            raise UserError(f"data={self._name}: {error}; mend that, {_ADVICE}") from None
 
     def read(self, shape: str, split: str) -> Dataset:
         """Return the rows of a split in a shape; see ``data_readers.source.Source``."""
@@ -62,17 +63,13 @@ class NamedSource:
 
     @cached_property
     def _source(self) -> FileSource:
-        file = self._path or fetched(self._name)
-        if file is not None and file.is_file():
-            return FileSource(file, **self._released, **self._options)
-        if file is not None and not file.exists():
-            raise UserError(f"{file}: no such file or folder; {self._advice()}")
-        if file is None:
+        if self._path is not None and self._path.is_file():
+            return FileSource(self._path, **self._released, **self._options)
+        if self._path is not None and not self._path.exists():
+            raise UserError(f"{self._path}: no such file or folder; leave it out to take the hub's, {_ADVICE}")
+        if self._path is None:
             try:
                 refuse_if_unreachable(self._hub["path"])
             except UserError as error:
-                raise UserError(f"data={self._name}: {error}, or {self._advice()}") from None
-        return HubSource(**{**self._hub, **self._options, "path": file or self._hub["path"]})
-
-    def _advice(self) -> str:
-        return f"fetch it by python -m data_readers.get_data {self._name}, or give the released file as data.path="
+                raise UserError(f"data={self._name}: {error}, {_ADVICE}") from None
+        return HubSource(**{**self._hub, **self._options, "path": self._path or self._hub["path"]})

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sentence_forge.data_readers.delimited import SUFFIXES
 from sentence_forge.data_readers.rows import check_columns
+from sentence_forge.data_readers.shapes import LABELLED_TEXT, PAIR, PAIR_CLASS, PAIR_SCORE, SHAPES, TITLES, TRIPLET
 from sentence_forge.runtime.errors import UserError, one_of
-from sentence_forge.runtime.shapes import LABELLED_TEXT, PAIR, PAIR_CLASS, PAIR_SCORE, SHAPES, TITLES, TRIPLET
 
 _MOST_TELLING_FIRST = (PAIR_CLASS, PAIR_SCORE, TRIPLET, PAIR, LABELLED_TEXT, TITLES)
 SAME = {"text": "title", "title": "text"}

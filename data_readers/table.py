@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sentence_forge.data_readers.delimited import read_rows
 from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.rows import BadRow, Row, place, shown
+from sentence_forge.data_readers.shapes import NLI_LABELS, SHAPES
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.shapes import NLI_LABELS, SHAPES
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

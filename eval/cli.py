@@ -90,7 +90,7 @@ def _node(name: str) -> dict[str, Any]:
 
 def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any, Any]:  # noqa: ANN401
     """Return a model's encoder, and what its folder keeps of its training: its head and the hashes of its texts."""
-    from sentence_forge.data_readers.seen import Seen
+    from sentence_forge.data_readers.training_hashes import Seen
     from sentence_forge.encoders.device import pick_device
     from sentence_forge.encoders.encoder import Encoder
     from sentence_forge.encoders.weights import source_folder

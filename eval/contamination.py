@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sentence_forge.data_readers.checks import normalise
-from sentence_forge.data_readers.seen import Seen
+from sentence_forge.data_readers.training_hashes import Seen
 from sentence_forge.eval.stats import paired_bootstrap
 from sentence_forge.eval.tasks.base import Bools, TaskResult, TaskRows
 

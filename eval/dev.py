@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.eval.stats import Floats, pearson, spearman
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.shapes import SHAPES
 
 BATCH = 64  # rows among which an anchor ranks its positive
 K = 10
@@ -39,7 +39,7 @@ def dev_measure(shape: str, columns: Columns, encode: Encode, predict: Predict |
     """Return the measures of a shape; the first, ``MEASURES[shape]``, decides which checkpoint is best.
 
     Args:
-        shape: a name of ``runtime.shapes.SHAPES``, ``titles`` excepted.
+        shape: a name of ``data_readers.shapes.SHAPES``, ``titles`` excepted.
         columns: the shape's columns, each a list of n rows.
         encode: texts to vectors [n, dim]; called once, with every distinct text.
         predict: for ``pair_class``, the head: the vectors of premises and hypotheses to the labels it predicts [n],

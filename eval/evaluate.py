@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sentence_forge.data_readers.seen import Seen
+from sentence_forge.data_readers.training_hashes import Seen
 from sentence_forge.eval.contamination import honesty
 from sentence_forge.eval.dims import at_dims
 from sentence_forge.eval.failures import changes, slices, worst

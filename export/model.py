@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from sentence_forge.data_readers.seen import FILE as TRAINING_TEXTS
+from sentence_forge.data_readers.training_hashes import FILE as TRAINING_TEXTS
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
 from sentence_forge.encoders.encoder import Encoder, in_bf16
 from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors

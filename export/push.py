@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from sentence_forge.data_readers.seen import FILE as TRAINING_TEXTS
+from sentence_forge.data_readers.training_hashes import FILE as TRAINING_TEXTS
 from sentence_forge.runtime.disk import size
 from sentence_forge.runtime.errors import UserError
 

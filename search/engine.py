@@ -11,11 +11,11 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from sentence_forge.data_readers.lazy import LazyStrings
 from sentence_forge.encoders.precision import asking
 from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.roles import Role
-from sentence_forge.search.column import Column
 from sentence_forge.search.encoder import TextEncoder, check_fingerprint, load_query_encoder
 from sentence_forge.search.generation import Generation, newest, numbers
 from sentence_forge.search.index import FastIndex
@@ -80,8 +80,8 @@ class Index:
         with pq.ParquetFile(generation.rows) as file:
             rows = file.read(columns=["id", "title"]).combine_chunks()
         self._rows = rows
-        self.ids: Sequence[str] = Column(rows["id"].chunk(0))
-        self.titles: Sequence[str] = Column(rows["title"].chunk(0))
+        self.ids: Sequence[str] = LazyStrings(rows["id"].chunks)
+        self.titles: Sequence[str] = LazyStrings(rows["title"].chunks)
         self.vectors: np.memmap = np.load(generation.vectors, mmap_mode="r", allow_pickle=False)
         self._array = np.asarray(self.vectors)
         self._fast: FastIndex | None = None

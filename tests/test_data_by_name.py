@@ -143,7 +143,7 @@ def test_the_hub_gives_what_the_released_file_gives(hub_folder: Path, tmp_path: 
             assert rows(found, shape, split) == rows(released, shape, split)
     assert rows(found, "triplet") == [("train p", "follows", "wrong"), ("train p", "follows, too", "wrong, too")]
     assert all(file.is_file() for file in found.files())
-    with pytest.raises(UserError, match=r"all-nli: can't be read through datasets .*data_readers\.get_data allnli"):
+    with pytest.raises(UserError, match=r"all-nli: can't be read through datasets .*data\.path="):
         source("allnli", f"data.path={hub_folder}", "data.hub.subset=pairs").shapes()
 
 
@@ -339,5 +339,5 @@ finally:
                           cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: data=allnli: sentence-transformers/all-nli: is not in the cache of datasets")
-    assert "python -m data_readers.get_data allnli" in done.stderr
+    assert "data.path=" in done.stderr
     assert done.stderr.count("\n") == 1

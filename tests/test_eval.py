@@ -13,11 +13,11 @@ import pytest
 from conftest import Done
 from scipy import stats as reference
 
+from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.eval.dev import MEASURES, dev_measure, similarity_histograms
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.tasks.sts import ScoredPairs
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.shapes import SHAPES
 
 Command = Callable[..., Done]
 PUBLISHED = {"sts12": 72.37, "sts13": 80.60, "sts14": 75.59, "sts15": 85.39, "stsb": 82.03}

@@ -14,7 +14,7 @@ from conftest import TINY
 from scipy import stats as reference
 from test_eval import WordSum, write_pairs
 
-from sentence_forge.data_readers.seen import FILE, Seen, hashes_of, remember
+from sentence_forge.data_readers.training_hashes import FILE, Seen, hashes_of, remember
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.failures import negation_flips, number_flips, overlap, rank_errors
 from sentence_forge.eval.geometry import anisotropy, calibrate, uniformity

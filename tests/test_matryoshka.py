@@ -18,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 from test_losses import DIM, ROWS, agrees, columns, cross_entropy, numpy_mnrl, unit  # noqa: F401 - columns is a fixture
 
 from sentence_forge.configs import schema
+from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.encoders.encoder import load_encoder
 from sentence_forge.eval.stats import spearman
 from sentence_forge.losses.base import Classifies
@@ -25,7 +26,6 @@ from sentence_forge.losses.matryoshka import Matryoshka
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.overrides import friendly, options
-from sentence_forge.runtime.shapes import SHAPES
 from sentence_forge.search.engine import Index
 
 Command = Callable[..., Done]

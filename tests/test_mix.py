@@ -16,10 +16,10 @@ import yaml
 from conftest import TINY, Done
 from safetensors.torch import load_file
 
+from sentence_forge.data_readers.lazy import LazyStrings
 from sentence_forge.eval.tasks.nli import load_head
 from sentence_forge.train.batches import Batches, NoDuplicates, Shuffled
 from sentence_forge.train.mixing import Mixed
-from sentence_forge.train.parts import Texts
 
 Command = Callable[..., Done]
 RUN = [*TINY, "loop.log_every=1", "hydra.run.dir=run"]
@@ -251,7 +251,7 @@ def test_a_bad_row_of_a_mix_names_its_file(command: Command, files: Path) -> Non
 
 
 def test_texts_of_several_parts_are_one_sequence() -> None:
-    texts = Texts([["a", "b"], ["c"]])
+    texts = LazyStrings([["a", "b"], ["c"]])
     assert list(texts) == [texts[number] for number in range(3)] == ["a", "b", "c"]
     assert texts[-1] == "c" and texts[1:] == ["b", "c"] and texts[::-1] == ["c", "b", "a"]
     with pytest.raises(IndexError):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sentence_forge.data_readers.seen import FILE as TRAINING_TEXTS
+from sentence_forge.data_readers.training_hashes import FILE as TRAINING_TEXTS
 from sentence_forge.encoders.build import from_scratch
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.export.model import write_model

@@ -24,10 +24,10 @@ from sentence_forge.data_readers.file import FileSource
 from sentence_forge.data_readers.rejected import Rejected, write_rejected
 from sentence_forge.data_readers.rows import BadRow, Row
 from sentence_forge.data_readers.sample import SampleSource, sample_path
+from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.split import hold_out
 from sentence_forge.data_readers.titles import read_corpus
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.shapes import SHAPES
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import TINY, Done
 
-from sentence_forge.data_readers import on_disk, seen
+from sentence_forge.data_readers import on_disk, training_hashes
 from sentence_forge.data_readers.columns import rows_of
 from sentence_forge.data_readers.file import FileSource
 from sentence_forge.data_readers.hub import HubSource
@@ -190,10 +190,10 @@ def test_equal_cells_get_equal_numbers_in_order(monkeypatch: pytest.MonkeyPatch)
 def test_what_a_model_remembers_does_not_depend_on_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = list(rows_of(FileSource(sample_path("en", "nli_train"), sample_path("en", "nli_dev")).read("pair", "train"),
                         ["anchor", "positive"]))
-    monkeypatch.setattr(seen, "_BLOCK", 10)
-    monkeypatch.setattr(seen, "_BLOCKS_A_MERGE", 3)
-    seen.remember(tmp_path, iter(rows), None)
-    np.testing.assert_array_equal(np.load(tmp_path / seen.FILE), seen.hashes_of(rows))
+    monkeypatch.setattr(training_hashes, "_BLOCK", 10)
+    monkeypatch.setattr(training_hashes, "_BLOCKS_A_MERGE", 3)
+    training_hashes.remember(tmp_path, iter(rows), None)
+    np.testing.assert_array_equal(np.load(tmp_path / training_hashes.FILE), training_hashes.hashes_of(rows))
 
 
 _WATCHED = """

@@ -150,7 +150,7 @@ def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # n
     Raises:
         UserError: there is none; says which columns would do.
     """
-    from sentence_forge.runtime.shapes import SHAPES
+    from sentence_forge.data_readers.shapes import SHAPES
 
     gives = source.shapes()
     for shape in loss["shapes"]:

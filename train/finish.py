@@ -12,7 +12,8 @@ from typing import Any
 
 from sentence_forge.configs.schema import Train
 from sentence_forge.data_readers.columns import rows_of
-from sentence_forge.data_readers.seen import Seen, remember
+from sentence_forge.data_readers.shapes import SHAPES
+from sentence_forge.data_readers.training_hashes import Seen, remember
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
 from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.weights import source_folder
@@ -24,7 +25,6 @@ from sentence_forge.losses.base import Loss
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
-from sentence_forge.runtime.shapes import SHAPES
 from sentence_forge.train import checkpoint
 from sentence_forge.train.loop import State
 from sentence_forge.train.parts import Data

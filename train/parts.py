@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from sentence_forge.data_readers import checks
+from sentence_forge.data_readers.lazy import LazyStrings
+from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.token_cache import tokenize_once, tokenizer_hash
 from sentence_forge.encoders.tokens import Tokens
@@ -20,33 +21,13 @@ from sentence_forge.losses.base import Classifies, Loss
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.roles import Role
-from sentence_forge.runtime.shapes import SHAPES
 from sentence_forge.train.batches import Sampler
 from sentence_forge.train.loop import Rows
 from sentence_forge.train.mixing import Mixed, MixedLoss
 from sentence_forge.train.sources import Part
-from sentence_forge.train.split import Split, Strings
+from sentence_forge.train.split import Split
 
 log = logging.getLogger(__name__)
-
-
-class Texts(Strings):
-    """The texts of several splits, one behind the other, each where its split has them."""
-
-    def __init__(self, parts: Sequence[Sequence[str]]) -> None:
-        self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __iter__(self) -> Iterator[str]:
-        return chain.from_iterable(self._parts)
-
-    def one(self, number: int) -> str:
-        """Return one text."""
-        part = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._parts[part][number - int(self._starts[part])]
 
 
 class Data:
@@ -59,7 +40,7 @@ class Data:
 
     def __init__(self, parts: Sequence[Part], split: str) -> None:
         self.parts = [(part, Split(part.source, part.shape, split)) for part in parts]
-        self.texts: Sequence[str] = Texts([each.texts for _, each in self.parts])
+        self.texts: Sequence[str] = LazyStrings([each.texts for _, each in self.parts])
         if len(parts) == 1:
             self.texts = self.parts[0][1].texts
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sentence_forge.data_readers.columns import blocks_of, column_of
+from sentence_forge.data_readers.lazy import LazyStrings
+from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.source import Source
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.shapes import SHAPES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +43,7 @@ class Split:
         names = SHAPES[shape].text_columns(self.dataset.column_names)
         ids, first = distinct(_hashes(self.dataset, names))
         self.text_ids = np.ascontiguousarray(ids.reshape(len(names), -1).T)
-        texts = LazyTexts(self.dataset, names, first)
+        texts = LazyStrings.of_dataset(self.dataset, names, first)
         self.texts: Sequence[str] = texts if self.dataset.cache_files else list(texts)
         label = SHAPES[shape].label
         # equal labels are one string
@@ -55,54 +55,6 @@ class Split:
     def columns(self) -> dict[str, list[Any]]:
         """All columns by name, in memory: for a split that is known to be small."""
         return {name: list(column_of(self.dataset, name)) for name in self.dataset.column_names}
-
-
-class Strings(Sequence[str]):
-    """Strings that lie elsewhere; a class of them says how many there are, and how to get one."""
-
-    @abstractmethod
-    def one(self, number: int) -> str:
-        """Return a string; ``number`` counts from 0 and is one of them."""
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        numbers = range(len(self))[index]
-        return self.one(numbers) if isinstance(numbers, int) else [self.one(number) for number in numbers]
-
-
-class LazyTexts(Strings):
-    """Texts that are read from a dataset when asked for; fast front to back, slow one by one.
-
-    Args:
-        dataset: holds them.
-        names: its columns, which are numbered cell by cell, one column behind the other.
-        cells: int64, ascending: the cell of each text.
-    """
-
-    def __init__(self, dataset: Dataset, names: Sequence[str], cells: np.ndarray) -> None:
-        self._dataset, self._names, self._cells = dataset, names, cells
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-    def __iter__(self) -> Iterator[str]:
-        start = 0
-        for name in self._names:
-            for (block,) in blocks_of(self._dataset, [name]):
-                low, high = np.searchsorted(self._cells, [start, start + len(block)])
-                for position in (self._cells[low:high] - start).tolist():
-                    yield block[position]
-                start += len(block)
-
-    def one(self, number: int) -> str:
-        """Read one text."""
-        column, row = divmod(int(self._cells[number]), len(self._dataset))
-        return str(self._dataset[row][self._names[column]])
 
 
 def distinct(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

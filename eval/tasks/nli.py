@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from sentence_forge.data_readers.shapes import NLI_LABELS
 from sentence_forge.eval.stats import Seed, bootstrap_mean, percentile_interval
 from sentence_forge.eval.tasks.base import Bools, EncodedTexts, Head, TaskResult, finite_vectors
 from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
 from sentence_forge.eval.tasks.sts import FEWEST
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
-from sentence_forge.runtime.shapes import NLI_LABELS
 
 _COLUMNS = ("premise", "hypothesis", "label")
 
