@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="where STS benchmark lies, for --all")
     arguments = parser.parse_args()
     from sentence_forge.encoders.encoder import load_encoder
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
 
     with Index.open(arguments.export) as index:
         titles = list(index.titles[:arguments.count])
@@ -135,7 +135,7 @@ class _Recorder(OnnxVectors):
 def _quality(arms: dict[str, Any], encoder: Any, data_dir: Path | None) -> None:  # noqa: ANN401
     """Print what each int8 arm keeps: mean cosine to torch in fp32, and the Spearman of scored pairs."""
     from sentence_forge.export.model import scored_pairs, spearman_of
-    from sentence_forge.export.onnx import agreement
+    from sentence_forge.export.onnx_file import agreement
 
     name, pairs = scored_pairs(data_dir, "en")
     reference = encoder.encode(pairs.texts)

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _rows(export: Path) -> list[tuple[str, str]]:
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
 
     with Index.open(export) as index:
         return list(zip(index.ids, index.titles, strict=True))

@@ -20,7 +20,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 index = Index.open(sys.argv[1])
 index.search(["a first query"], k=10)
 def resident():
@@ -56,7 +56,7 @@ def warm(folder: Path, count: int) -> None:
     import torch
     from sentence_transformers.util import semantic_search
 
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
 
     index = Index.open(folder)
     generator = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def memory(folder: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True, check=True,
                           env=environment)
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
 
     with Index.open(folder) as index:
         size = index.vectors.nbytes

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import NoReturn
 
 from sentence_forge.eval.report.formatting import change, hundred, interval, limits, measure_name, value
 from sentence_forge.eval.report.leaderboard import Board, Entry, average, leaderboard
@@ -22,40 +21,30 @@ from sentence_forge.eval.report.script import SCRIPT
 from sentence_forge.eval.report.sections import number, sortable
 from sentence_forge.eval.report.style import STYLE
 from sentence_forge.eval.report.terminal import mean_sd
-from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import write_atomic
-from sentence_forge.runtime.one_name import drop_short_names
+from sentence_forge.runtime.plain import Parser, run
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, or 2 for bad input."""
-    drop_short_names()
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
-    try:
-        arguments = _parser().parse_args(argv)
-        board = leaderboard([Path(name) for name in arguments.runs])
-        out = Path(arguments.out)
-        out.mkdir(parents=True, exist_ok=True)
-        text = markdown(board)
-        for ending, content in (("md", text), ("html", page(board)), ("csv", table(board))):
-            write_atomic(out / f"leaderboard.{ending}", content)
-        sys.stdout.write(text)
-        log.info("leaderboard: %s (and .md, .csv)", out / "leaderboard.html")
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    return run(lambda: _compare(_parser().parse_args(argv)))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m eval.compare --help")
+def _compare(arguments: argparse.Namespace) -> None:
+    board = leaderboard([Path(name) for name in arguments.runs])
+    out = Path(arguments.out)
+    out.mkdir(parents=True, exist_ok=True)
+    text = markdown(board)
+    for ending, content in (("md", text), ("html", page(board)), ("csv", table(board))):
+        write_atomic(out / f"leaderboard.{ending}", content)
+    sys.stdout.write(text)
+    log.info("leaderboard: %s (and .md, .csv)", out / "leaderboard.html")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m eval.compare", description="A leaderboard of runs, with what differs between "
+    parser = Parser(prog="python -m eval.compare", description="A leaderboard of runs, with what differs between "
                      "their configs, as Markdown (also printed), HTML and CSV.")
     parser.add_argument("runs", nargs="+", metavar="FOLDER", help="folders of python -m train (-m, too) and "
                         "python -m eval")

@@ -81,7 +81,7 @@ def _pushable(settings: Any, out: Path) -> None:  # noqa: ANN401 - configs.schem
 
 def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
     from sentence_forge.encoders.weights import source_folder
-    from sentence_forge.export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
+    from sentence_forge.export.indexed import about_corpus, check_precision, encoder_of, index_rows, read_rows
 
     unfinished = _unfinished(out)
     if settings.model.get("dtype", "float32") != "float32":
@@ -147,7 +147,7 @@ def _truncate(model: Any, dim: int, source: Path | None) -> None:  # noqa: ANN40
 
 def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
     from sentence_forge.encoders.onnx import read_export
-    from sentence_forge.export.corpus import about_corpus, check_precision, encoder_of, index_rows, read_rows
+    from sentence_forge.export.indexed import about_corpus, check_precision, encoder_of, index_rows, read_rows
 
     about = read_export(out)
     if not (out / "model").is_dir():
@@ -185,7 +185,7 @@ def _exported(out: Path, fingerprint: str, device: str) -> Any:  # noqa: ANN401 
 def _calibrated(encoder: Any, data_dir: Path | None, language: str) -> dict[str, Any]:  # noqa: ANN401
     """Return the thresholds that hits are marked by, and say how sure they are."""
     from sentence_forge.eval.geometry import calibrate
-    from sentence_forge.search.marks import LEAST_PRECISION
+    from sentence_forge.search.thresholds import LEAST_PRECISION
 
     found = calibrate(encoder, data_dir, language)
     same = found["same"]

@@ -19,7 +19,7 @@ from sentence_forge.encoders.precision import INT8
 from sentence_forge.eval.geometry import calibration_pairs
 from sentence_forge.eval.stats import spearman
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
-from sentence_forge.export import onnx
+from sentence_forge.export import onnx_file
 from sentence_forge.export.quantize import misses, write_int8
 from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
 
@@ -67,14 +67,14 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
     for old in (file, quantized):
         old.unlink(missing_ok=True)
     try:
-        onnx.write_onnx(encoder, staged)
-    except onnx.Unavailable as reason:
+        onnx_file.write_onnx(encoder, staged)
+    except onnx_file.Unavailable as reason:
         log.warning("no model.onnx: %s; search will use torch", reason)
         return {}, _without(str(reason))
     how = _how(encoder)
     made = OnnxVectors(staged, out / TOKENIZER, how)(texts)
-    parity = onnx.agreement(reference, made)
-    if not parity["max_difference"] <= onnx.MOST_DIFFERENCE:
+    parity = onnx_file.agreement(reference, made)
+    if not parity["max_difference"] <= onnx_file.MOST_DIFFERENCE:
         differs = f"its vectors differ from torch's by {parity['max_difference']:.2g}"
         log.warning("no model.onnx: %s; search will use torch", differs)
         staged.unlink()
@@ -93,7 +93,7 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
         why = f"onnxruntime can't make it: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         log.warning("no model_int8.onnx: %s", why)
         return about, {"int8": {"reason": why}}
-    parity = onnx.agreement(reference, made)
+    parity = onnx_file.agreement(reference, made)
     found = spearman_of(texts, made, pairs)
     if (loss := misses(parity["mean_cosine"], found, scored)) is not None:
         log.warning("no model_int8.onnx: %s, measured on %s", loss, name)
@@ -114,7 +114,7 @@ def measured_in_bf16(encoder: Encoder, data_dir: Path | None, language: str) -> 
     """
     name, pairs = scored_pairs(data_dir, language)
     reference, made = (each.encode(pairs.texts) for each in (encoder, in_bf16(encoder)))
-    found, parity = spearman_of(pairs.texts, made, pairs), onnx.agreement(reference, made)
+    found, parity = spearman_of(pairs.texts, made, pairs), onnx_file.agreement(reference, made)
     about = {"measured_on": name, "spearman_cosine": found, **parity}
     scored = spearman_of(pairs.texts, reference, pairs)
     log.info("bf16: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.5f, measured on %s", 100 * found, 100 * scored,

@@ -15,12 +15,12 @@ from typing import Any
 from sentence_forge.encoders.precision import BF16, INT8
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.encoder import TextEncoder, check_fingerprint, load_query_encoder
-from sentence_forge.search.indexing import Part, encode_here
+from sentence_forge.search.indexing import Block, encode_here
 from sentence_forge.search.segments import segment_folder
 
 log = logging.getLogger(__name__)
 
-MOST_DEATHS = 3  # of workers over one part, or of workers that never became ready
+MOST_DEATHS = 3  # of workers over one block, or of workers that never became ready
 
 
 def check_ray(workers: int | None, cpus: int) -> None:
@@ -36,10 +36,10 @@ def check_ray(workers: int | None, cpus: int) -> None:
 
 
 class RayCluster:
-    """Encodes parts of a corpus on a Ray cluster, as ``search.indexing.Spread``.
+    """Encodes blocks of a corpus on a Ray cluster, as ``search.indexing.Spread``.
 
     Every machine loads the export's own encoder from the export's folder, and writes there: the folder lies on a file
-    system that they share. Where a worker dies its part is given to another, and a new worker is asked for. Parts that
+    system that they share. Where a worker dies its block is given to another, and a new worker is asked for. Parts that
     are written outlive the program too, as those of a single process do.
 
     Args:
@@ -61,21 +61,21 @@ class RayCluster:
         self.export, self.fingerprint = export.resolve(), fingerprint
         self.workers, self.cpus, self.address = workers, cpus, address
 
-    def __call__(self, folder: Path, parts: Iterator[Part], tell: Callable[[int], None]) -> None:
-        """Encode ``parts`` and write each as a segment of ``folder``."""
-        first = next(parts, None)
+    def __call__(self, folder: Path, blocks: Iterator[Block], tell: Callable[[int], None]) -> None:
+        """Encode ``blocks`` and write each as a segment of ``folder``."""
+        first = next(blocks, None)
         if first is None:
             return
         with _connected(self.address) as ray:
-            self._spread(ray, folder.resolve(), [first], parts, tell)
+            self._spread(ray, folder.resolve(), [first], blocks, tell)
 
-    def _spread(self, ray: Any, folder: Path, back: list[Part], parts: Iterator[Part],  # noqa: ANN401
+    def _spread(self, ray: Any, folder: Path, back: list[Block], blocks: Iterator[Block],  # noqa: ANN401
                 tell: Callable[[int], None]) -> None:
         gpu = ray.cluster_resources().get("GPU", 0) >= 1 and not self.fingerprint.endswith(INT8)
         kind = ray.remote(num_cpus=self.cpus, num_gpus=int(gpu))(_Worker)
-        running: dict[Any, tuple[Any, Part | None]] = {}  # what is waited for: a worker, and its part once it is ready
+        running: dict[Any, tuple[Any, Block | None]] = {}  # a call that runs, its worker, its block if it encodes
         idle: list[Any] = []
-        deaths: Counter[str | None] = Counter()  # over the part that begins with this id; None: while loading
+        deaths: Counter[str | None] = Counter()  # over the block that begins with this id; None: while loading
 
         def hire() -> None:
             worker = kind.remote(self.export, self.fingerprint, gpu)
@@ -84,35 +84,35 @@ class RayCluster:
         for _ in range(self._number(ray, gpu)):
             hire()
         while True:
-            while idle and (part := back.pop() if back else next(parts, None)) is not None:
+            while idle and (block := back.pop() if back else next(blocks, None)) is not None:
                 worker = idle.pop()
-                running[worker.encode.remote(folder, part)] = (worker, part)
-            if idle and all(part is None for _, part in running.values()):
+                running[worker.encode.remote(folder, block)] = (worker, block)
+            if idle and all(block is None for _, block in running.values()):
                 break
             (done,), _ = ray.wait(list(running), num_returns=1)
-            worker, part = running.pop(done)
+            worker, block = running.pop(done)
             try:
                 where = ray.get(done)
             except ray.exceptions.RayActorError:
-                first = None if part is None else part.ids[0]
+                first = None if block is None else block.ids[0]
                 deaths[first] += 1
                 if deaths[first] > MOST_DEATHS:
-                    what = "as they start" if part is None else f"over the titles from id {first!r} on"
+                    what = "as they start" if block is None else f"over the titles from id {first!r} on"
                     raise UserError(f"cluster=ray: workers die again and again {what}; Ray's logs say why, and what is "
                                     "encoded is kept") from None
                 log.warning("a worker died; another does its titles")
-                back += [] if part is None else [part]
+                back += [] if block is None else [block]
                 ray.kill(worker)  # where only the way to it is lost
                 hire()
                 continue
             except ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, UserError) else error) from None
             idle.append(worker)
-            if part is None:
+            if block is None:
                 log.info("worker ready: %s", where)
                 deaths[None] = 0  # else those of hours, on machines that are taken away now and then, would add up
             else:
-                tell(len(part.titles))
+                tell(len(block.titles))
         for worker in [*idle, *(worker for worker, _ in running.values())]:
             ray.kill(worker)
 
@@ -148,11 +148,11 @@ class _Worker:
         check_fingerprint(self._export, self._fingerprint, self._encoder.fingerprint)
         return f"{socket.gethostname()}, process {os.getpid()}"
 
-    def encode(self, folder: Path, part: Part) -> None:
-        """Write a part's segment."""
+    def encode(self, folder: Path, block: Block) -> None:
+        """Write a block's segment."""
         assert self._encoder is not None
-        if not segment_folder(folder, part.hashes).exists():  # else one wrote it and died before it could say so
-            encode_here(self._encoder, folder, iter([part]), lambda _: None)
+        if not segment_folder(folder, block.hashes).exists():  # else one wrote it and died before it could say so
+            encode_here(self._encoder, folder, iter([block]), lambda _: None)
 
 
 @contextlib.contextmanager

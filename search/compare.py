@@ -1,175 +1,89 @@
-"""What another model changes: the hits of two indexes of one corpus side by side, and how far they agree."""
+"""``python -m search.compare NEW OLD``: what another model finds in a corpus, as lines, JSON and a page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.engine import Hit, Index
-from sentence_forge.search.table import cut, one_line, width_of
+from sentence_forge.runtime.plain import Parser, run
+from sentence_forge.search.display import print_json, print_lines, terminal_width
+from sentence_forge.search.queries import read_queries
 
-MOST_DRAWN = 200  # titles that are queries where none are given
-_GREEN, _RED, _DIM, _BOLD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
+if TYPE_CHECKING:
+    from sentence_forge.search.index import Index
 
-
-class Moved(NamedTuple):
-    """A hit on one side or both: its rank in the old and in the new list, None where it is not in it."""
-
-    old: int | None
-    new: int | None
-    id: str
-    title: str
+_SHOWN = 5  # queries in the terminal; the page has all
 
 
-@dataclass(frozen=True)
-class Change:
-    """One query's hits before and after.
-
-    Args:
-        query: as asked.
-        old: the hits of the old index, best first.
-        new: those of the new one.
-        moves: every hit of either, in the new order, then those that left in the old order.
-        overlap: the share of the new hits that were old hits too.
-    """
-
-    query: str
-    old: list[Hit]
-    new: list[Hit]
-    moves: list[Moved]
-    overlap: float
-
-    @property
-    def entered(self) -> list[Moved]:
-        """Hits that only the new index has."""
-        return [move for move in self.moves if move.old is None]
-
-    @property
-    def left(self) -> list[Moved]:
-        """Hits that only the old index has."""
-        return [move for move in self.moves if move.new is None]
-
-    @property
-    def moved(self) -> list[Moved]:
-        """Hits of both at other ranks."""
-        return [move for move in self.moves if None not in (move.old, move.new) and move.old != move.new]
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parse = Parser(prog="python -m search.compare", description="Ask two indexes of one corpus the same queries, and "
+                   "show which hits entered, left or moved.")
+    parse.add_argument("new", metavar="NEW", help="an export's output folder, or its index folder")
+    parse.add_argument("old", metavar="OLD", help="the one to compare it with")
+    parse.add_argument("query", metavar="QUERY", nargs="?", help="a query, or a file of queries, one a line; without "
+                       "it titles of NEW are drawn")
+    parse.add_argument("-k", type=int, metavar="N", default=10, help="hits a query (default %(default)s)")
+    parse.add_argument("--queries", metavar="FILE", help="read queries from FILE, one a line (UTF-8; - is stdin)")
+    parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
+    parse.add_argument("--json", action="store_true", help="print one JSON object a query")
+    parse.add_argument("--html", metavar="FILE", default="search-changes.html",
+                       help="the page to write (default %(default)s)")
+    return parse
 
 
-def changes(new: Index, old: Index, queries: Sequence[str], k: int = 10, *, exact: bool = False) -> list[Change]:
-    """Return each query's hits in both indexes, each asked with its own model.
-
-    Rows are the same by id where both indexes hold the same rows, else by title. A query that is itself a title of the
-    corpus does not find itself.
-
-    Raises:
-        UserError: there is no query, or one can't be encoded.
-    """
-    if not queries:
-        raise UserError("there are no queries; give a file with one a line")
-    by_id = same_rows(new, old)
-    found = []
-    for before, after, query in zip(_hits(old, queries, k, exact), _hits(new, queries, k, exact), queries, strict=True):
-        found.append(_change(query, before, after, (lambda hit: hit.id) if by_id else (lambda hit: hit.title)))
-    return found
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    return run(lambda: _compare(parser().parse_intermixed_args(argv)), logging.WARNING)
 
 
-def same_rows(new: Index, old: Index) -> bool:
-    """Return whether both indexes hold the same ids with the same titles."""
-    return (len(new.ids) == len(old.ids)
-            and dict(zip(new.ids, new.titles, strict=True)) == dict(zip(old.ids, old.titles, strict=True)))
+def _compare(args: argparse.Namespace) -> None:
+    from sentence_forge.search.index import Index
+
+    if args.k < 1:
+        raise UserError(f"-k {args.k}: must be 1 or more")
+    if args.query is not None and args.queries:
+        raise UserError(f"--queries takes no query, but {args.query!r} was given; leave one of them out")
+    with Index.open(args.new) as new, Index.open(args.old) as old:
+        _show(new, old, args)
 
 
-def drawn_queries(index: Index, count: int = MOST_DRAWN, seed: int = 0) -> list[str]:
-    """Return titles of an index to ask it with, drawn by chance, each once."""
-    rows = np.random.default_rng(seed).permutation(len(index.titles))[:count]
-    return list(dict.fromkeys(index.titles[int(row)] for row in rows))
+def _show(new: Index, old: Index, args: argparse.Namespace) -> None:
+    from sentence_forge.runtime.files import write_atomic
+    from sentence_forge.search.changes import (
+        as_json,
+        as_lines,
+        changes,
+        drawn_queries,
+        same_rows,
+        side_by_side,
+        summary,
+    )
+    from sentence_forge.search.page import page
+
+    file = args.queries or (args.query if args.query and Path(args.query).is_file() else None)
+    queries = list(read_queries(file)) if file else [args.query] if args.query else drawn_queries(new)
+    found = changes(new, old, queries, args.k, exact=args.exact)
+    note = "" if same_rows(new, old) else "The two hold other rows; hits are matched by title."
+    if not (args.query or args.queries):
+        note = f"{len(queries)} titles drawn by chance are the queries. {note}".strip()
+    width = terminal_width()
+    if args.json:
+        for change in found:
+            print_json(as_json(change))
+    elif width is None:
+        print_lines(line for change in found for line in as_lines(change))
+    else:
+        for change in sorted(found, key=lambda change: change.overlap)[:_SHOWN]:
+            print_lines(["", *side_by_side(change, width)])
+    write_atomic(Path(args.html), page(found, args.k, args.new, args.old, note))
+    sys.stderr.write("\n".join([*([note] if note else []), *summary(found, args.k), f"page: {args.html}", ""]))
 
 
-def summary(found: Sequence[Change], k: int) -> list[str]:
-    """Return what there is to say over all queries, in a few lines."""
-    overlap = np.array([change.overlap for change in found])
-    same = sum(not change.entered and not change.left and not change.moved for change in found)
-    first = sum(bool(change.new and change.old) and not any(move.old == move.new == 1 for move in change.moves)
-                for change in found)
-    said = f"{len(found):,} queries" if len(found) > 1 else "1 query"
-    low, middle, high = np.quantile(overlap, [0.25, 0.5, 0.75])
-    spread = f" (quartiles {100 * low:.0f}, {100 * middle:.0f}, {100 * high:.0f} %)" if len(found) > 1 else ""
-    entered, left, moved = (sum(len(getattr(each, name)) for each in found) for name in ("entered", "left", "moved"))
-    return [f"{said}: the top {k} overlap by {100 * overlap.mean():.1f} %{spread}",
-            f"unchanged {same:,} · another first hit {first:,} · entered {entered:,} · left {left:,} · moved {moved:,}"]
-
-
-def side_by_side(change: Change, width: int) -> list[str]:
-    """Return one query's lists for a terminal of ``width`` cells: the old one left, the new one right."""
-    half = max(24, (width - 3) // 2)
-    at = {hit.rank: mark for hit, mark in zip(change.new, _marks(change, new=True), strict=True)}
-    gone = {hit.rank: mark for hit, mark in zip(change.old, _marks(change, new=False), strict=True)}
-    lines = [f"{_BOLD}{cut(one_line(change.query), width - 16)}{_PLAIN}  {_DIM}overlap {100 * change.overlap:.0f} %"
-             f"{_PLAIN}"]
-    for rank in range(1, max(len(change.old), len(change.new)) + 1):
-        left = _cell(change.old, rank, gone.get(rank, ""), half)
-        right = _cell(change.new, rank, at.get(rank, ""), half)
-        lines.append(f"{left} │ {right}")
-    return lines
-
-
-def as_lines(change: Change) -> list[str]:
-    """Return one query's hits as tab-separated values: query, what happened, old rank, new rank, id, title."""
-    return ["\t".join((one_line(change.query), _said(move), str(move.old or ""), str(move.new or ""),
-                       one_line(move.id), one_line(move.title))) for move in change.moves]
-
-
-def as_json(change: Change) -> dict[str, object]:
-    """Return one query's changes as JSON holds them."""
-    return {"query": change.query, "overlap": round(change.overlap, 6),
-            **{name: [move._asdict() for move in getattr(change, name)] for name in ("entered", "left", "moved")}}
-
-
-def _hits(index: Index, queries: Sequence[str], k: int, exact: bool) -> Iterable[list[Hit]]:
-    for hits, query in zip(index.search(queries, k + 1, exact=exact), queries, strict=True):
-        others = [hit for hit in hits if hit.title != query][:k]
-        yield [hit._replace(rank=rank) for rank, hit in enumerate(others, start=1)]
-
-
-def _change(query: str, old: list[Hit], new: list[Hit], key: Callable[[Hit], str]) -> Change:
-    before: dict[str, int] = {}
-    for hit in old:
-        before.setdefault(key(hit), hit.rank)
-    after = {key(hit) for hit in new}
-    moves = [Moved(before.get(key(hit)), hit.rank, hit.id, hit.title) for hit in new]
-    moves += [Moved(hit.rank, None, hit.id, hit.title) for hit in old if key(hit) not in after]
-    kept = sum(move.old is not None for move in moves if move.new is not None)
-    return Change(query, old, new, moves, kept / len(new) if new else 1.0)
-
-
-def _said(move: Moved) -> str:
-    if move.old is None:
-        return "entered"
-    if move.new is None:
-        return "left"
-    return "same" if move.old == move.new else "moved"
-
-
-def _marks(change: Change, *, new: bool) -> list[str]:
-    if not new:
-        gone = {move.old for move in change.left}
-        return ["-" if hit.rank in gone else " " for hit in change.old]
-    of = {move.new: move for move in change.moves if move.new is not None}
-    marks = []
-    for hit in change.new:
-        old = of[hit.rank].old
-        marks.append("+" if old is None else "=" if old == hit.rank else
-                     f"↑{old - hit.rank}" if old > hit.rank else f"↓{hit.rank - old}")
-    return marks
-
-
-def _cell(hits: Sequence[Hit], rank: int, mark: str, width: int) -> str:
-    if rank > len(hits):
-        return " " * width
-    colour = _GREEN if mark[:1] in "+↑" and mark else _RED if mark[:1] in "-↓" and mark else _DIM
-    title = cut(one_line(hits[rank - 1].title), width - 8)
-    return f"{rank:>2} {colour}{mark:<3}{_PLAIN} {title}{' ' * max(0, width - 7 - width_of(title))}"
+if __name__ == "__main__":
+    sys.exit(main())

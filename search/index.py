@@ -1,142 +1,298 @@
-"""The fast index: product-quantised codes scanned by FAISS, the candidates re-scored at full precision.
-
-FAISS holds 4 bits for every two dimensions (``PQ{dim/2}x4fs``, scanned in SIMD registers; André et al., "Quicker ADC",
-2019), a sixteenth of the vectors' size. It names k x k_factor candidates; their cosines are then computed from the
-memory-mapped float32 vectors, so that scores are exact and only recall could suffer. Recall is measured when the index
-is built, and k_factor raised until it holds.
-"""
+"""An index opened for searching: texts or vectors in, ranked rows out."""
 
 from __future__ import annotations
 
-import logging
+import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, rank
+from sentence_forge.data_readers.lazy import LazyStrings
+from sentence_forge.encoders.precision import asking
+from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.roles import Role
+from sentence_forge.search.encoder import TextEncoder, check_fingerprint, load_query_encoder
+from sentence_forge.search.fast import FastIndex
+from sentence_forge.search.generation import Generation, newest, numbers
+from sentence_forge.search.pairs import most_similar_pairs
+from sentence_forge.search.thresholds import Thresholds, read_thresholds
 
-if TYPE_CHECKING:
-    import faiss
-
-log = logging.getLogger(__name__)
-
-RECALL = 0.999
-RECALL_AT = 10
-K_FACTORS = (20, 40, 80, 160, 320)
-_SAMPLE_QUERIES = 500
-_TRAINING_ROWS = 65_536
-_BLOCK = 65_536
-_SEED = 20_190_827
+NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
+_OPEN_ATTEMPTS = 5
 
 
-class FastIndex:
-    """Codes in memory, vectors on disk; answers like `cosine_top_k`, much sooner, at the recall measured.
+class Hit(NamedTuple):
+    """One row found: rank from 1, cosine, and what the corpus calls it."""
 
-    Args:
-        codes: a FAISS index of the rows of ``vectors``, by inner product.
-        vectors: float32 [n, dim], unit length; may be a memory map.
-        k_factor: candidates re-scored for each hit asked for.
+    rank: int
+    score: float
+    id: str
+    title: str
+
+
+class Pair(NamedTuple):
+    """Two rows and their cosine; the first stands earlier in the corpus."""
+
+    score: float
+    id1: str
+    title1: str
+    id2: str
+    title2: str
+
+
+def index_folder(folder: str | Path) -> Path:
+    """Return the folder that holds an index's manifests, given it or the export's output folder.
+
+    Raises:
+        UserError: there is no index.
+    """
+    folder = Path(folder)
+    index = folder / "index" if (folder / "index").is_dir() else folder
+    if not index.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if not numbers(index):
+        raise UserError(f"{folder}: {NO_INDEX}")
+    return index
+
+
+class Index:
+    """One generation of an index, open for reading; it stays whole while a newer one is written.
+
+    Made by `Index.open`. Safe to search from several threads.
+
+    >>> index = Index.open("news")                                          # doctest: +SKIP
+    >>> index.search(["winter air in Beijing"], k=3)[0][0].title            # doctest: +SKIP
     """
 
-    def __init__(self, codes: faiss.Index, vectors: FloatArray, k_factor: int) -> None:
-        self.codes = codes
-        self.k_factor = k_factor
-        self._vectors = np.asarray(vectors)  # a memmap's own indexing costs more than the gather
+    def __init__(self, generation: Generation, export: Path, encoder: TextEncoder | None) -> None:
+        import pyarrow.parquet as pq
+
+        self._generation = generation
+        self._export = export
+        self._encoder: TextEncoder | None = None
+        if encoder is not None:
+            self._use(encoder)
+        with pq.ParquetFile(generation.rows) as file:
+            rows = file.read(columns=["id", "title"]).combine_chunks()
+        self._rows = rows
+        self.ids: Sequence[str] = LazyStrings(rows["id"].chunks)
+        self.titles: Sequence[str] = LazyStrings(rows["title"].chunks)
+        self.vectors: np.memmap = np.load(generation.vectors, mmap_mode="r", allow_pickle=False)
+        self._array = np.asarray(self.vectors)
+        self._fast: FastIndex | None = None
+        self._cut: FloatArray | None = None
+        if len(self.titles) != len(self.vectors):
+            raise UserError(f"{generation.vectors}: {len(self.vectors)} vectors for {len(self.titles)} titles")
 
     @classmethod
-    def load(cls, path: Path, vectors: FloatArray, k_factor: int) -> FastIndex:
-        """Open the codes at ``path``."""
-        import faiss
-
-        return cls(faiss.read_index(str(path)), vectors, k_factor)
-
-    def candidates(self, k: int) -> int:
-        """Return how many rows are re-scored for ``k`` hits."""
-        return min(len(self._vectors), max(k, RECALL_AT) * self.k_factor)
-
-    def search(self, queries: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
-        """Return scores, float32 [q, min(k, n)], falling, and rows, int64 [q, min(k, n)].
+    def open(cls, folder: str | Path, encoder: TextEncoder | None = None) -> Self:
+        """Open the newest whole generation of an index.
 
         Args:
-            queries: float32 [q, dim], unit length.
-            k: how many to return.
+            folder: an export's output folder, or the ``index`` folder in it.
+            encoder: encodes the queries; by default the export's own, loaded when the first text is searched.
+
+        Raises:
+            UserError: there is no index here, no generation of it is whole, or ``encoder`` isn't the one that made it.
         """
-        k = min(k, len(self._vectors))
-        scores = np.empty((len(queries), k), np.float32)
-        rows = np.empty((len(queries), k), np.int64)
-        for start in range(0, len(queries), 1024):
-            _, found = self.codes.search(queries[start:start + 1024], self.candidates(k))
-            for query, near in enumerate(found, start=start):
-                scores[query], rows[query] = rank(self._vectors, queries[query], near, k)
-        return scores, rows
+        index = index_folder(folder)
+        for attempt in range(_OPEN_ATTEMPTS):
+            generation = newest(index)
+            if generation is None:
+                raise UserError(f"{folder}: {NO_INDEX}")
+            try:
+                return cls(generation, index.parent, encoder)
+            except FileNotFoundError:
+                # A writer went on by two generations between our reading the manifest and opening its files.
+                if attempt == _OPEN_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
 
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the encoder that made the vectors."""
+        return self._generation.manifest["fingerprint"]
 
-def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL,
-               before: tuple[Path, int] | None = None) -> dict[str, Any] | None:
-    """Build the fast index of ``vectors``, write it to ``path`` and measure it.
+    @property
+    def encoder(self) -> TextEncoder:
+        """What encodes the queries, loaded at first use."""
+        if self._encoder is None:
+            self._use(load_query_encoder(self._export, asking(self.fingerprint)))
+        assert self._encoder is not None
+        return self._encoder
 
-    Args:
-        vectors: float32 [n, dim], unit length; may be a memory map.
-        path: where the codes go.
-        promise: recall@10 against the exact scan that must be reached.
-        before: the codes that this index had before, and their k_factor. Where what was learnt for them still keeps
-            the promise it is not learnt anew.
+    @functools.cached_property
+    def thresholds(self) -> Thresholds | None:
+        """From which cosine texts mean the same, as the export found; None where it says nothing of this model."""
+        return read_thresholds(self._export, self.fingerprint)
 
-    Returns:
-        What the manifest keeps: ``factory``, ``k_factor``, ``recall_at_10`` and the number of ``queries`` it was
-        measured with. None, and no file, if no k_factor keeps the promise: the exact scan answers then.
-    """
-    import faiss
+    @functools.cached_property
+    def asymmetric(self) -> bool:
+        """Whether a query has another prompt than a document; False where there is no encoder to ask."""
+        if self._encoder is None and not (self._export / "manifest.json").is_file():
+            return False
+        prompt_of = getattr(self.encoder, "prompt", lambda role: "")  # most encoders have none
+        return prompt_of("query") != prompt_of("document")
 
-    factory = f"PQ{sub_quantisers(vectors.shape[1])}x4fs"
-    queries, tenth = sample_queries(vectors)
-    for learnt, k_factors in [*([] if before is None else [(before[0], (before[1],))]), (None, K_FACTORS)]:
-        codes = _codes(vectors, factory, learnt)
-        for k_factor in k_factors:
-            recall = recall_at_10(FastIndex(codes, vectors, k_factor), queries, tenth)
-            log.info("fast index %s: recall@%d %.4f at k_factor %d", factory, RECALL_AT, recall, k_factor)
-            if recall >= promise:
-                faiss.write_index(codes, str(path))
-                return {"factory": factory, "k_factor": k_factor, "recall_at_10": recall, "queries": len(queries)}
-    log.warning("fast index: recall@%d stays at %.4f, under %s; every query will scan all vectors", RECALL_AT, recall,
-                promise)
-    return None
+    def prepare(self, *, exact: bool = False, dim: int | None = None) -> None:
+        """Load now what the first query would load: the encoder and, unless ``exact`` or cut, the fast index."""
+        if dim is not None:
+            self.cut(dim)
+        _ = self.encoder
+        if not exact and dim is None:
+            _ = self.fast
 
+    def cut(self, dim: int) -> FloatArray:
+        """Return the first ``dim`` numbers of each vector, at length 1, float32 [rows, dim]; the last cut is kept.
 
-def _codes(vectors: FloatArray, factory: str, learnt: Path | None) -> faiss.Index:
-    """Return the codes of ``vectors``, by the code book of the index at ``learnt``, or one learnt from them."""
-    import faiss
+        Raises:
+            UserError: ``dim`` is below 1 or above the index's, or nothing is left of a vector.
+        """
+        whole = self._array.shape[1]
+        if not 1 <= dim <= whole:
+            raise UserError(f"dim {dim}: the index's vectors have {whole} numbers; give 1 to {whole}")
+        if self._cut is None or self._cut.shape[1] != dim:
+            self._cut = normalise(self._array[:, :dim])
+        return self._cut
 
-    if learnt is None:
-        codes = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-        sample = np.random.default_rng(_SEED).permutation(len(vectors))[:_TRAINING_ROWS]
-        codes.train(vectors[np.sort(sample)])
-    else:
-        codes = faiss.read_index(str(learnt))
-        codes.reset()
-    for start in range(0, len(vectors), _BLOCK):
-        codes.add(np.ascontiguousarray(vectors[start:start + _BLOCK]))
-    return codes
+    def _use(self, encoder: TextEncoder) -> None:
+        check_fingerprint(self._generation.folder, asking(self.fingerprint), encoder.fingerprint)
+        self._encoder = encoder
 
+    def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:
+        """Return the unit vectors of query texts, float32 [len(texts), dim]; or of such as the index could hold.
 
-def sample_queries(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the live vectors that recall is measured with, float32 [q, dim], and each one's exact 10th score [q]."""
-    sample = np.random.default_rng(_SEED + 1).permutation(len(vectors))[:_SAMPLE_QUERIES]
-    queries = np.ascontiguousarray(vectors[np.sort(sample)])
-    scores, _ = cosine_top_k(vectors, queries, RECALL_AT)
-    return queries, scores[:, -1]
+        Raises:
+            UserError: an empty text, or one whose vector is zero or not finite.
+        """
+        for text in texts:
+            if not text.strip():
+                raise UserError(f"{role}: is empty; type some words")
+        vectors = self.encoder.encode(list(texts), role=role)
+        bad = bad_row(vectors)
+        if bad is not None:
+            raise UserError(f"{role}: the vector of {texts[bad[0]][:80]!r} {bad[1]}; the model can't encode it")
+        return normalise(vectors)
 
+    def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False,
+               dim: int | None = None) -> list[list[Hit]]:
+        """Return the ``k`` nearest rows of each text, best first.
 
-def recall_at_10(index: FastIndex, queries: FloatArray, tenth: FloatArray) -> float:
-    """Return the share of the true ten nearest that ``index`` finds.
+        Args:
+            texts: the queries.
+            k: hits a query; more than there are rows gives all rows.
+            exact: scan every vector instead of asking the fast index.
+            dim: see `search_vectors`.
 
-    Counted by score, not by row: of several equal titles at the tenth place any one is right.
-    """
-    scores, _ = index.search(queries, RECALL_AT)
-    return float((scores >= tenth[:, None]).mean())
+        Raises:
+            UserError: as `encode` and `search_vectors`.
+        """
+        if isinstance(texts, str):
+            raise TypeError("search takes a list of texts, not one string")
+        if not texts:
+            return []
+        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim))
 
+    def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
+                       dim: int | None = None) -> tuple[FloatArray, IntArray]:
+        """Return the ``k`` nearest rows of each query vector.
 
-def sub_quantisers(dim: int) -> int:
-    """Return the divisor of ``dim`` nearest to half of it: two dimensions to each 4-bit code where that divides."""
-    return min((size for size in range(1, dim + 1) if dim % size == 0), key=lambda size: abs(size - dim / 2))
+        Args:
+            queries: floating [q, dim], or [dim] for one; of any length but zero.
+            k: hits a query; more than there are rows gives all rows.
+            exact: scan every vector: what ``sentence_transformers.util.semantic_search`` returns, to 1e-6.
+            dim: compare the first ``dim`` numbers of the vectors alone, each cut brought to length 1, by scanning all
+                of them: for models trained to be cut (Matryoshka).
+
+        Returns:
+            scores, float32 [q, min(k, rows)], falling; positions in ``ids``, ``titles`` and ``vectors``, int64, alike.
+
+        Raises:
+            UserError: k below 1, vectors of another dimension, or one that is zero or not finite; ``dim`` as `cut`.
+        """
+        queries = np.atleast_2d(np.asarray(queries))
+        if k < 1:
+            raise UserError(f"k={k}: must be 1 or more")
+        if queries.ndim != 2 or queries.shape[1] != self._array.shape[1]:
+            raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._array.shape[1]} "
+                            "dimensions")
+        if dim is not None:
+            return cosine_top_k(self.cut(dim), queries[:, :dim], k)
+        fast = None if exact else self.fast
+        if fast is None or fast.candidates(k) >= len(self._array):
+            return cosine_top_k(self._array, queries, k)
+        return fast.search(normalise(queries), k)
+
+    @property
+    def fast(self) -> FastIndex | None:
+        """The fast index, loaded at first use; None where the exact scan answers."""
+        about = self._generation.manifest["fast"]
+        if self._fast is None and about is not None:
+            self._fast = FastIndex.load(self._generation.fast, self._array, about["k_factor"])
+        return self._fast
+
+    def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
+        """Return what `search_vectors` found with the rows' ids and titles."""
+        return [[Hit(rank, float(score), self.ids[row], self.titles[row])
+                 for rank, (score, row) in enumerate(zip(*found, strict=True), start=1)]
+                for found in zip(scores, positions, strict=True)]
+
+    def pairs(self, k: int = 10, *, repeats: bool = False) -> list[Pair]:
+        """Return the ``k`` most similar pairs of rows, each once, best first.
+
+        Exact up to 50,000 titles; of more, those with distant neighbourhoods are not compared (see `search.pairs`).
+
+        Args:
+            k: how many; more than there are gives all.
+            repeats: count rows with the very same title as pairs too. Without, a title that repeats stands for all its
+                rows by its first one, and the pairs are near-duplicates rather than duplicates.
+
+        Raises:
+            UserError: k below 1.
+        """
+        if k < 1:
+            raise UserError(f"k={k}: must be 1 or more")
+        rows = np.arange(len(self.vectors)) if repeats else self._first_rows()
+        scores, left, right = most_similar_pairs(self._array, rows, k)
+        return [Pair(float(score), self.ids[i], self.titles[i], self.ids[j], self.titles[j])
+                for score, i, j in zip(scores, left, right, strict=True)]
+
+    def rows_of(self, texts: Sequence[str]) -> IntArray:
+        """Return the first row whose title is each of ``texts``, int64 [len(texts)]; -1 where there is none."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        titles = self._rows["title"].chunk(0)
+        return pc.fill_null(pc.index_in(pa.array(texts, titles.type), titles), -1).to_numpy().astype(np.int64)
+
+    @property
+    def repeated_rows(self) -> int:
+        """How many rows have a title that an earlier row has."""
+        return len(self.titles) - self._generation.manifest["distinct"]
+
+    def _first_rows(self) -> IntArray:
+        """Return the row at which each distinct title stands first, rising."""
+        import pyarrow.compute as pc
+
+        codes = pc.dictionary_encode(self._rows["title"].chunk(0)).indices.to_numpy()
+        return np.sort(np.unique(codes, return_index=True)[1])
+
+    def close(self) -> None:
+        """Let go of the mapped files; the index can't be searched afterwards."""
+        self._fast = self._cut = None
+        self._array = np.empty((0, 0), np.float32)
+        del self.vectors
+
+    def __enter__(self) -> Self:
+        """Return the index itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()

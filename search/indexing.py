@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 FAST_FROM = 20_000
 
 
-class Part(NamedTuple):
+class Block(NamedTuple):
     """Titles to be encoded and written as one segment; ``hashes`` are S16 [n]."""
 
     ids: list[str]
@@ -45,8 +45,8 @@ class Part(NamedTuple):
     hashes: Hashes
 
 
-# Encodes parts, whoever does it, and writes each as a segment of the folder; tells how many titles are done.
-Spread = Callable[[Path, Iterator[Part], Callable[[int], None]], None]
+# Encodes blocks, whoever does it, and writes each as a segment of the folder; tells how many titles are done.
+Spread = Callable[[Path, Iterator[Block], Callable[[int], None]], None]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
         known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
         missing = first[~np.isin(rows.hashes[first], known)]
-        parts = _parts(rows, missing, segment_rows)
-        (spread or partial(encode_here, encoder))(folder, parts, _counted(progress, len(missing)))
+        blocks = _blocks(rows, missing, segment_rows)
+        (spread or partial(encode_here, encoder))(folder, blocks, _counted(progress, len(missing)))
         added, changed, removed = _difference(base, rows) if live else (len(ids), 0, 0)
         if base is None or damaged or not same_rows(base, rows):
             sources = [*live, *read_segments(folder, encoder.fingerprint)]
@@ -166,25 +166,25 @@ def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callabl
     return tell
 
 
-def _parts(rows: Rows, missing: IntArray, segment_rows: int) -> Iterator[Part]:
+def _blocks(rows: Rows, missing: IntArray, segment_rows: int) -> Iterator[Block]:
     """Yield the titles at the places ``missing`` as segments to be."""
     for start in range(0, len(missing), segment_rows):
         places = missing[start:start + segment_rows]
-        yield Part([rows.ids[place] for place in places], [rows.titles[place] for place in places],
-                   rows.hashes[places])
+        yield Block([rows.ids[place] for place in places], [rows.titles[place] for place in places],
+                    rows.hashes[places])
 
 
-def encode_here(encoder: TextEncoder, folder: Path, parts: Iterator[Part], tell: Callable[[int], None]) -> None:
-    """Encode the parts in this process and write them as segments."""
-    taken: deque[Part] = deque()  # the encoder takes the next part before it hands the vectors of one over
+def encode_here(encoder: TextEncoder, folder: Path, blocks: Iterator[Block], tell: Callable[[int], None]) -> None:
+    """Encode the blocks in this process and write them as segments."""
+    taken: deque[Block] = deque()  # the encoder takes the next block before it hands the vectors of one over
 
-    def blocks() -> Iterator[list[str]]:
-        for part in parts:
-            taken.append(part)
-            yield part.titles
+    def titles() -> Iterator[list[str]]:
+        for block in blocks:
+            taken.append(block)
+            yield block.titles
 
-    for vectors in _vectors(encoder, blocks(), tell):
-        write_part(folder, taken.popleft(), vectors, encoder.fingerprint)
+    for vectors in _vectors(encoder, titles(), tell):
+        write_block(folder, taken.popleft(), vectors, encoder.fingerprint)
 
 
 def _vectors(encoder: TextEncoder, blocks: Iterator[list[str]], tell: Callable[[int], None]) -> Iterator[FloatArray]:
@@ -200,8 +200,8 @@ def _vectors(encoder: TextEncoder, blocks: Iterator[list[str]], tell: Callable[[
         yield vectors
 
 
-def write_part(folder: Path, part: Part, vectors: npt.NDArray[np.floating], fingerprint: str) -> None:
-    """Write a part's vectors as its segment.
+def write_block(folder: Path, block: Block, vectors: npt.NDArray[np.floating], fingerprint: str) -> None:
+    """Write a block's vectors as its segment.
 
     Raises:
         UserError: a vector is zero or not finite.
@@ -209,9 +209,9 @@ def write_part(folder: Path, part: Part, vectors: npt.NDArray[np.floating], fing
     bad = bad_row(vectors)
     if bad is not None:
         row, wrong = bad
-        raise UserError(f"corpus: the vector of title {part.titles[row][:80]!r} (id {part.ids[row]!r}) {wrong}; "
+        raise UserError(f"corpus: the vector of title {block.titles[row][:80]!r} (id {block.ids[row]!r}) {wrong}; "
                         "the model can't encode it, so leave the row out")
-    write_segment(folder, part.hashes, normalise(vectors), fingerprint)
+    write_segment(folder, block.hashes, normalise(vectors), fingerprint)
 
 
 def _difference(base: Generation | None, rows: Rows) -> tuple[int, int, int]:

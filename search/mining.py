@@ -20,7 +20,7 @@ from sentence_forge.encoders.similarity import FloatArray
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import write_atomic
 from sentence_forge.runtime.roles import Role
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +145,8 @@ def near_duplicates(index: Index, k: int) -> list[tuple[str, str]]:
         UserError: there is none.
     """
     found = index.pairs(k)
-    if (marks := index.marks) is not None:
-        found = [pair for pair in found if marks.of(pair.score) == "same"]
+    if (thresholds := index.thresholds) is not None:
+        found = [pair for pair in found if thresholds.of(pair.score) == "same"]
     else:
         log.warning("this index doesn't know from which cosine titles mean the same, so each of its %d most similar "
                     "pairs counts as a positive; give fewer as -k N, or pairs you know as --pairs-from FILE",
@@ -194,21 +194,3 @@ def write_triplets(path: Path, rows: Sequence[Sequence[str]]) -> None:
     writer.writerow(["anchor", "positive", "negative", *more])
     writer.writerows(rows)
     write_atomic(path, text.getvalue())
-
-
-def new_csv(path: str, option: str) -> Path:
-    """Return ``path`` as a file that may be written.
-
-    Raises:
-        UserError: it is there already, is no ``.csv``, or its folder isn't there.
-    """
-    file = Path(path).expanduser()
-    if file.exists():
-        raise UserError(f"{option} {path}: is there already, and would be overwritten; give a new name (pairs to mine "
-                        f"for are given as --pairs-from {path})")
-    if file.suffix != ".csv":
-        raise UserError(f"{option} {path}: must end in .csv")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"{option} {path}: its folder isn't there; make it first")
-    return file
-

@@ -14,8 +14,8 @@ from sentence_forge.encoders.similarity import FloatArray, IntArray
 from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
+from sentence_forge.search.fast import build_fast
 from sentence_forge.search.generation import Generation, commit, numbers
-from sentence_forge.search.index import build_fast
 from sentence_forge.search.segments import Hashes, Segment, hash_column, known_hashes, read_hashes
 
 _BLOCK = 8192

@@ -44,7 +44,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capt
         caplog.set_level("INFO")
         code = 0
         try:
-            code = import_module(f"sentence_forge.{name}.cli").main() or 0
+            code = import_module(f"sentence_forge.{name}" if "." in name else f"sentence_forge.{name}.cli").main() or 0
         except SystemExit as leaving:
             code = int(leaving.code or 0)
         captured = capsys.readouterr()

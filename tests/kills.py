@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from corpora import WordEncoder, answers_equal_brute_force, titles_like
 from faults import Acknowledge, forked
-from test_search import WordEncoder, answers_equal_brute_force, titles_like
 
 from sentence_forge.encoders.build import from_scratch
 from sentence_forge.losses.softmax import Softmax
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers, read_manifest
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.train import checkpoint
 from sentence_forge.train.optim import adamw

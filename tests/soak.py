@@ -26,12 +26,12 @@ from typing import NamedTuple
 
 import hostile_models
 from conftest import TINY
+from corpora import answers_equal_brute_force, titles_like
 from faults import DAMAGES, damage, forked, one_thread
 from kills import Corpus, Parts, kill_while_indexing, kill_while_saving, seconds_to_index, write
 from omegaconf import OmegaConf
 from other_models import others, small
 from test_durability import cut_at, same_end
-from test_search import answers_equal_brute_force, titles_like
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import read_manifest
@@ -160,7 +160,7 @@ def write_corpus(path: Path, rows: tuple[list[str], list[str]]) -> None:
 def kill_export(exported: Path, kind: str) -> Trial:
     """Kill a whole ``python -m export only=index``; then search and --verify find the old index or the new one."""
     def trial(folder: Path, draw: random.Random) -> None:
-        from sentence_forge.search.engine import Index
+        from sentence_forge.search.index import Index
         from sentence_forge.search.verify import verify
 
         corpus = Corpus(kind, 300, seed=draw.randrange(1000))
@@ -208,7 +208,7 @@ def flip_in_index(folder: Path, draw: random.Random) -> None:
 
 
 def two_writers(folder: Path, draw: random.Random) -> None:
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
 
     corpora = [Corpus("index", 60, seed).after for seed in draw.sample(range(1000), 2)]
     delays = draw.uniform(0, 0.02), draw.uniform(0, 0.02)
@@ -238,7 +238,7 @@ def two_writers(folder: Path, draw: random.Random) -> None:
 
 
 def damaged_manifest(folder: Path, draw: random.Random) -> None:
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
 
     old, new = titles_like(20, 1), titles_like(20, 2)
     ids = [str(row) for row in range(20)]
@@ -255,7 +255,7 @@ def fingerprints(scale: float) -> Row:
     """Every other model is refused, at the query and at writing; the same one, moved, is taken."""
     from sentence_forge.encoders.build import pretrained
     from sentence_forge.encoders.encoder import Encoder
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
     from sentence_forge.search.indexing import index_corpus
 
     tried = survived = 0

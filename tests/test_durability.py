@@ -16,12 +16,12 @@ from pathlib import Path
 import hostile_models
 import pytest
 from conftest import TINY, Done
+from corpora import WordEncoder, answers_equal_brute_force
 from faults import DAMAGES, damage, forked, largest_file
 from kills import Corpus, Parts, kill_while_indexing, kill_while_saving, seconds_to_index, write
 from other_models import others, small
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_search import WordEncoder, answers_equal_brute_force
 
 from sentence_forge.encoders.build import from_scratch, pretrained
 from sentence_forge.encoders.encoder import Encoder
@@ -29,7 +29,7 @@ from sentence_forge.encoders.fingerprint import fingerprint
 from sentence_forge.runtime import files as runtime_files
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers, read_manifest, staged_folder, write_atomic, writer_lock
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.train import checkpoint
 

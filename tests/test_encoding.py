@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_search import unit_vectors
+from corpora import unit_vectors
 
 from sentence_forge.encoders.build import from_scratch
 from sentence_forge.encoders.corpus import batches_by_length, encode_texts, new_vectors
@@ -18,7 +18,7 @@ from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.tokens import Tokens
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.progress import progress
-from sentence_forge.search.index import FastIndex, build_fast, recall_at_10, sample_queries
+from sentence_forge.search.fast import FastIndex, build_fast, recall_at_10, sample_queries
 
 TITLES = Path(__file__).parent.parent / "data_readers" / "sample" / "en" / "titles.csv"
 

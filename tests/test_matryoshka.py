@@ -26,7 +26,7 @@ from sentence_forge.losses.matryoshka import Matryoshka
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.overrides import friendly, options
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 
 Command = Callable[..., Done]
 MNRL = {"_target_": "losses.mnrl.MultipleNegativesRanking", "scale": 7.0, "shapes": ["pair"], "sampler": {}}

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, Done
-from test_search import WordEncoder, build, titles_like
+from corpora import WordEncoder, build, titles_like
 
 from sentence_forge.encoders.similarity import normalise
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.search.mining import mine, near_duplicates, read_pairs
 
@@ -99,7 +99,7 @@ def test_anchors_are_queries_whether_or_not_they_are_titles_of_the_index(tmp_pat
     assert len(same) > 10 and set(same) <= set(found[1].rows)
 
 
-def test_without_marks_it_is_said_that_all_the_most_similar_count(tmp_path: Path,
+def test_without_thresholds_it_is_said_that_all_the_most_similar_count(tmp_path: Path,
                                                                   caplog: pytest.LogCaptureFixture) -> None:
     build(tmp_path, titles_like(40))
     with Index.open(tmp_path, WordEncoder()) as index:
@@ -153,8 +153,8 @@ def test_mining_agrees_with_the_stock_miner(tmp_path: Path) -> None:
     assert 10 < len(expected) < 50  # some pairs have too few left in both
 
 
-def search(*arguments: str) -> int:
-    from sentence_forge.search.cli import main
+def mined(*arguments: object) -> int:
+    from sentence_forge.search.mine import main
 
     return main([str(argument) for argument in arguments])
 
@@ -169,8 +169,13 @@ def test_what_is_mined_trains_by_the_next_command(command: Command, tmp_path: Pa
                    f"hydra.run.dir={tmp_path / 'run'}").code == 0
     done = command("export", f"model={tmp_path / 'run'}", f"corpus={corpus}", f"out={news}")
     assert done.code == 0, done.err
-    assert search(news, "--mine", tmp_path / "own.csv", "-k", 50, "--margin", "0.001", "--json") == 0
+    assert mined(news, tmp_path / "own.csv", "-k", 50, "--margin", "0.001", "--json") == 0
     said = json.loads(capsys.readouterr().out)
+    for old_form in ([news, "--mine", tmp_path / "old.csv", "-k", 50, "--margin", "0.001"],
+                     ["-k", 50, f"--mine={tmp_path / 'older.csv'}", "--margin", "0.001", news]):
+        assert command("search", *map(str, old_form)).code == 0
+    assert (tmp_path / "old.csv").read_bytes() == (tmp_path / "older.csv").read_bytes() == (
+        tmp_path / "own.csv").read_bytes()
     own = rows_of(tmp_path / "own.csv")
     assert own[0] == ["anchor", "positive", "negative"]
     assert said["triplets"] == len(own) - 1 > 20
@@ -181,7 +186,7 @@ def test_what_is_mined_trains_by_the_next_command(command: Command, tmp_path: Pa
     pairs = tmp_path / "pairs.csv"
     pairs.write_text('anchor,positive\n' + "\n".join(f'"a storm, ""{n}""",{title}' for n, title in enumerate(
         row[0] for row in own[1:21])) + "\n")
-    assert search(news, "--mine", tmp_path / "given.csv", "--pairs-from", pairs, "--negatives", 2, "--margin", 0) == 0
+    assert mined(news, tmp_path / "given.csv", "--pairs-from", pairs, "--negatives", 2, "--margin", 0) == 0
     given = rows_of(tmp_path / "given.csv")
     assert given[0] == ["anchor", "positive", "negative", "negative_2"]
     assert {row[0] for row in given[1:]} <= {f'a storm, "{n}"' for n in range(20)}
@@ -200,25 +205,26 @@ def test_what_cannot_be_mined_is_said_in_one_line(tmp_path: Path, capsys: pytest
     (tmp_path / "bad.csv").write_text("anchor,positive\na,\n")
     out = tmp_path / "out.csv"
     for arguments, expected in [
-        (["--mine", tmp_path / "there.csv"], "is there already, and would be overwritten"),
-        (["--mine", tmp_path / "out.txt"], r"must end in .csv"),
-        (["--mine", tmp_path / "no" / "out.csv"], "its folder isn't there"),
-        (["--mine", out, "--pairs-from", tmp_path / "none.csv"], "none.csv: no such file"),
-        (["--mine", out, "--pairs-from", tmp_path / "titles.csv"], "pairs to mine for have anchor, positive"),
-        (["--mine", out, "--pairs-from", tmp_path / "scores.csv"], "--least-score says from which on"),
-        (["--mine", out, "--pairs-from", tmp_path / "scores.csv", "--least-score", "9"], "at least 9"),
-        (["--mine", out, "--pairs-from", tmp_path / "there.csv", "--least-score", "1"], "holds no scores"),
-        (["--mine", out, "--pairs-from", tmp_path / "same.csv"], "no pair of two different texts"),
-        (["--mine", out, "--pairs-from", tmp_path / "bad.csv"], "bad.csv, line 2 (row 1), column positive: is empty"),
-        (["--mine", out, "--negatives", "0"], "--negatives 0: must be 1 or more"),
-        (["--mine", out, "--margin", "5"], "--margin 5: is a fraction"),
-        (["--mine", out, "--range-min", "100"], "leave no room for 1 negative"),
-        (["--mine", out, "--margin", "0.9", "--range-max", "1"], "a smaller --margin or a larger --range-max"),
-        (["--mine", out, "--pairs"], "not allowed with"),
-        (["--mine", out, "a query"], "--mine takes no query"),
-        (["--margin", "0.1", "a query"], "--margin goes with --mine only"),
+        ([tmp_path / "there.csv"], "is there already, and would be overwritten"),
+        ([tmp_path / "out.txt"], r"must end in .csv"),
+        ([tmp_path / "no" / "out.csv"], "its folder isn't there"),
+        ([out, "--pairs-from", tmp_path / "none.csv"], "none.csv: no such file"),
+        ([out, "--pairs-from", tmp_path / "titles.csv"], "pairs to mine for have anchor, positive"),
+        ([out, "--pairs-from", tmp_path / "scores.csv"], "--least-score says from which on"),
+        ([out, "--pairs-from", tmp_path / "scores.csv", "--least-score", "9"], "at least 9"),
+        ([out, "--pairs-from", tmp_path / "there.csv", "--least-score", "1"], "holds no scores"),
+        ([out, "--pairs-from", tmp_path / "same.csv"], "no pair of two different texts"),
+        ([out, "--pairs-from", tmp_path / "bad.csv"], "bad.csv, line 2 (row 1), column positive: is empty"),
+        ([out, "--negatives", "0"], "--negatives 0: must be 1 or more"),
+        ([out, "--margin", "5"], "--margin 5: is a fraction"),
+        ([out, "--range-min", "100"], "leave no room for 1 negative"),
+        ([out, "--margin", "0.9", "--range-max", "1"], "a smaller --margin or a larger --range-max"),
+        ([out, "--repeats"], "unrecognized arguments: --repeats; see python -m search.mine --help"),
+        ([out, "a query"], "unrecognized arguments: a query"),
+        ([out, "-k", "0"], "-k 0: must be 1 or more"),
+        ([], "required: OUT.csv"),
     ]:
-        assert search(news, *arguments) == 2, arguments
+        assert mined(news, *arguments) == 2, arguments
         said = capsys.readouterr().err.strip()
         assert said.startswith("error: ") and "\n" not in said and expected in said, said
         assert not out.exists()

@@ -25,7 +25,7 @@ from sentence_forge.encoders.static import static
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.tasks.retrieval import KnownItem
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 
 Command = Callable[..., Done]
 ROOT = Path(__file__).parent.parent

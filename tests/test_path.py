@@ -16,7 +16,7 @@ from conftest import TINY, Done
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import semantic_search
 
-from sentence_forge.search.engine import Index
+from sentence_forge.search.index import Index
 
 ROOT = Path(__file__).parent.parent
 TITLES = ROOT / "data_readers" / "sample" / "en" / "titles.csv"

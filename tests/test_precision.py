@@ -18,9 +18,9 @@ from sentence_forge.encoders.build import from_scratch
 from sentence_forge.encoders.onnx import OnnxEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.encoder import check_fingerprint
-from sentence_forge.search.engine import Index
-from sentence_forge.search.marks import read_marks
+from sentence_forge.search.index import Index
 from sentence_forge.search.segments import text_hashes, write_segment
+from sentence_forge.search.thresholds import read_thresholds
 
 TITLES = Path(__file__).parent.parent / "data_readers" / "sample" / "en" / "titles.csv"
 Command = Callable[..., Done]
@@ -151,7 +151,7 @@ def test_a_bf16_index_is_kept_in_bf16_and_asked_in_fp32(command: Command, tmp_pa
     with Index.open(out) as index:
         assert index.fingerprint == f"{about['fingerprint']}-bf16"
         assert index.encoder.fingerprint == about["fingerprint"], "a query needs no torch"
-        assert index.marks == read_marks(out, about["fingerprint"])
+        assert index.thresholds == read_thresholds(out, about["fingerprint"])
         exact, one = OnnxEncoder(out).encode(list(index.titles)), np.array(index.vectors[:1])
         apart = np.abs(exact - index.vectors).max()
         assert 1e-5 < apart < 0.01, "the vectors are those of fp32, or of another model"

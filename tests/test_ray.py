@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY, Done
-from test_search import WordEncoder, titles_like
+from corpora import WordEncoder, titles_like
 
 from sentence_forge.encoders.onnx import OnnxEncoder
 from sentence_forge.export.ray_cluster import RayCluster
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.engine import Index
-from sentence_forge.search.indexing import Part
+from sentence_forge.search.index import Index
+from sentence_forge.search.indexing import Block
 from sentence_forge.search.segments import read_segments, text_hashes
 from sentence_forge.search.verify import verify
 
@@ -107,7 +107,7 @@ class UnsteadyRay:
 
     Args:
         loading: how many workers die before one is ready, each time.
-        lost: how often the way to a worker is lost when it has just written its part.
+        lost: how often the way to a worker is lost when it has just written its block.
     """
 
     class exceptions:
@@ -144,10 +144,10 @@ class UnsteadyRay:
             raise self.exceptions.RayActorError
         return "here"
 
-    def encode(self, worker: Any, folder: Path, part: Part) -> None:
-        worker.encode(folder, part)
-        self.answers[part.ids[0]] += 1
-        if self.answers[part.ids[0]] <= self.lost:
+    def encode(self, worker: Any, folder: Path, block: Block) -> None:
+        worker.encode(folder, block)
+        self.answers[block.ids[0]] += 1
+        if self.answers[block.ids[0]] <= self.lost:
             raise self.exceptions.RayActorError
 
     def wait(self, waited_for: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
@@ -161,10 +161,10 @@ class UnsteadyRay:
 
 
 def spread_over(ray: UnsteadyRay, folder: Path) -> list[str]:
-    """Encode eight parts of a title each on a cluster; return the titles."""
+    """Encode eight blocks of a title each on a cluster; return the titles."""
     titles = titles_like(8)
-    parts = [Part([str(number)], [title], text_hashes([title])) for number, title in enumerate(titles)]
-    RayCluster(folder, ray.encoder.fingerprint)._spread(ray, folder, parts, iter(()), lambda _: None)
+    blocks = [Block([str(number)], [title], text_hashes([title])) for number, title in enumerate(titles)]
+    RayCluster(folder, ray.encoder.fingerprint)._spread(ray, folder, blocks, iter(()), lambda _: None)
     return titles
 
 

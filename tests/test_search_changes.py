@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from browser import browser
 from conftest import TINY
-from test_search import WordEncoder, titles_like
+from corpora import WordEncoder, titles_like
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.compare import changes, drawn_queries, side_by_side, summary
-from sentence_forge.search.compare_page import page
-from sentence_forge.search.engine import Index
+from sentence_forge.search.changes import changes, drawn_queries, side_by_side, summary
+from sentence_forge.search.display import hits_table, width_of
+from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
-from sentence_forge.search.marks import read_marks
-from sentence_forge.search.table import hits_table, width_of
+from sentence_forge.search.page import page
+from sentence_forge.search.thresholds import read_thresholds
 
 
 class OtherEncoder(WordEncoder):
@@ -101,22 +101,22 @@ def test_the_page_is_escaped_and_shows_both_lists(tmp_path: Path) -> None:
         assert shown.run("document.scrollingElement.scrollWidth") <= 390
 
 
-def test_marks_are_the_export_s_own(tmp_path: Path) -> None:
+def test_thresholds_are_the_export_s_own(tmp_path: Path) -> None:
     found = {"fingerprint": "abc", "marks": {
         "measured_on": "stsb-dev", "n": 9, "related": {"cosine": 0.5},
         "same": {"cosine": 0.8, "precision": 0.6, "recall": 0.7}}}
     (tmp_path / "manifest.json").write_text(json.dumps(found))
-    marks = read_marks(tmp_path, "abc")
-    assert marks is not None and [marks.of(score) for score in (0.9, 0.8, 0.7999, 0.5, 0.4)] == [
+    thresholds = read_thresholds(tmp_path, "abc")
+    assert thresholds is not None and [thresholds.of(score) for score in (0.9, 0.8, 0.7999, 0.5, 0.4)] == [
         "same", "same", "related", "related", ""]
-    assert read_marks(tmp_path, "abc-int8") == marks
-    assert read_marks(tmp_path, "another") is None and read_marks(tmp_path / "nowhere", "abc") is None
+    assert read_thresholds(tmp_path, "abc-int8") == thresholds
+    assert read_thresholds(tmp_path, "another") is None and read_thresholds(tmp_path / "nowhere", "abc") is None
     _, old = two(tmp_path, titles_like(20))
     hits = old.search(["storm"], 5)[0]
-    marked = hits_table(hits, 80, marks)
+    marked = hits_table(hits, 80, thresholds)
     assert [("same" in line, "related" in line) for line in marked] == [
-        (marks.of(hit.score) == "same", marks.of(hit.score) == "related") for hit in hits]
-    assert hits_table(hits, None, marks) == hits_table(hits, None)  # tab-separated lines keep their columns
+        (thresholds.of(hit.score) == "same", thresholds.of(hit.score) == "related") for hit in hits]
+    assert hits_table(hits, None, thresholds) == hits_table(hits, None)  # tab-separated lines keep their columns
 
 
 def test_as_typed_on_an_export(command: Callable, tmp_path: Path) -> None:
@@ -139,13 +139,17 @@ def test_as_typed_on_an_export(command: Callable, tmp_path: Path) -> None:
     assert all("mark" in json.loads(line) for line in done.out.splitlines())
     assert "mean the same, from cosine" in command("search", "news", "--pairs").err
     (tmp_path / "queries.txt").write_text("storm election\nrobots\n", encoding="utf-8")
-    done = command("search", "news", "--against", "news", "queries.txt", "--html", "page.html")
+    done = command("search.compare", "news", "news", "queries.txt", "--html", "page.html")
     assert done.code == 0 and "2 queries: the top 10 overlap by 100.0 %" in done.err
     rows = [line.split("\t") for line in done.out.splitlines()]
     assert len(rows) == 20 and {row[1] for row in rows} == {"same"} and {row[0] for row in rows} == {
         "storm election", "robots"}
     assert (tmp_path / "page.html").is_file()
-    assert "40 titles drawn" in command("search", "news", "--against", "news").err
-    done = command("search", "news", "--against", "nowhere", "storm")
+    old_form = command("search", "news", "--against", "news", "queries.txt")
+    assert old_form.out == done.out and old_form.err.startswith("--against is a command of its own now")
+    assert "overlap by 100.0 %" in command("search", "-k", "3", "news", "storm", "--against=news").err
+    assert "40 titles drawn" in command("search.compare", "news", "news").err
+    done = command("search.compare", "news", "nowhere", "storm")
     assert done.code == 2 and done.err.startswith("error: nowhere: no such folder")
-    assert command("search", "news", "--against", "news", "--pairs").code == 2
+    assert command("search.compare", "news", "news", "storm", "--pairs").code == 2
+    assert command("search.compare", "news", "news", "storm", "-k", "0").code == 2

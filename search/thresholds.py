@@ -11,7 +11,7 @@ from sentence_forge.encoders.precision import same_model
 LEAST_PRECISION = 0.5  # of `same`: below, it would mostly be said of pairs that differ
 
 
-class Marks(NamedTuple):
+class Thresholds(NamedTuple):
     """From which cosine two texts mean the ``same`` or are ``related``, how sure that is, and on what it was measured.
 
     ``precision`` and ``recall`` are those of ``same``.
@@ -28,7 +28,7 @@ class Marks(NamedTuple):
         return "same" if score >= self.same else "related" if score >= self.related else ""
 
 
-def read_marks(export: Path, fingerprint: str) -> Marks | None:
+def read_thresholds(export: Path, fingerprint: str) -> Thresholds | None:
     """Return the thresholds in an export's manifest.
 
     None without an export, where it is of another model, or where ``same`` was wrong more often than right.
@@ -41,7 +41,7 @@ def read_marks(export: Path, fingerprint: str) -> Marks | None:
             return None
         if same["precision"] < LEAST_PRECISION:
             return None
-        return Marks(same["cosine"], found["related"]["cosine"], same["precision"], same["recall"],
+        return Thresholds(same["cosine"], found["related"]["cosine"], same["precision"], same["recall"],
                      found["measured_on"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # marks are a comfort: what is wrong with an export is said where it matters

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from sentence_forge.search.compare import Change, summary
+from sentence_forge.search.changes import Change, summary
 
 MOST_SHOWN = 300
 _STYLE = """

@@ -1,0 +1,48 @@
+"""Queries from a file or standard input: one a line, UTF-8."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from sentence_forge.runtime.errors import UserError
+
+_BATCH = 256
+
+
+def read_queries(path: str | None) -> Iterator[str]:
+    """Yield the lines of a file, or of standard input where ``path`` is None or ``-``; empty lines are left out.
+
+    Raises:
+        UserError: the file can't be read or is not UTF-8, or standard input is closed.
+    """
+    if path in (None, "-"):
+        if sys.stdin is None:
+            raise UserError("QUERY: is needed, since standard input is closed")
+        yield from _decoded("stdin", sys.stdin.buffer)
+        return
+    try:
+        with Path(path).open("rb") as file:
+            yield from _decoded(path, file)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def batches(queries: Iterable[str]) -> Iterator[list[str]]:
+    """Yield lists of queries that are encoded and searched together."""
+    queries = iter(queries)
+    while batch := list(islice(queries, _BATCH)):
+        yield batch
+
+
+def _decoded(name: str, file: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError:
+            raise UserError(f"{name}, line {number}: is not UTF-8; save it as UTF-8") from None
+        if text:
+            yield text
