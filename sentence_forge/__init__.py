@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from sentence_forge.export.api import export
     from sentence_forge.losses.base import Loss
     from sentence_forge.runtime.errors import UserError
-    from sentence_forge.search.engine import Index
+    from sentence_forge.search.index import Index
     from sentence_forge.train.api import train
 
 _MODULES = {
     "train": "train.api", "evaluate": "eval.api", "export": "export.api", "load": "api", "read": "api",
-    "Encoder": "encoders.encoder", "Index": "search.engine", "Loss": "losses.base", "Report": "eval.api",
+    "Encoder": "encoders.encoder", "Index": "search.index", "Loss": "losses.base", "Report": "eval.api",
     "UserError": "runtime.errors",
 }
 __all__ = ["Encoder", "Index", "Loss", "Report", "UserError", "evaluate", "export", "load", "losses", "read", "train"]
