@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from bench.lines import line, seconds
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.tasks.base import EncodedTexts
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
 
 
-class _Random:
+class _Random(TextEncoder):
     name, fingerprint = "random", "random"
 
     def encode(self, texts: list[str]) -> np.ndarray:

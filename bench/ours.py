@@ -15,9 +15,9 @@ from torch import nn
 
 from bench.arms import LEARNING_RATE, WARMUP, WEIGHT_DECAY, Stopwatch, Turn, Watch
 from bench.tasks import Task
-from sentence_forge.encoders.device import keep_freed_memory
+from sentence_forge.encoders.computing.device import keep_freed_memory
+from sentence_forge.encoders.computing.forward import Forward
 from sentence_forge.encoders.encoder import Encoder
-from sentence_forge.encoders.forward import Forward
 from sentence_forge.losses.base import Loss
 from sentence_forge.losses.batch_hard import BatchHard
 from sentence_forge.losses.cosine import Cosine

@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 
 from bench.lines import interleaved, line, median
-from sentence_forge.encoders.products import ROWS, _multiply
+from sentence_forge.encoders.computing.matmul import ROWS, _multiply
 
 MEMORY = """
 import sys
 import torch
-from sentence_forge.encoders import products
-products.ROWS = int(sys.argv[1])
-products._suits = lambda: True
+from sentence_forge.encoders.computing import matmul
+matmul.ROWS = int(sys.argv[1])
+matmul._suits = lambda: True
 layers = torch.nn.Sequential(torch.nn.Linear(384, 1536), torch.nn.Linear(1536, 384))
 def resident():
     return int(next(row for row in open("/proc/self/status") if row.startswith("VmRSS")).split()[1]) / 1024
 def step(rows):
-    with products.quick_products(torch.device("cpu")):
+    with matmul.quick_products(torch.device("cpu")):
         layers(torch.ones(rows, 384)).sum().backward()
 step(1024)
 before = resident()

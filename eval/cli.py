@@ -91,9 +91,9 @@ def _node(name: str) -> dict[str, Any]:
 def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any, Any]:  # noqa: ANN401
     """Return a model's encoder, and what its folder keeps of its training: its head and the hashes of its texts."""
     from sentence_forge.data_readers.training_hashes import Seen
-    from sentence_forge.encoders.device import pick_device
+    from sentence_forge.encoders.computing.device import pick_device
     from sentence_forge.encoders.encoder import Encoder
-    from sentence_forge.encoders.weights import source_folder
+    from sentence_forge.encoders.making.weights import source_folder
     from sentence_forge.eval.tasks.nli import load_head
     from sentence_forge.runtime import targets
 
@@ -106,7 +106,7 @@ def _loaded(node: Mapping[str, Any], settings: Any, key: str) -> tuple[Any, Any,
 
 def _dims(given: list[int] | None, about: Mapping[str, Any], dim: int) -> Sequence[int]:
     """Return the dimensions to measure at: those given, else those the model was trained for."""
-    from sentence_forge.runtime.dims import check_dims
+    from sentence_forge.runtime.values import check_dims
 
     if given:
         return check_dims(given, dim, "dims")
@@ -115,7 +115,7 @@ def _dims(given: list[int] | None, about: Mapping[str, Any], dim: int) -> Sequen
 
 def _about(node: Mapping[str, Any]) -> dict[str, Any]:
     from sentence_forge.encoders.card import read_about
-    from sentence_forge.encoders.weights import source_folder
+    from sentence_forge.encoders.making.weights import source_folder
 
     folder = source_folder(node)
     return {} if folder is None else read_about(folder)

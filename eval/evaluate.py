@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sentence_forge.data_readers.training_hashes import Seen
+from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.eval.contamination import honesty
 from sentence_forge.eval.dims import at_dims
 from sentence_forge.eval.failures import changes, slices, worst
@@ -26,12 +27,10 @@ from sentence_forge.eval.tasks.base import (
     Task,
     TaskResult,
     TaskRows,
-    TextEncoder,
     differs,
     unit_vectors,
 )
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.roles import Role
 
 
 @dataclass(frozen=True)

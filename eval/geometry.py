@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from sentence_forge.data_readers.sample import sample_path
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.stats import Floats
-from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, TextEncoder, unit_vectors
+from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, unit_vectors
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
 
 MOST = 3000  # texts whose pairs are all compared

@@ -80,7 +80,7 @@ def _pushable(settings: Any, out: Path) -> None:  # noqa: ANN401 - configs.schem
 
 
 def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN401 - configs.schema.Export
-    from sentence_forge.encoders.weights import source_folder
+    from sentence_forge.encoders.making.weights import source_folder
     from sentence_forge.export.indexed import about_corpus, check_precision, encoder_of, index_rows, read_rows
 
     unfinished = _unfinished(out)
@@ -88,9 +88,9 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
         raise UserError(f"model.dtype={settings.model['dtype']}: an export holds float32 weights; leave it out")
     source = source_folder(settings.model)
     rows = None if corpus is None else read_rows(settings, corpus)
-    from sentence_forge.encoders.device import pick_device
+    from sentence_forge.encoders.computing.device import pick_device
     from sentence_forge.encoders.encoder import Encoder
-    from sentence_forge.encoders.lora import merged
+    from sentence_forge.encoders.making.lora import merged
     from sentence_forge.eval.geometry import language_of
     from sentence_forge.export.model import measured_in_bf16, write_model, write_onnx_files
     from sentence_forge.runtime import targets
@@ -134,8 +134,8 @@ def _export(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: ANN
 
 
 def _truncate(model: Any, dim: int, source: Path | None) -> None:  # noqa: ANN401 - SentenceTransformer
-    from sentence_forge.encoders.build import truncate
     from sentence_forge.encoders.card import read_about
+    from sentence_forge.encoders.making.build import truncate
 
     truncate(model, dim)
     trained = read_about(source).get("dims", []) if source is not None else []
@@ -163,7 +163,7 @@ def _reindex(settings: Any, out: Path, corpus: Path | None) -> None:  # noqa: AN
         raise UserError(f"precision={precision}: the index in {out} is {about['precision']}; leave precision= out, or "
                         "export to another folder")
     check_precision(out, precision, about)
-    from sentence_forge.encoders.device import pick_device
+    from sentence_forge.encoders.computing.device import pick_device
 
     device = pick_device(settings.device.value)
     with writer_lock(out):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_forge.configs.schema import Cluster, ClusterKind, Export
 from sentence_forge.data_readers.titles import Corpus, read_corpus
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
 from sentence_forge.runtime.progress import progress
-from sentence_forge.search.encoder import TextEncoder
 from sentence_forge.search.indexing import Spread, index_corpus
 
 if TYPE_CHECKING:

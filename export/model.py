@@ -14,8 +14,8 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_forge.data_readers.training_hashes import FILE as TRAINING_TEXTS
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
 from sentence_forge.encoders.encoder import Encoder, in_bf16
+from sentence_forge.encoders.fingerprint import INT8
 from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors
-from sentence_forge.encoders.precision import INT8
 from sentence_forge.eval.geometry import calibration_pairs
 from sentence_forge.eval.stats import spearman
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs

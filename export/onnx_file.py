@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
 from sentence_forge.encoders.encoder import Encoder
-from sentence_forge.encoders.static import PaddedMean
+from sentence_forge.encoders.making.static import PaddedMean
 
 log = logging.getLogger(__name__)
 OPSET = 20

@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sentence_forge.encoders.precision import BF16, INT8
+from sentence_forge.encoders.fingerprint import BF16, INT8
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.encoder import TextEncoder, check_fingerprint, load_query_encoder
+from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
 from sentence_forge.search.indexing import Block, encode_here
 from sentence_forge.search.segments import segment_folder
 

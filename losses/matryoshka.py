@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 from sentence_forge.losses.base import Classifies, Loss
 from sentence_forge.runtime import targets
-from sentence_forge.runtime.dims import check_dims
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.values import check_dims
 
 log = logging.getLogger(__name__)
 

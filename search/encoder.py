@@ -1,49 +1,12 @@
-"""The query's encoder: what it must offer, that it fits the index, and where it is loaded from."""
+"""The encoder of queries: where it is loaded from, and a check that it fits the index."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
-from sentence_forge.encoders.precision import precision_of, same_model
+from sentence_forge.encoders.fingerprint import precision_of, same_model
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.roles import Role
-
-
-class TextEncoder(Protocol):
-    """Texts to vectors, with a name for exactly this way of doing it."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that decides the vectors: weights, tokenizer, pooling, prompts, precision."""
-        ...
-
-    def encode(self, texts: Sequence[str], *, role: Role | None = None) -> npt.NDArray[np.float32]:
-        """Return one vector a text, float32 [len(texts), dim], in the order given.
-
-        Models with prompts put that of the role before the texts.
-        """
-        ...
-
-
-@runtime_checkable
-class BlockEncoder(Protocol):
-    """An encoder that goes from block to block without a pause between them."""
-
-    @property
-    def dim(self) -> int:
-        """Size of a vector."""
-        ...
-
-    def encode_blocks(self, blocks: Iterable[tuple[Sequence[str], npt.NDArray[np.float32]]], *,
-                      role: Role | None = None,
-                      progress: Callable[[int], None] | None = None) -> Iterator[npt.NDArray[np.float32]]:
-        """Encode blocks of texts, each into its own rows [n, dim], and yield these as they are finished."""
-        ...
 
 
 def check_fingerprint(index: Path, of_index: str, of_encoder: str) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sentence_forge.data_readers.lazy import LazyStrings
-from sentence_forge.encoders.precision import asking
+from sentence_forge.encoders.fingerprint import query_fingerprint
+from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.roles import Role
-from sentence_forge.search.encoder import TextEncoder, check_fingerprint, load_query_encoder
+from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
 from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.generation import Generation, newest, numbers
 from sentence_forge.search.pairs import most_similar_pairs
@@ -122,7 +122,7 @@ class Index:
     def encoder(self) -> TextEncoder:
         """What encodes the queries, loaded at first use."""
         if self._encoder is None:
-            self._use(load_query_encoder(self._export, asking(self.fingerprint)))
+            self._use(load_query_encoder(self._export, query_fingerprint(self.fingerprint)))
         assert self._encoder is not None
         return self._encoder
 
@@ -133,11 +133,10 @@ class Index:
 
     @functools.cached_property
     def asymmetric(self) -> bool:
-        """Whether a query has another prompt than a document; False where there is no encoder to ask."""
+        """Whether a query is encoded otherwise than a document; False where there is no encoder to ask."""
         if self._encoder is None and not (self._export / "manifest.json").is_file():
             return False
-        prompt_of = getattr(self.encoder, "prompt", lambda role: "")  # most encoders have none
-        return prompt_of("query") != prompt_of("document")
+        return self.encoder.role_key("query") != self.encoder.role_key("document")
 
     def prepare(self, *, exact: bool = False, dim: int | None = None) -> None:
         """Load now what the first query would load: the encoder and, unless ``exact`` or cut, the fast index."""
@@ -161,7 +160,7 @@ class Index:
         return self._cut
 
     def _use(self, encoder: TextEncoder) -> None:
-        check_fingerprint(self._generation.folder, asking(self.fingerprint), encoder.fingerprint)
+        check_fingerprint(self._generation.folder, query_fingerprint(self.fingerprint), encoder.fingerprint)
         self._encoder = encoder
 
     def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sentence_forge.data_readers.rejected import Rejected
-from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
+from sentence_forge.encoders.protocol import TextEncoder
+from sentence_forge.encoders.similarity import IntArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import writer_lock
-from sentence_forge.search.encoder import BlockEncoder, TextEncoder, check_fingerprint
+from sentence_forge.search.encoder import check_fingerprint
 from sentence_forge.search.generation import Generation, newest, prune
 from sentence_forge.search.segments import (
     Hashes,
@@ -183,21 +184,8 @@ def encode_here(encoder: TextEncoder, folder: Path, blocks: Iterator[Block], tel
             taken.append(block)
             yield block.titles
 
-    for vectors in _vectors(encoder, titles(), tell):
+    for vectors in encoder.encode_blocks(titles(), role="document", progress=tell):
         write_block(folder, taken.popleft(), vectors, encoder.fingerprint)
-
-
-def _vectors(encoder: TextEncoder, blocks: Iterator[list[str]], tell: Callable[[int], None]) -> Iterator[FloatArray]:
-    """Yield the vectors of each block."""
-    if isinstance(encoder, BlockEncoder):
-        dim = encoder.dim
-        yield from encoder.encode_blocks(((texts, np.empty((len(texts), dim), np.float32)) for texts in blocks),
-                                         role="document", progress=tell)
-        return
-    for texts in blocks:
-        vectors = encoder.encode(texts, role="document")
-        tell(len(texts))
-        yield vectors
 
 
 def write_block(folder: Path, block: Block, vectors: npt.NDArray[np.floating], fingerprint: str) -> None:

@@ -16,10 +16,10 @@ from sentence_forge.data_readers.delimited import header
 from sentence_forge.data_readers.recognise import shapes_of
 from sentence_forge.data_readers.shapes import NLI_LABELS, SHAPES
 from sentence_forge.data_readers.table import read_table, rows_at
+from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import write_atomic
-from sentence_forge.runtime.roles import Role
 from sentence_forge.search.index import Index
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sentence_forge.encoders.precision import precision_of, same_model
+from sentence_forge.encoders.fingerprint import precision_of, same_model
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import read_manifest, staged_folder, write_manifest
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from sentence_forge.encoders.precision import same_model
+from sentence_forge.encoders.fingerprint import same_model
 
 LEAST_PRECISION = 0.5  # of `same`: below, it would mostly be said of pairs that differ
 

@@ -34,7 +34,7 @@ def load(model: str | Path, device: str = "auto", **keywords: Any) -> Encoder:  
     def job(config: DictConfig) -> Encoder:
         from omegaconf import OmegaConf
 
-        from sentence_forge.encoders.device import pick_device
+        from sentence_forge.encoders.computing.device import pick_device
         from sentence_forge.encoders.encoder import Encoder
         from sentence_forge.runtime import targets
 

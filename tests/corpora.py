@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import normalise
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOPICS = ["storm", "markets", "election", "football", "vaccine", "robots", "opera", "drought"]
 
 
-class WordEncoder:
+class WordEncoder(TextEncoder):
     """A text is the sum of its words' random vectors: deterministic, and alike for texts that share words."""
 
     def __init__(self, fingerprint: str = "words" * 8, dim: int = 32) -> None:

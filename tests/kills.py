@@ -11,7 +11,7 @@ import torch
 from corpora import WordEncoder, answers_equal_brute_force, titles_like
 from faults import Acknowledge, forked
 
-from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.losses.softmax import Softmax
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers, read_manifest

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 from tokenizers import normalizers
 
-from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.making.build import from_scratch
 
 TEXTS = ["storm hits the coast", "Markets fall again", "opera opens"] * 3
 

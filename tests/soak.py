@@ -253,8 +253,8 @@ def damaged_manifest(folder: Path, draw: random.Random) -> None:
 
 def fingerprints(scale: float) -> Row:
     """Every other model is refused, at the query and at writing; the same one, moved, is taken."""
-    from sentence_forge.encoders.build import pretrained
     from sentence_forge.encoders.encoder import Encoder
+    from sentence_forge.encoders.making.build import pretrained
     from sentence_forge.search.index import Index
     from sentence_forge.search.indexing import index_corpus
 
@@ -301,7 +301,7 @@ def damages(scale: float) -> Row:
 
 
 def hostile_folders(scale: float) -> Row:
-    from sentence_forge.encoders.build import pretrained
+    from sentence_forge.encoders.making.build import pretrained
 
     with tempfile.TemporaryDirectory() as name:
         good = Path(name, "good")

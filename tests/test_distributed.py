@@ -16,8 +16,8 @@ import torch
 from test_durability import cut_at, same_end
 from torch import Tensor
 
-from sentence_forge.encoders.build import from_scratch
 from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.losses.base import Loss
 from sentence_forge.losses.batch_hard import BatchHard
 from sentence_forge.losses.cosine import Cosine

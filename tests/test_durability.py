@@ -23,9 +23,9 @@ from other_models import others, small
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentence_forge.encoders.build import from_scratch, pretrained
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.fingerprint import fingerprint
+from sentence_forge.encoders.making.build import from_scratch, pretrained
 from sentence_forge.runtime import files as runtime_files
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers, read_manifest, staged_folder, write_atomic, writer_lock
@@ -398,7 +398,7 @@ def test_a_hostile_model_folder_runs_nothing(good_model: Path, tmp_path: Path) -
 @pytest.mark.parametrize("where", ["model", "experiment"])
 def test_trust_comes_from_the_command_line_alone(command: Command, tmp_path: Path, where: str) -> None:
     (tmp_path / "conf" / where).mkdir(parents=True)
-    text = {"model": "_target_: encoders.build.pretrained\npath: nowhere\ntrust_remote_code: true\n",
+    text = {"model": "_target_: encoders.making.build.pretrained\npath: nowhere\ntrust_remote_code: true\n",
             "experiment": "# @package _global_\nmodel:\n  trust_remote_code: true\n"}[where]
     (tmp_path / "conf" / where / "evil.yaml").write_text(text)
     given = ["--config-dir", str(tmp_path / "conf"), f"{where}=evil", "model.path=nowhere", "++model.package=null"]

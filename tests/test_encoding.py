@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from corpora import unit_vectors
 
-from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.encoders.corpus import batches_by_length, encode_texts, new_vectors
 from sentence_forge.encoders.encoder import Encoder, load_encoder
-from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.progress import progress
 from sentence_forge.search.fast import FastIndex, build_fast, recall_at_10, sample_queries
@@ -156,7 +156,7 @@ def test_blocks_come_one_by_one_and_leave_the_model_as_it_was() -> None:
                                    vocabulary=60, dropout=0.5))
     encoder.model.train()
     blocks = [["one two", "three"], ["four five six", "one", "two"]]
-    made = list(encoder.encode_blocks((texts, np.empty((len(texts), 16), np.float32)) for texts in blocks))
+    made = list(encoder.encode_blocks(blocks))
     assert [len(each) for each in made] == [2, 3] and encoder.model.training
     np.testing.assert_allclose(np.concatenate(made), encoder.encode([text for texts in blocks for text in texts]),
                                atol=1e-6)

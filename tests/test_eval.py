@@ -14,6 +14,7 @@ from conftest import Done
 from scipy import stats as reference
 
 from sentence_forge.data_readers.shapes import SHAPES
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.dev import MEASURES, dev_measure, similarity_histograms
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.tasks.sts import ScoredPairs
@@ -23,7 +24,7 @@ Command = Callable[..., Done]
 PUBLISHED = {"sts12": 72.37, "sts13": 80.60, "sts14": 75.59, "sts15": 85.39, "stsb": 82.03}
 
 
-class WordSum:
+class WordSum(TextEncoder):
     """A small real encoder: the sum of a fixed random vector for each word."""
 
     name = "word-sum"

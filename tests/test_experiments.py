@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_module
 from sentence_transformers import SentenceTransformer
 
 from sentence_forge.configs import schema
-from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.runtime.overrides import options
 
 Command = Callable[..., Done]

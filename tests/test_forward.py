@@ -17,12 +17,12 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sentence_forge.encoders.casting import cast_weights
+from sentence_forge.encoders.computing.autocast import cast_weights
+from sentence_forge.encoders.computing.flat import by_length, in_bins
+from sentence_forge.encoders.computing.forward import Forward
+from sentence_forge.encoders.computing.matmul import rows_at_once
+from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.encoders.encoder import Encoder, load_encoder
-from sentence_forge.encoders.flat import by_length, in_rows
-from sentence_forge.encoders.forward import Forward
-from sentence_forge.encoders.products import rows_at_once
-from sentence_forge.encoders.tokens import Tokens
 
 TEXTS = ["storm hits the coast", "a", "markets fall again as rates rise", "opera opens", "the storm " * 9,
          "winter air is bad in the north of the country this year", "rates rise", "coast " * 40] * 3
@@ -52,7 +52,7 @@ def run(forward: Forward, tokens: Tokens) -> tuple[Tensor, Tensor]:
 @pytest.fixture(params=[1, 64], ids=["", "filled"])
 def multiple(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams as they are, and filled up as on a processor where few shapes are best."""
-    monkeypatch.setattr("sentence_forge.encoders.forward.rows_at_once", lambda device: request.param)
+    monkeypatch.setattr("sentence_forge.encoders.computing.forward.rows_at_once", lambda device: request.param)
 
 
 @pytest.mark.usefixtures("multiple")
@@ -92,7 +92,8 @@ def test_recomputing_draws_the_same_dropout_in_both_passes(tmp_path: Path, monke
         return run(Forward(encoder.model, tokens_at_once=40), tokens)
 
     recomputed = trained()
-    monkeypatch.setattr("sentence_forge.encoders.forward.checkpoint", lambda call, *given, use_reentrant: call(*given))
+    monkeypatch.setattr("sentence_forge.encoders.computing.forward.checkpoint",
+                        lambda call, *given, use_reentrant: call(*given))
     kept = trained()
     assert torch.equal(recomputed[0], kept[0])
     torch.testing.assert_close(recomputed[1], kept[1], atol=1e-6, rtol=1e-5)
@@ -144,7 +145,7 @@ def test_weights_are_cast_together_and_autocast_computes_the_same(family: tuple[
             found.append((*run(Forward(model, **how), tokens), counter.count))
         assert frozen.grad is None
         # the second time autocast does it
-        monkeypatch.setattr("sentence_forge.encoders.forward.cast_weights", lambda model: {})
+        monkeypatch.setattr("sentence_forge.encoders.computing.forward.cast_weights", lambda model: {})
     (vectors, slopes, casts), (vectors_right, slopes_right, casts_right) = found
     vectors_exact, slopes_exact = run(Forward(model, **how), tokens)
     frozen.requires_grad_(True)
@@ -182,7 +183,7 @@ def test_compiled_rows_give_what_padding_gives(tmp_path: Path) -> None:
 def test_rows_hold_each_text_once_and_waste_little() -> None:
     generator = np.random.default_rng(0)
     lengths = np.clip(generator.gamma(4, 4, 256).astype(np.int64), 3, 60)
-    layout = in_rows(lengths, 128, multiple=2)
+    layout = in_bins(lengths, 128, multiple=2)
     segments = layout.segments()
     assert segments.shape[0] % 2 == 0
     for text, length in enumerate(lengths):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -145,3 +146,13 @@ def test_python_files_stay_small() -> None:
     long = {str(file.relative_to(ROOT)): lines for package in MAY_IMPORT for file in files_of(package)
             if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 330}
     assert not long
+
+
+@pytest.mark.parametrize(("before", "now"), targets.MOVED.items())
+def test_a_moved_module_is_found_by_its_former_name(before: str, now: str) -> None:
+    """Configs of saved runs name it."""
+    functions = [name for name, made in vars(importlib.import_module(f"sentence_forge.{now}")).items()
+                 if inspect.isfunction(made) and made.__module__ == f"sentence_forge.{now}" and name[0] != "_"]
+    assert functions
+    for name in functions:
+        assert targets.resolve(f"{before}.{name}", "model") is targets.resolve(f"{now}.{name}", "model")

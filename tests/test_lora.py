@@ -16,9 +16,9 @@ from conftest import Done
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from sentence_forge.encoders import lora
-from sentence_forge.encoders.build import from_scratch, pretrained
 from sentence_forge.encoders.encoder import Encoder, load_encoder
+from sentence_forge.encoders.making import lora
+from sentence_forge.encoders.making.build import from_scratch, pretrained
 from sentence_forge.runtime.errors import UserError
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'sentence-forge[lora]'")

@@ -13,6 +13,7 @@ import pytest
 from conftest import TINY, Done
 from corpora import WordEncoder, build, titles_like
 
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
@@ -72,11 +73,11 @@ def test_mining_is_what_brute_force_finds(tmp_path: Path, negatives: int, margin
 class Prompted(WordEncoder):
     """Queries have a prompt of their own, as E5's have."""
 
-    def prompt(self, role: str | None = None) -> str:
+    def role_key(self, role: str | None) -> str:
         return "query: " if role == "query" else ""
 
     def encode(self, texts: Sequence[str], role: str | None = None) -> np.ndarray:
-        return super().encode([self.prompt(role) + text for text in texts], role)
+        return super().encode([self.role_key(role) + text for text in texts], role)
 
 
 def test_anchors_are_queries_whether_or_not_they_are_titles_of_the_index(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_mining_agrees_with_the_stock_miner(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=24)], device="cpu")
 
-    class Stock:
+    class Stock(TextEncoder):
         fingerprint = "stock" * 8
 
         def encode(self, texts: list[str], role: str | None = None) -> np.ndarray:

@@ -19,9 +19,9 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from transformers import AutoModel, AutoTokenizer
 from yaml import safe_load
 
-from sentence_forge.encoders.build import pretrained
 from sentence_forge.encoders.encoder import Encoder, load_encoder
-from sentence_forge.encoders.static import static
+from sentence_forge.encoders.making.build import pretrained
+from sentence_forge.encoders.making.static import static
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.tasks.retrieval import KnownItem
 from sentence_forge.runtime.errors import UserError

@@ -14,7 +14,7 @@ import torch
 from conftest import Done
 from sentence_transformers import SentenceTransformer
 
-from sentence_forge.encoders.build import from_scratch
+from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.encoders.onnx import OnnxEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.encoder import check_fingerprint

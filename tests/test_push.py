@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from sentence_forge.data_readers.training_hashes import FILE as TRAINING_TEXTS
-from sentence_forge.encoders.build import from_scratch
 from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.export.model import write_model
 from sentence_forge.runtime.files import write_json
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from test_eval import WordSum
 
-from sentence_forge.encoders.build import from_scratch
 from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.geometry import best_threshold
 from sentence_forge.eval.report.page import page

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from sentence_forge.encoders import lora
+from sentence_forge.encoders.making import lora
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import fsync, read_manifest, staged_folder, write_manifest

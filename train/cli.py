@@ -112,8 +112,8 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
 def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
     """Refuse a model that is nowhere and a suite whose files are missing, before anything slow or written."""
-    from sentence_forge.encoders.lora import check
-    from sentence_forge.encoders.weights import source_folder
+    from sentence_forge.encoders.making.lora import check
+    from sentence_forge.encoders.making.weights import source_folder
     from sentence_forge.runtime import targets
 
     check(settings.model.get("lora"))

@@ -16,7 +16,7 @@ from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.training_hashes import Seen, remember
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
 from sentence_forge.encoders.encoder import Encoder, load_encoder
-from sentence_forge.encoders.weights import source_folder
+from sentence_forge.encoders.making.weights import source_folder
 from sentence_forge.eval.evaluate import Report, evaluate
 from sentence_forge.eval.jobs import read_job
 from sentence_forge.eval.report.writing import write_report

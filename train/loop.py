@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sentence_forge.encoders.computing.forward import Work
+from sentence_forge.encoders.computing.tokens import Tokens, joined
 from sentence_forge.encoders.encoder import Encoder
-from sentence_forge.encoders.forward import Work
-from sentence_forge.encoders.tokens import Tokens, joined
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.train import checkpoint
@@ -299,8 +299,8 @@ def batch_loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, wor
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
         embeddings = encoder.forward(rows.batch(some))
     columns = [world.gather(column[: len(own)], len(chosen)) for column in embeddings.float().split(len(some))]
-    labels = None if rows.labels is None else encoder.forward.put(rows.labels.numpy()[chosen])
-    return loss(columns, labels, encoder.forward.put(text_ids))
+    labels = None if rows.labels is None else encoder.forward.to_device(rows.labels.numpy()[chosen])
+    return loss(columns, labels, encoder.forward.to_device(text_ids))
 
 
 class _Signals:

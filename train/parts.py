@@ -13,14 +13,14 @@ import torch
 from sentence_forge.data_readers import checks
 from sentence_forge.data_readers.lazy import LazyStrings
 from sentence_forge.data_readers.shapes import SHAPES
+from sentence_forge.encoders.computing.token_cache import tokenize_once, tokenizer_hash
+from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.encoders.encoder import Encoder
-from sentence_forge.encoders.token_cache import tokenize_once, tokenizer_hash
-from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.encoders.protocol import Role
 from sentence_forge.eval.dev import dev_measure, similarity_histograms
 from sentence_forge.losses.base import Classifies, Loss
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.roles import Role
 from sentence_forge.train.batches import Sampler
 from sentence_forge.train.loop import Rows
 from sentence_forge.train.mixing import Mixed, MixedLoss

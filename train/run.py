@@ -19,11 +19,11 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_forge.configs.schema import Loop, Precision, Train
 from sentence_forge.data_readers.rejected import write_rejected_by_file
 from sentence_forge.data_readers.sample import sample_path
-from sentence_forge.encoders import lora
 from sentence_forge.encoders.card import ABOUT
-from sentence_forge.encoders.device import pick_device, use_what_is_allowed
+from sentence_forge.encoders.computing.device import pick_device, use_what_is_allowed
+from sentence_forge.encoders.computing.forward import Forward
 from sentence_forge.encoders.encoder import Encoder, load_encoder
-from sentence_forge.encoders.forward import Forward
+from sentence_forge.encoders.making import lora
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.geometry import language_of
 from sentence_forge.eval.tasks.sts import ScoredPairs

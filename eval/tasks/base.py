@@ -11,38 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.eval.stats import Floats, Seed, difference
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.roles import Role
 
 Bools = NDArray[np.bool_]
 Head = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[str] | NDArray[Any]]
 """A trained classifier: the vectors of premises and hypotheses [n, dim] to the label names it predicts [n]."""
 
 
-class TextEncoder(Protocol):
-    """What turns texts into vectors, as far as an evaluation needs to know."""
-
-    @property
-    def name(self) -> str:
-        """What the report calls the model."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """What the vectors depend on, as one hash."""
-        ...
-
-    def encode(self, texts: Sequence[str], *, role: Role | None = None) -> NDArray[np.float32]:
-        """Return the vectors of ``texts``, float32 [n, dim]; a role is named only if the model has a prompt for it."""
-        ...
-
-    def count_truncated(self, texts: Sequence[str]) -> int:
-        """Return how many of ``texts`` are longer than the model reads."""
-        ...
-
-
-class EncodedTexts:
+class EncodedTexts(TextEncoder):
     """Texts whose vectors are known already, as an encoder: several tasks share one pass over their texts.
 
     Args:
@@ -58,12 +36,11 @@ class EncodedTexts:
         self.fingerprint = encoder.fingerprint
         self.head = head
         self.source = encoder
-        prompt_of = getattr(encoder, "prompt", lambda role: "")  # most encoders have none
-        self._prompts: dict[Role | None, str] = {role: prompt_of(role) for role in (None, "query", "document")}
-        wanted: dict[str, tuple[Role | None, dict[str, None]]] = {self._prompts[None]: (None, dict.fromkeys(texts))}
+        self._keys: dict[Role | None, str] = {role: encoder.role_key(role) for role in (None, "query", "document")}
+        wanted: dict[str, tuple[Role | None, dict[str, None]]] = {self._keys[None]: (None, dict.fromkeys(texts))}
         for role, some in (by_role or {}).items():
-            wanted.setdefault(self._prompts[role], (role, {}))[1].update(dict.fromkeys(some))
-        self._row = {cell: row for row, cell in enumerate((prompt, text) for prompt, (_, distinct) in wanted.items()
+            wanted.setdefault(self._keys[role], (role, {}))[1].update(dict.fromkeys(some))
+        self._row = {cell: row for row, cell in enumerate((key, text) for key, (_, distinct) in wanted.items()
                                                           for text in distinct)}
         made = [encoder.encode(list(distinct)) if role is None else encoder.encode(list(distinct), role=role)
                 for role, distinct in wanted.values() if distinct or not self._row]
@@ -83,7 +60,7 @@ class EncodedTexts:
 
     def encode(self, texts: Sequence[str], *, role: Role | None = None) -> NDArray[np.float32]:
         """Return the vectors of ``texts``, float32 [n, dim]; a text not given beforehand is a ``KeyError``."""
-        return self._vectors[[self._row[self._prompts[role], text] for text in texts]]
+        return self._vectors[[self._row[self._keys[role], text] for text in texts]]
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Return how many of ``texts`` are longer than the model reads; counted once, however often they are cut."""

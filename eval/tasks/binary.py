@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.geometry import best_threshold
 from sentence_forge.eval.stats import Counts, Floats, Seed, percentile_interval, resample_counts
-from sentence_forge.eval.tasks.base import Bools, TaskResult, TextEncoder, finite_vectors
+from sentence_forge.eval.tasks.base import Bools, TaskResult, finite_vectors
 from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
 from sentence_forge.eval.tasks.sts import FEWEST, Pairs, similarities
 from sentence_forge.runtime.errors import UserError

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.eval.stats import Floats, Seed, bootstrap_mean, percentile_interval
-from sentence_forge.eval.tasks.base import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from sentence_forge.eval.tasks.base import Bools, TaskResult, finite_vectors, unit_vectors
 from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
 from sentence_forge.eval.tasks.sts import FEWEST
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
-from sentence_forge.runtime.roles import Role
 
 K = 10
 _CHUNK = 512

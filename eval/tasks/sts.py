@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentence_forge.data_readers.delimited import header
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
-from sentence_forge.eval.tasks.base import Bools, TaskResult, TextEncoder, finite_vectors
+from sentence_forge.eval.tasks.base import Bools, TaskResult, finite_vectors
 from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
 from sentence_forge.runtime.errors import UserError, one_of
 from sentence_forge.runtime.files import sha256_file

@@ -12,13 +12,13 @@ from sentence_forge.data_readers.delimited import header
 from sentence_forge.data_readers.derive import triplets
 from sentence_forge.data_readers.shapes import TRIPLET
 from sentence_forge.data_readers.table import ROW, Table
+from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.eval.stats import Seed, bootstrap_mean, percentile_interval
-from sentence_forge.eval.tasks.base import Bools, TaskResult, TextEncoder, finite_vectors, unit_vectors
+from sentence_forge.eval.tasks.base import Bools, TaskResult, finite_vectors, unit_vectors
 from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
 from sentence_forge.eval.tasks.sts import FEWEST
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
-from sentence_forge.runtime.roles import Role
 
 _NLI = ("premise", "hypothesis", "label")
 _TIE = 1e-7  # cosines of float32 vectors that are nearer to each other are equal

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.runtime.disk import naming_a_full_disk
 
 Vectors = npt.NDArray[np.float32]
@@ -108,6 +108,11 @@ def new_vectors(count: int, dim: int, in_memory: int = IN_MEMORY) -> Vectors:
         else:
             file.truncate(size)
         return np.memmap(file, np.float32, "r+", shape=(count, dim))
+
+
+def with_rows(blocks: Iterable[Sequence[str]], dim: int) -> Iterator[tuple[Sequence[str], Vectors]]:
+    """Yield each block of texts with new float32 ``[n, dim]`` memory for its vectors."""
+    return ((texts, np.empty((len(texts), dim), np.float32)) for texts in blocks)
 
 
 def _blocks(texts: Iterable[str], out: Vectors, size: int) -> Iterator[tuple[Sequence[str], Vectors]]:

@@ -13,28 +13,27 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from sentence_forge.encoders.build import pretrained
-from sentence_forge.encoders.corpus import encode_blocks, encode_texts
-from sentence_forge.encoders.device import pick_device
-from sentence_forge.encoders.fingerprint import fingerprint
-from sentence_forge.encoders.forward import Forward
-from sentence_forge.encoders.precision import BF16
-from sentence_forge.encoders.prompts import prompt_of
-from sentence_forge.encoders.static import length_limit
-from sentence_forge.encoders.tokens import Tokens, tokenize
-from sentence_forge.runtime.roles import Role
+from sentence_forge.encoders.computing.device import pick_device
+from sentence_forge.encoders.computing.forward import Forward
+from sentence_forge.encoders.computing.tokens import Tokens, tokenize
+from sentence_forge.encoders.corpus import encode_blocks, encode_texts, with_rows
+from sentence_forge.encoders.fingerprint import BF16, fingerprint
+from sentence_forge.encoders.making.build import pretrained
+from sentence_forge.encoders.making.prompts import prompt_of
+from sentence_forge.encoders.making.static import length_limit
+from sentence_forge.encoders.protocol import Role, TextEncoder
 
 TOKENS_A_BATCH = {"cpu": 16_384, "gpu": 65_536}  # what the forward is given at once; it groups them as it likes
 _LONGEST = 1_000_000  # tokens; a tokenizer without a limit gives a number beyond it
 
 
-class Encoder:
+class Encoder(TextEncoder):
     """A SentenceTransformer with our tokens and forward.
 
     Args:
         model: is used, not copied; training goes on in it.
         name: what reports call it.
-        fast: see ``encoders.forward.Forward``.
+        fast: see ``encoders.computing.forward.Forward``.
     """
 
     def __init__(self, model: SentenceTransformer, name: str = "model", *, fast: bool = True) -> None:
@@ -58,8 +57,12 @@ class Encoder:
         return None if length > _LONGEST else int(length)  # XLNet's tokenizer says 1e30
 
     def prompt(self, role: Role | None = None) -> str:
-        """Return what stands before a text of this role, mostly nothing; see ``encoders.prompts.prompt_of``."""
+        """Return what stands before a text of this role, mostly nothing; see ``encoders.making.prompts.prompt_of``."""
         return prompt_of(self.model, role)
+
+    def role_key(self, role: Role | None) -> str:
+        """Return a key of how texts of this role are encoded: roles with equal keys give equal vectors."""
+        return self.prompt(role)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -67,8 +70,8 @@ class Encoder:
         return {"query": self.prompt("query"), "document": self.prompt("document")}
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """See ``encoders.fingerprint``; taken when first asked for, so ask after the training."""
+    def fingerprint(self) -> str:  # type: ignore[override]  # mypy takes a cached property to be read-only
+        """See ``encoders.fingerprint``; computed when first read, so read it after the training."""
         return fingerprint(self.model)
 
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> Tokens:
@@ -98,12 +101,12 @@ class Encoder:
             return encode_texts(texts, self.dim, functools.partial(self.tokenize, role=role), self._start,
                                 tokens_a_batch=self._tokens_a_batch, out=out, progress=progress)
 
-    def encode_blocks(self, blocks: Iterable[tuple[Sequence[str], np.ndarray]], *, role: Role | None = None,
+    def encode_blocks(self, blocks: Iterable[Sequence[str]], *, role: Role | None = None,
                       progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
-        """Encode blocks of texts, each into its own float32 rows, and yield these as they are finished."""
+        """Encode blocks of texts and yield each one's float32 ``[n, dim]``; the next is being encoded meanwhile."""
         with self._evaluating():
-            yield from encode_blocks(blocks, functools.partial(self.tokenize, role=role), self._start,
-                                     tokens_a_batch=self._tokens_a_batch, progress=progress)
+            yield from encode_blocks(with_rows(blocks, self.dim), functools.partial(self.tokenize, role=role),
+                                     self._start, tokens_a_batch=self._tokens_a_batch, progress=progress)
 
     @property
     def _tokens_a_batch(self) -> int:

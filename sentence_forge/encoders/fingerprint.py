@@ -1,19 +1,23 @@
-"""What makes two encoders the same: sha256 of everything that moves a vector."""
+"""Fingerprints: a sha256 of everything that decides a model's vectors, with a suffix for the precision.
+
+Two encoders with the same fingerprint give the same vectors, so an index is only searched by an encoder of its own
+fingerprint.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
-import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules.module import Module
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
-from sentence_forge.encoders.static import length_limit
+INT8 = "-int8"  # suffix: the model's ONNX file with int8 weights
+BF16 = "-bf16"  # suffix: the model with bf16 weights
 
-# Of a transformer's config, what moves a vector while every weight stays as it is; the rest is in the shapes, or says
-# who wrote it.
+# The entries of a transformers config that change vectors while all weights keep their shapes. The other entries show
+# in the shapes, or describe who wrote the config.
 _DECIDING = ("hidden_act", "hidden_activation", "activation", "num_attention_heads", "num_heads", "n_heads",
              "num_key_value_heads", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "rms_norm_eps",
              "position_embedding_type", "local_attention", "global_attn_every_n_layers", "sliding_window", "is_decoder")
@@ -22,9 +26,15 @@ _DECIDING = ("hidden_act", "hidden_activation", "activation", "num_attention_hea
 def fingerprint(model: SentenceTransformer) -> str:
     """Return the hex sha256 of a model's weights, tokenizer, modules, lengths and prompts.
 
-    Neither the folder's name nor its place counts, nor the version that wrote it. What computes in another precision
-    than the weights' adds its own: ``encoders.precision``.
+    The folder's name and place don't count, and neither does the library version that wrote it. An encoder that
+    computes in another precision than the weights' adds a suffix, ``INT8`` or ``BF16``.
     """
+    import torch
+    from sentence_transformers.base.modules.module import Module
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    from sentence_forge.encoders.making.static import length_limit
+
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -43,6 +53,33 @@ def fingerprint(model: SentenceTransformer) -> str:
     }
     if model.truncate_dim is not None:
         about["truncate_dim"] = model.truncate_dim
-    about["tokenizer"].update(padding=None, truncation=None)  # set by whoever called last, given anew at each call
+    about["tokenizer"].update(padding=None, truncation=None)  # each call sets them anew
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def precision_of(fingerprint: str) -> str:
+    """Return the precision that a fingerprint's suffix names: ``fp32``, ``int8`` or ``bf16``.
+
+    >>> precision_of("1a2b-int8")
+    'int8'
+    """
+    return next((suffix[1:] for suffix in (INT8, BF16) if fingerprint.endswith(suffix)), "fp32")
+
+
+def query_fingerprint(fingerprint: str) -> str:
+    """Return the fingerprint of the encoder to use for queries against an index with this fingerprint.
+
+    It is the same one, except for bf16: that precision is for encoding many texts on a GPU. Queries of a bf16 index
+    are encoded by the same weights in fp32, which needs neither a GPU nor torch.
+    """
+    return fingerprint.removesuffix(BF16)
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same model in whatever precision."""
+    return _without_precision(one) == _without_precision(other)
+
+
+def _without_precision(fingerprint: str) -> str:
+    return fingerprint.removesuffix(INT8).removesuffix(BF16)

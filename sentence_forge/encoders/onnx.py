@@ -13,17 +13,17 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from sentence_forge.encoders.corpus import encode_blocks, encode_texts
-from sentence_forge.encoders.tokens import Tokens, flat_tokens
+from sentence_forge.encoders.computing.tokens import Tokens, flat_tokens
+from sentence_forge.encoders.corpus import encode_blocks, encode_texts, with_rows
+from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
-from sentence_forge.runtime.roles import Role
 
 TOKENIZER = "model/tokenizer.json"
 TOKENS_A_BATCH = 640
 
 
-class OnnxEncoder:
+class OnnxEncoder(TextEncoder):
     """Texts to vectors through an export's ONNX file.
 
     Args:
@@ -46,8 +46,8 @@ class OnnxEncoder:
         self.dim: int = about["dim"]
         self._vectors = OnnxVectors(export / about["file"], export / TOKENIZER, about)
 
-    def prompt(self, role: Role | None = None) -> str:
-        """Return what stands before a text of this role, mostly nothing."""
+    def role_key(self, role: Role | None) -> str:
+        """Return a key of how texts of this role are encoded: roles with equal keys give equal vectors."""
         return self._vectors.prompt(role)
 
     def encode(self, texts: Iterable[str], *, role: Role | None = None, out: np.ndarray | None = None,
@@ -55,11 +55,11 @@ class OnnxEncoder:
         """Return float32 ``[n, dim]`` vectors, in the texts' order; see ``encoders.corpus.encode_texts``."""
         return self._vectors(texts, role=role, out=out, progress=progress)
 
-    def encode_blocks(self, blocks: Iterable[tuple[Sequence[str], np.ndarray]], *, role: Role | None = None,
+    def encode_blocks(self, blocks: Iterable[Sequence[str]], *, role: Role | None = None,
                       progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
-        """Encode blocks of texts, each into its own float32 rows, and yield these as they are finished."""
-        return encode_blocks(blocks, functools.partial(self._vectors.tokenize, role=role), self._vectors.start,
-                             tokens_a_batch=self._vectors.tokens_a_batch, progress=progress)
+        """Encode blocks of texts and yield each one's float32 ``[n, dim]``; the next is being encoded meanwhile."""
+        return encode_blocks(with_rows(blocks, self.dim), functools.partial(self._vectors.tokenize, role=role),
+                             self._vectors.start, tokens_a_batch=self._vectors.tokens_a_batch, progress=progress)
 
 
 class OnnxVectors:

@@ -14,7 +14,9 @@ from sentence_forge.runtime.one_name import LINKED, PACKAGE
 from sentence_forge.runtime.values import check_value
 
 OURS = ("losses", "data_readers", "encoders", "train", "eval")  # their names in YAML need no package's name before
-MOVED: dict[str, str] = {  # modules whose names stand in saved runs: where they were (losses.x), where they are now
+# Modules that saved runs name by their former place (``losses.x``), and where they are now.
+MOVED: dict[str, str] = {
+    "encoders.build": "encoders.making.build", "encoders.static": "encoders.making.static",
     **{f"eval.{task}": f"eval.tasks.{task}" for task in ("sts", "nli", "binary", "triplets", "retrieval", "mteb")},
 }
 TARGET = "_target_"

@@ -1,4 +1,4 @@
-"""Whether a config's value is of the type that whoever takes it says."""
+"""Check config values against the type hints of the function that takes them, and dimensions against a model's."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ def check_value(value: Any, hint: Any, key: str) -> None:  # noqa: ANN401 - what
     """
     if not _fits(value, hint):
         raise UserError(f"{key}: is {'null' if value is None else repr(value)}; give {_said(hint)}")
+
+
+def check_dims(dims: Sequence[int], dim: int, key: str) -> tuple[int, ...]:
+    """Return the dimensions that a user wants vectors cut to, the largest first.
+
+    Args:
+        dims: as given.
+        dim: of the uncut vectors.
+        key: the config key that they were given by, for the error.
+
+    Raises:
+        UserError: there is none, one repeats, or one is no whole number from 1 to ``dim``.
+    """
+    for each in dims:
+        if not isinstance(each, int) or isinstance(each, bool) or each < 1:
+            raise UserError(f"{key}: {each!r} is no number of dimensions; give whole numbers from 1 to {dim}")
+        if each > dim:
+            raise UserError(f"{key}: {each} is more than the model's {dim} dimensions; give numbers from 1 to {dim}")
+    if not dims or len(set(dims)) < len(dims):
+        raise UserError(f"{key}: {list(dims)} must hold at least one number and none twice, such as [{dim},{dim // 2}]")
+    return tuple(sorted(dims, reverse=True))
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401

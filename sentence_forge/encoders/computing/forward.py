@@ -2,8 +2,8 @@
 
 Padding exists only here. There are three ways, each tried on the batch's own texts before it is believed:
 
-- ``flat``: texts one behind the other, see ``encoders.flat``; padding only fills a stream or a last row up. Any model
-  whose attention transformers lets a caller bring.
+- ``flat``: texts one behind the other, see ``computing.flat``; padding only fills a stream or a last row up. Any
+  model whose attention transformers lets a caller bring.
 - ``groups``: texts of nearly equal length, each group padded to its own longest (MPNet, XLNet).
 - ``padded``: the whole batch as one padded rectangle, what everybody else does; the way others are compared with.
 """
@@ -25,13 +25,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from sentence_forge.encoders.casting import cast_weights
-from sentence_forge.encoders.cutting import parts, plan_groups
-from sentence_forge.encoders.device import host_memory
-from sentence_forge.encoders.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_rows
-from sentence_forge.encoders.products import quick_products, rows_at_once
-from sentence_forge.encoders.static import static_features
-from sentence_forge.encoders.tokens import Tokens
+from sentence_forge.encoders.computing.autocast import cast_weights
+from sentence_forge.encoders.computing.batching import parts, plan_groups
+from sentence_forge.encoders.computing.device import host_memory
+from sentence_forge.encoders.computing.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_bins
+from sentence_forge.encoders.computing.matmul import quick_products, rows_at_once
+from sentence_forge.encoders.computing.tokens import Tokens
+from sentence_forge.encoders.making.static import static_features
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Forward:
         words: Tensor | None = None
         if by_words or (len(runs) > 1 and torch.is_grad_enabled()):
             # one look-up for all: the gradient of a vocabulary's embeddings is as large as the vocabulary
-            words = self._bare.get_input_embeddings()(self.put(tokens.ids.astype(np.int64)))
+            words = self._bare.get_input_embeddings()(self.to_device(tokens.ids.astype(np.int64)))
         made = []
         for part in runs:
             texts = tokens.take(np.arange(part.start, part.stop))
@@ -187,15 +187,15 @@ class Forward:
             made.append(self._recomputed(one, ids) if again else one(ids))
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
-        return torch.cat(made)[self.put(back)]
+        return torch.cat(made)[self.to_device(back)]
 
     def _in_rows(self, lengths: np.ndarray) -> Layout:
         longest = int(lengths.max())
         if not self.compiled:
-            return in_rows(lengths, max(ROW, -(-longest // 64) * 64))
+            return in_bins(lengths, max(ROW, -(-longest // 64) * 64))
         # few shapes: rows of a power of two, and their number to an eighth or a sixteenth of it
         row = max(ROW, 1 << (longest - 1).bit_length())
-        return in_rows(lengths, row, max(2, (1 << (int(lengths.sum()) // row).bit_length()) // 16))
+        return in_bins(lengths, row, max(2, (1 << (int(lengths.sum()) // row).bit_length()) // 16))
 
     def _stream(self, layout: Layout, content: np.ndarray | Tensor) -> Tensor:
         """Embed the texts of one stream; ``content`` are their ids or word embeddings, ``[tokens]`` text by text."""
@@ -203,21 +203,21 @@ class Forward:
         positions[layout.places] = layout.within
         if self._config.model_type in ROBERTA_LIKE:
             positions += self._config.pad_token_id + 1
-        inputs: dict[str, Any] = {"position_ids": self.put(positions)[None]}
+        inputs: dict[str, Any] = {"position_ids": self.to_device(positions)[None]}
         if isinstance(content, Tensor):
             if layout.size > len(content):
                 content = content.new_zeros(layout.size, content.shape[1]).index_copy(
-                    0, self.put(layout.places), content)
+                    0, self.to_device(layout.places), content)
             inputs["inputs_embeds"] = content[None]
         else:
             ids = np.full(layout.size, self.pad_id, dtype=np.int64)
             ids[layout.places] = content
-            inputs["input_ids"] = self.put(ids)[None]
+            inputs["input_ids"] = self.to_device(ids)[None]
         if layout.row:
-            segments = self.put(layout.segments())
+            segments = self.to_device(layout.segments())
             inputs["rows"] = (segments[:, None, :, None] == segments[:, None, None, :])
             if self.kernel:
-                inputs["bounds"] = (self.put(layout.bounds()), layout.row)
+                inputs["bounds"] = (self.to_device(layout.bounds()), layout.row)
         else:
             inputs["spans"] = layout.spans
         # evaluations have a new shape each time, so they are not compiled
@@ -244,11 +244,11 @@ class Forward:
         lengths, width = layout.lengths, hidden.shape[1]
         real = np.arange(int(lengths.max())) < lengths[:, None]
         places = layout.places
-        texts = hidden.index_select(0, self.put(places)) if layout.row else hidden[: len(places)]
+        texts = hidden.index_select(0, self.to_device(places)) if layout.row else hidden[: len(places)]
         # a copy of what is there: to gather padding from some position would add up its gradients there, one by one
-        cells = hidden.new_zeros(real.size, width).index_copy(0, self.put(np.flatnonzero(real)), texts)
+        cells = hidden.new_zeros(real.size, width).index_copy(0, self.to_device(np.flatnonzero(real)), texts)
         features = {"token_embeddings": cells.view(*real.shape, width),
-                    "attention_mask": self.put(real.astype(np.int64))}
+                    "attention_mask": self.to_device(real.astype(np.int64))}
         for module in list(self.model.children())[1:]:
             features = module(features)
         return features["sentence_embedding"]
@@ -265,7 +265,7 @@ class Forward:
             made.append(self._recomputed(self._group, texts) if again else self._group(texts))
         back = np.empty(len(tokens), dtype=np.int64)
         back[np.concatenate(groups)] = np.arange(len(tokens))
-        return torch.cat(made)[self.put(back)]
+        return torch.cat(made)[self.to_device(back)]
 
     def _group(self, texts: Tokens) -> Tensor:
         with quick_products(self._device):
@@ -287,7 +287,7 @@ class Forward:
             real = real[:, ::-1]
         ids = np.full(rectangle, self.pad_id, dtype=np.int64)
         ids[real] = tokens.ids
-        features = {"input_ids": self.put(ids), "attention_mask": self.put(real.astype(np.int64))}
+        features = {"input_ids": self.to_device(ids), "attention_mask": self.to_device(real.astype(np.int64))}
         return self.model(features)["sentence_embedding"]
 
     def _count(self, texts: int, real: int, padded: int) -> None:
@@ -295,7 +295,7 @@ class Forward:
         self.work.real += real
         self.work.padded += padded
 
-    def put(self, values: np.ndarray) -> Tensor:
+    def to_device(self, values: np.ndarray) -> Tensor:
         """Copy to the model's device, without making a GPU wait."""
         made = torch.from_numpy(np.ascontiguousarray(values))
         return made.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else \

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 from bench.products import memory_kept
-from sentence_forge.encoders import products
+from sentence_forge.encoders.computing import matmul
 
 
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that MKL does not know, if this torch has oneDNN."""
     try:
-        products._multiply(torch.ones(1, 1), torch.ones(1, 1), None)
+        matmul._multiply(torch.ones(1, 1), torch.ones(1, 1), None)
     except (AttributeError, RuntimeError):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "_suits", lambda: True)
-    monkeypatch.setattr(products, "ROWS", 4)
+    monkeypatch.setattr(matmul, "_suits", lambda: True)
+    monkeypatch.setattr(matmul, "ROWS", 4)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 9, 5), (3, 4, 5), (1, 5)])
@@ -33,7 +33,7 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], bias: bool, eve
         layers.zero_grad(set_to_none=True)
         given = torch.linspace(-2, 2, torch.Size(shape).numel()).reshape(shape).requires_grad_()
         if quick:
-            with products.quick_products(torch.device("cpu")):
+            with matmul.quick_products(torch.device("cpu")):
                 made = layers(given)
             assert "_Linear" in type(made.grad_fn).__name__
         else:
@@ -47,7 +47,7 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], bias: bool, eve
 def test_a_layer_that_is_not_trained_gets_no_gradient(everywhere: None) -> None:
     layer = nn.Linear(4, 2).requires_grad_(False)
     given = torch.ones(3, 4, requires_grad=True)
-    with products.quick_products(torch.device("cpu")):
+    with matmul.quick_products(torch.device("cpu")):
         layer(given).sum().backward()
     assert layer.weight.grad is None and given.grad is not None
     torch.testing.assert_close(given.grad, layer.weight.sum(0).expand(3, 4))
@@ -55,7 +55,7 @@ def test_a_layer_that_is_not_trained_gets_no_gradient(everywhere: None) -> None:
 
 def test_half_precision_and_autocast_are_left_alone(everywhere: None) -> None:
     layer, given = nn.Linear(4, 2), torch.ones(3, 4)
-    with products.quick_products(torch.device("cpu")):
+    with matmul.quick_products(torch.device("cpu")):
         assert "_Linear" not in type(layer.bfloat16()(given.bfloat16()).grad_fn).__name__
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert layer.float()(given).dtype == torch.bfloat16

@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sentence_forge.encoders.weights import locate
+from sentence_forge.encoders.making.weights import locate
 from sentence_forge.runtime.errors import UserError
 
 _OWN_MODULES = "sentence_transformers."

@@ -18,16 +18,16 @@ from sentence_transformers.sentence_transformer.modules import (
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from sentence_forge.encoders.convert import as_safetensors
-from sentence_forge.encoders.flat import ROBERTA_LIKE
-from sentence_forge.encoders.lora import add, merged
-from sentence_forge.encoders.prompts import set_prompts
-from sentence_forge.encoders.static import limit_length
-from sentence_forge.encoders.vetting import vet
-from sentence_forge.encoders.weights import locate
-from sentence_forge.encoders.wordpiece import learn_wordpiece
-from sentence_forge.runtime.dims import check_dims
+from sentence_forge.encoders.computing.flat import ROBERTA_LIKE
+from sentence_forge.encoders.making.convert import as_safetensors
+from sentence_forge.encoders.making.lora import add, merged
+from sentence_forge.encoders.making.prompts import set_prompts
+from sentence_forge.encoders.making.safety import vet
+from sentence_forge.encoders.making.static import limit_length
+from sentence_forge.encoders.making.weights import locate
+from sentence_forge.encoders.making.wordpiece import learn_wordpiece
 from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.values import check_dims
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # a bar for 100 tensors, in the middle of our own lines
@@ -61,7 +61,7 @@ def pretrained(
     gets mean pooling unless told otherwise.
 
     Args:
-        path: a folder, run, export or hub id (see ``encoders.weights.locate``).
+        path: a folder, run, export or hub id (see ``encoders.making.weights.locate``).
         package: an installed Python package that carries the weights.
         max_length: tokens a text keeps, special tokens included; None is the model's own.
         pooling: mean, cls, max, mean_sqrt_len, weighted_mean or last_token; None is the model's own, else mean.
@@ -69,7 +69,7 @@ def pretrained(
         normalize: whether vectors have unit length; None is the model's own, else no.
         prompts: what stands before queries and documents (``query``, ``document``); None is the model's own.
         dtype: of the parameters; training wants float32.
-        lora: see ``encoders.lora.add``; adapters that lie in a sentence-transformers folder are merged on loading.
+        lora: see ``making.lora.add``; adapters that lie in a sentence-transformers folder are merged on loading.
         trust_remote_code: whether code in the folder may run.
         seed: of new layers' weights.
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from sentence_forge.encoders.protocol import Role
 from sentence_forge.runtime.errors import UserError, one_of
-from sentence_forge.runtime.roles import Role
 
 # Where sentence-transformers' encode_query and encode_document look: the first that the model has.
 _NAMES: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}

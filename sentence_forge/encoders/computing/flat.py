@@ -93,7 +93,7 @@ def by_length(lengths: np.ndarray, multiple: int = 1) -> Layout:
     return Layout(ends - lengths, lengths, size, spans=spans + rest)
 
 
-def in_rows(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
+def in_bins(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
     """Lay out texts in rows, several a row, by best fit of the longest first.
 
     Args:
@@ -102,22 +102,22 @@ def in_rows(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
         multiple: the number of rows is rounded up to one of this, so that there are few shapes.
     """
     starts = np.empty(len(lengths), dtype=np.int64)
-    by_room: list[list[int]] = [[] for _ in range(row + 1)]
-    rooms = 0  # bit r is set where a row has r positions left
+    by_space: list[list[int]] = [[] for _ in range(row + 1)]
+    spaces = 0  # bit r is set where a row has r positions left
     rows = 0
     for text in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[text])
-        fitting = rooms >> length
+        fitting = spaces >> length
         if fitting:
-            room = length + (fitting & -fitting).bit_length() - 1
-            number = by_room[room].pop()
-            if not by_room[room]:
-                rooms &= ~(1 << room)
+            space = length + (fitting & -fitting).bit_length() - 1
+            number = by_space[space].pop()
+            if not by_space[space]:
+                spaces &= ~(1 << space)
         else:
-            number, room, rows = rows, row, rows + 1
-        starts[text] = number * row + row - room
-        by_room[room - length].append(number)
-        rooms |= 1 << (room - length)
+            number, space, rows = rows, row, rows + 1
+        starts[text] = number * row + row - space
+        by_space[space - length].append(number)
+        spaces |= 1 << (space - length)
     return Layout(starts, lengths, -(-rows // multiple) * multiple * row, row=row)
 
 

@@ -13,11 +13,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from torch import Tensor, nn
 
-from sentence_forge.encoders.prompts import set_prompts
-from sentence_forge.encoders.tokens import Tokens
-from sentence_forge.encoders.vetting import vet
-from sentence_forge.encoders.weights import locate
-from sentence_forge.encoders.wordpiece import learn_wordpiece
+from sentence_forge.encoders.computing.tokens import Tokens
+from sentence_forge.encoders.making.prompts import set_prompts
+from sentence_forge.encoders.making.safety import vet
+from sentence_forge.encoders.making.weights import locate
+from sentence_forge.encoders.making.wordpiece import learn_wordpiece
 from sentence_forge.runtime.errors import UserError
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sentence_forge.encoders.tokens import Tokens, joined
+from sentence_forge.encoders.computing.tokens import Tokens, joined
 from sentence_forge.runtime.cache import cached
 from sentence_forge.runtime.errors import UserError
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentence_forge.encoders.weights import PICKLE, Weights
+from sentence_forge.encoders.making.weights import PICKLE, Weights
 from sentence_forge.runtime.cache import cached, folder_of
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
@@ -25,7 +25,7 @@ def as_safetensors(weights: Weights, name: str) -> Weights:
     Pickles beside safetensors are not looked at.
 
     Args:
-        weights: of a folder that ``encoders.vetting.vet`` has let pass.
+        weights: of a folder that ``encoders.making.safety.vet`` has let pass.
         name: what the user called it.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Compute vectors: texts to tokens, tokens through the model, on any device."""

@@ -1,0 +1,1 @@
+"""Make a SentenceTransformer: find its weights, check them, build its modules."""
