@@ -151,8 +151,9 @@ def test_python_files_stay_small() -> None:
 @pytest.mark.parametrize(("before", "now"), targets.MOVED.items())
 def test_a_moved_module_is_found_by_its_former_name(before: str, now: str) -> None:
     """Configs of saved runs name it."""
-    functions = [name for name, made in vars(importlib.import_module(f"sentence_forge.{now}")).items()
-                 if inspect.isfunction(made) and made.__module__ == f"sentence_forge.{now}" and name[0] != "_"]
-    assert functions
-    for name in functions:
+    module = importlib.import_module(f"sentence_forge.{now}")
+    names = [name for name, made in vars(module).items()
+             if callable(made) and made.__module__ == module.__name__ and name[0] != "_"]
+    assert names
+    for name in names:
         assert targets.resolve(f"{before}.{name}", "model") is targets.resolve(f"{now}.{name}", "model")

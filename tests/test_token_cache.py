@@ -16,7 +16,7 @@ import pytest
 from conftest import TINY, Done
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from sentence_forge.encoders import token_cache
+from sentence_forge.encoders.computing import token_cache
 from sentence_forge.encoders.computing.token_cache import tokenize_once, tokenizer_hash
 from sentence_forge.encoders.computing.tokens import Tokens, tokenize
 from sentence_forge.runtime.cache import MOST_GIB, ROOT
