@@ -1,19 +1,38 @@
-"""What a user did wrong, said in one line."""
+"""Mistakes of the user, each said in one line that is safe to print."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# control characters but tab and newline, marks that turn the direction of writing, line separators, halves of surrogates
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 class UserError(Exception):
     """Bad input: the message names the file, row, column or key and what to do.
 
-    The command line prints it as ``error: <message>`` and leaves with exit code 2, without a traceback.
+    The command line prints it as ``error: <message>`` and exits with 2, without a traceback.
+
+    >>> str(UserError("a title: \\x1b[2J"))
+    'a title: \\\\x1b[2J'
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split("\n")))
+        super().__init__(printable(" ".join(message.split("\n"))))
+
+
+def printable(text: str) -> str:
+    r"""Return a text from outside so that a terminal shows it and obeys nothing in it.
+
+    Terminal escapes, other control characters and marks that turn the direction of writing are spelled out; tabs and
+    newlines stay.
+
+    >>> printable("a\x1b]0;title\x07b")
+    'a\\x1b]0;title\\x07b'
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def one_of(names: Iterable[str], wrong: str) -> str:

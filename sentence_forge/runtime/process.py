@@ -1,0 +1,142 @@
+"""The first and the last things that every command does: streams, encodings, signals, exit codes.
+
+``run_command`` wraps a command's work. Code that is imported from Python never comes here, so signal handlers and
+logging of the caller stay as they are.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import logging
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from sentence_forge.runtime.disk import shortage
+from sentence_forge.runtime.errors import UserError, printable
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived: clean up and leave, as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def run_command(job: Callable[[], int | None]) -> int:
+    """Run a command's work and return its exit code.
+
+    A ``UserError``, a full disk and too little memory are one ``error:`` line and 2; Ctrl-C is 130, SIGTERM 143, SIGHUP
+    129; a reader that went away (``| head``) is no error. Any other exception is a bug and keeps its traceback.
+    """
+    open_closed_streams()
+    use_utf8()
+    with signals_as_exceptions():
+        try:
+            code = job() or 0
+            sys.stdout.flush()
+        except UserError as error:
+            return _failed(str(error))
+        except Stopped as stopped:
+            return 128 + stopped.number
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # let the interpreter's last flush go nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except Exception as error:
+            if (line := shortage(error)) is None:
+                raise
+            return _failed(line)
+    return code
+
+
+def log_to_stderr(level: int, form: str = "%(message)s") -> None:
+    """Print log lines on stderr, without terminal escapes from file names and titles."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable(form))
+    logging.basicConfig(handlers=[handler], level=level)
+
+
+def open_closed_streams() -> None:
+    """Open the null device in place of each standard stream that was closed (``<&-``).
+
+    Otherwise Python has no ``sys.stdout``, and the next file that is opened takes its number, so that a library that
+    prints to number 1 writes into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+
+
+def use_utf8() -> None:
+    """Read and write UTF-8 where the locale says ASCII, also for file names and arguments.
+
+    Python decides on the encoding of file names when it starts, so it is started once more, in its UTF-8 mode.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        reconfigure: Any = getattr(stream, "reconfigure", None)  # pytest and notebooks have streams of their own
+        encoding = getattr(stream, "encoding", None)
+        if reconfigure is not None and encoding is not None:
+            ascii_only = codecs.lookup(encoding).name == "ascii"
+            reconfigure(encoding="utf-8" if ascii_only else encoding,
+                        errors="surrogateescape" if stream is sys.stdin else "backslashreplace")
+
+
+@contextlib.contextmanager
+def signals_as_exceptions() -> Iterator[None]:
+    """Raise ``Stopped`` at SIGTERM and SIGHUP, so that locks, staged files and empty folders are removed.
+
+    A signal that the caller ignores (``nohup``) stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    try:
+        for number in _ENDING:
+            if before[number] == signal.SIG_DFL:
+                signal.signal(number, _stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def silence_a_closed_terminal(number: int) -> None:
+    """After SIGHUP, let output to the terminal go nowhere: it is gone, and writing to it is an error."""
+    if number == signal.SIGHUP:
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):
+                if stat.S_ISCHR(os.fstat(stream).st_mode):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    silence_a_closed_terminal(number)
+    raise Stopped(number)
+
+
+def _failed(line: str) -> int:
+    sys.stderr.write(f"error: {printable(line)}\n")
+    return 2
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
