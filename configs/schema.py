@@ -163,12 +163,15 @@ class Export:
 
 
 def register() -> None:
-    """Give Hydra the typed skeletons, named in each command's defaults list."""
+    """Give Hydra the typed skeletons, named in each command's defaults list, and the functions that YAML may call."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     from sentence_forge.configs import draw
+    from sentence_forge.runtime.locks import new_folder
 
     draw.register()
+    OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)
     store = ConfigStore.instance()
     for name, node in (("train", Train), ("eval", Eval), ("export", Export)):
         store.store(name=f"{name}_schema", node=node)

@@ -8,7 +8,8 @@ from typing import Any
 
 from sentence_forge.runtime.cli import entry
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import clear_leftovers, write_json, writer_lock
+from sentence_forge.runtime.files import clear_leftovers, write_json
+from sentence_forge.runtime.locks import writer_lock
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import fsync, sealed, sha256_file, unsealed, write_atomic
+from sentence_forge.runtime.files import fsync, sha256_file, write_atomic
+from sentence_forge.runtime.manifests import sealed, unsealed
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import IntArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import writer_lock
+from sentence_forge.runtime.locks import writer_lock
 from sentence_forge.search.encoder import check_fingerprint
 from sentence_forge.search.generation import Generation, newest, prune
 from sentence_forge.search.segments import (

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from sentence_forge.encoders.fingerprint import precision_of, same_model
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import read_manifest, staged_folder, write_manifest
+from sentence_forge.runtime.files import staged_folder
+from sentence_forge.runtime.manifests import read_manifest, write_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ import numpy as np
 
 from sentence_forge.encoders.similarity import bad_row
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import read_manifest
+from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.search.fast import RECALL, FastIndex, recall_at_10, sample_queries
 from sentence_forge.search.generation import Generation, numbers, read_generation
 from sentence_forge.search.index import index_folder

@@ -14,7 +14,8 @@ from faults import Acknowledge, forked
 from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.losses.softmax import Softmax
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import clear_leftovers, read_manifest
+from sentence_forge.runtime.files import clear_leftovers
+from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.train import checkpoint

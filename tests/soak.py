@@ -34,7 +34,7 @@ from other_models import others, small
 from test_durability import cut_at, same_end
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import read_manifest
+from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.runtime.overrides import options
 from sentence_forge.train import checkpoint
 

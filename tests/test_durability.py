@@ -28,7 +28,9 @@ from sentence_forge.encoders.fingerprint import fingerprint
 from sentence_forge.encoders.making.build import from_scratch, pretrained
 from sentence_forge.runtime import files as runtime_files
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import clear_leftovers, read_manifest, staged_folder, write_atomic, writer_lock
+from sentence_forge.runtime.files import clear_leftovers, staged_folder, write_atomic
+from sentence_forge.runtime.locks import writer_lock
+from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.train import checkpoint

@@ -32,7 +32,8 @@ MAY_IMPORT = {
 }
 # who composes a config registers its typed skeleton; both lie on floor 0
 ALLOWED_BACK = {("sentence_forge/runtime/cli.py", "configs"), ("sentence_forge/runtime/call.py", "configs"),
-                ("configs/__init__.py", "runtime")}
+                ("configs/__init__.py", "runtime"),
+                ("configs/schema.py", "runtime")}
 
 
 def imported_names(file: Path) -> set[str]:

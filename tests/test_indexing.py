@@ -17,7 +17,7 @@ from corpora import WordEncoder, answers_equal_brute_force, build, titles_like
 
 from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import writer_lock
+from sentence_forge.runtime.locks import writer_lock
 from sentence_forge.search.generation import numbers
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import Block, encode_here, index_corpus

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from sentence_forge.encoders.making import lora
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import fsync, read_manifest, staged_folder, write_manifest
+from sentence_forge.runtime.files import fsync, remove, staged_folder
+from sentence_forge.runtime.manifests import read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)")
@@ -145,8 +146,8 @@ def restore_best(folder: Path, model: Path) -> None:
     if (folder / "best").is_dir():
         with staged_folder(model, replace=True) as staged:
             _link(folder / "best", staged)
-    elif model.is_dir():
-        shutil.rmtree(model)
+    else:
+        remove(model)
 
 
 def verified(run: Path, given: Path) -> Path:
@@ -189,7 +190,7 @@ def prune(run: Path, keep: int) -> None:
     for folder in steps(run)[: -max(1, keep)]:
         going = folder.with_name(f".tmp-{folder.name}-pruned")
         folder.rename(going)
-        shutil.rmtree(going)
+        remove(going)
 
 
 def set_aside_later(run: Path, step: int) -> None:
@@ -197,7 +198,7 @@ def set_aside_later(run: Path, step: int) -> None:
     for folder in steps(run):
         if int(folder.name.rpartition("-")[2]) > step:
             aside = folder.with_name(f"replaced-{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
+            remove(aside)
             folder.rename(aside)
             log.info("%s: set aside as %s; remove it when you don't need it", folder, aside.name)
 

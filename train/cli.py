@@ -71,7 +71,8 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
     from sentence_forge.configs.schema import Train
     from sentence_forge.runtime import targets
-    from sentence_forge.runtime.files import clear_leftovers, writer_lock
+    from sentence_forge.runtime.files import clear_leftovers
+    from sentence_forge.runtime.locks import writer_lock
 
     hydra = HydraConfig.get()
     run = home = Path(hydra.runtime.output_dir)
@@ -79,7 +80,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     try:
         if config.resume is not None:
             same = hydra.mode is RunMode.MULTIRUN  # train.sweep goes on with a job, whose overrides are those it had
-            run, config = _resumed(config, [] if same else list(hydra.overrides.task))
+            run, config = _resumed(config, list(hydra.overrides.task), keep=same)
             home = run if _first() else home
         elif (run / "config.yaml").exists():
             raise UserError(f"{run}: holds a run already; resume={run} goes on with it, or give another hydra.run.dir=")
@@ -104,10 +105,9 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
                     log.info("stopped; go on with: python -m train resume=%s", run)
                 raise
     finally:
-        if made is not None and [file.name for file in made.iterdir()] == [".lock"]:
-            (made / ".lock").unlink()
-        if made is not None and made.is_dir() and not any(made.iterdir()):
-            made.rmdir()
+        if made is not None:
+            with contextlib.suppress(OSError):  # it isn't empty, or another process has removed it
+                made.rmdir()
 
 
 def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
@@ -207,13 +207,14 @@ def _node(node: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML ho
     return node
 
 
-def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: ANN401 - DictConfigs
-    """Return the run to go on with, and its config with this command line's overrides over it."""
+def _resumed(config: Any, overrides: list[str], *, keep: bool) -> tuple[Path, Any]:  # noqa: ANN401 - DictConfigs
+    """Return the run to go on with, and its config with this command line's overrides over it unless ``keep``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf, open_dict
     from yaml import YAMLError
 
     from sentence_forge.configs.schema import Train
+    from sentence_forge.runtime.trust import check_trust
     from sentence_forge.train.resume import check_config, find_run, tell_changes
 
     run, checkpoint = find_run(str(config.resume))
@@ -223,8 +224,9 @@ def _resumed(config: Any, overrides: list[str]) -> tuple[Path, Any]:  # noqa: AN
         raise UserError(f"{run / 'config.yaml'}: is damaged ({type(error).__name__}); put back what was there, or "
                         f"start a run with model={run}") from None
     before: Any = OmegaConf.to_container(saved, resolve=True, enum_to_str=True)
+    check_trust(before, overrides, str(run / "config.yaml"))
     check_config(run, before, anyway=config.resume_anyway)
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in OverridesParser.create().parse_overrides([] if keep else overrides):
         key = override.key_or_group
         if key in ("resume", "resume_anyway"):
             continue

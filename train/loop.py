@@ -22,6 +22,7 @@ from sentence_forge.encoders.computing.tokens import Tokens, joined
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.process import silence_a_closed_terminal
 from sentence_forge.train import checkpoint
 from sentence_forge.train.batches import Batches
 from sentence_forge.train.distributed import ALONE, World
@@ -156,7 +157,7 @@ class Training:
 
         Raises:
             UserError: the loss or its gradient is not finite; names the step and the rows.
-            Interrupted: SIGINT or SIGTERM; the step was finished and a checkpoint written.
+            Interrupted: SIGINT, SIGTERM or SIGHUP; the step was finished and a checkpoint written.
         """
         settings, state = self.settings, self.state
         if state.step == 0:
@@ -304,15 +305,16 @@ def batch_loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, wor
 
 
 class _Signals:
-    """Remembers a SIGINT or SIGTERM instead of dying by it; a second one dies."""
+    """Remembers a SIGINT, SIGTERM or SIGHUP instead of dying by it; a second one dies."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._remember)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                self._before[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -322,4 +324,5 @@ class _Signals:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         signal.signal(number, self._before[number])
+        silence_a_closed_terminal(number)
         log.info("%s: finishing this step, then a checkpoint", signal.Signals(number).name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -30,7 +29,7 @@ from sentence_forge.eval.tasks.sts import ScoredPairs
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
+from sentence_forge.runtime.files import remove, sha256_file, staged_folder, write_atomic, write_json
 from sentence_forge.runtime.seed import seed_everything
 from sentence_forge.train import checkpoint
 from sentence_forge.train.batches import Batches
@@ -185,9 +184,8 @@ def _restore(run: Path, folder: Path, encoder: Encoder, loss: Loss, optimizer: t
 
 def _start_over(run: Path) -> None:
     """Remove what a run without checkpoints has logged, which comes again."""
-    (run / "metrics.jsonl").unlink(missing_ok=True)
-    for name in ("tensorboard", "model"):
-        shutil.rmtree(run / name, ignore_errors=True)
+    for name in ("metrics.jsonl", "tensorboard", "model"):
+        remove(run / name)
 
 
 def _plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Settings:

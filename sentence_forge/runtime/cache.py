@@ -1,19 +1,19 @@
-"""What is made once and kept on disk for the next run: folders under a key, verified, shared, bounded in size."""
+"""A cache on disk: folders under a key, verified when they are read, shared by processes and limited in size."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sentence_forge.runtime.disk import size
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import MANIFEST, clear_leftovers, read_manifest, staged_folder, write_manifest
+from sentence_forge.runtime.files import clear_leftovers, remove, staged_folder
+from sentence_forge.runtime.locks import waiting_lock
+from sentence_forge.runtime.manifests import MANIFEST, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +22,17 @@ MOST_GIB = "SENTENCE_FORGE_CACHE_GIB"
 
 
 def cached(kind: str, key: str, make: Callable[[Path], dict[str, Any]], *, needs: int | None = None) -> Path:
-    """Return the folder kept under ``key``, made where it isn't there, is damaged or was never finished.
+    """Return the folder cached under ``key``; it is made if it is missing, damaged or unfinished.
 
-    It lies in ``$SENTENCE_FORGE_CACHE`` (or ``~/.cache/sentence-forge``), whose kinds may each take
-    ``$SENTENCE_FORGE_CACHE_GIB`` GiB (20): beyond that, what was not used for longest goes. Processes that want the
-    same key wait for the one that makes it.
+    The cache is ``$SENTENCE_FORGE_CACHE`` (or ``~/.cache/sentence-forge``). Each kind may take
+    ``$SENTENCE_FORGE_CACHE_GIB`` GiB (20); beyond that the least recently used folders are removed. Processes that want
+    the same key wait for the one that makes it.
 
     Args:
-        kind: a folder of its own.
+        kind: the kind's own folder in the cache.
         key: a hash of everything that decides the content.
-        make: fills an empty folder, and returns what its manifest shall say.
-        needs: bytes it will take, where that is known.
+        make: fills an empty folder, and returns what its manifest will say.
+        needs: bytes that it will take, if known.
 
     Raises:
         UserError: the disk is full.
@@ -41,8 +41,8 @@ def cached(kind: str, key: str, make: Callable[[Path], dict[str, Any]], *, needs
     home = folder_of(kind)
     home.mkdir(parents=True, exist_ok=True)
     folder = home / key
-    with _alone(home / f"{key}.lock"):
-        if not _is_whole(folder):
+    with waiting_lock(home / f"{key}.lock"):
+        if not _is_intact(folder):
             clear_leftovers(home)
             with staged_folder(folder, replace=True, needs=needs) as staged:
                 write_manifest(staged, make(staged))
@@ -53,11 +53,11 @@ def cached(kind: str, key: str, make: Callable[[Path], dict[str, Any]], *, needs
 
 
 def folder_of(kind: str) -> Path:
-    """Return where a kind of things is kept, there or not."""
+    """Return the cache's folder of a kind, which may be missing."""
     return Path(os.environ.get(ROOT) or "~/.cache/sentence-forge").expanduser() / kind
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_intact(folder: Path) -> bool:
     if not folder.exists():
         return False
     try:
@@ -68,16 +68,8 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        with contextlib.suppress(OSError):  # a file system without locks: at worst two make the same
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _bound(home: Path, kept: Path) -> None:
-    """Remove what was not used for longest while there is too much; whoever has such files open keeps them."""
+    """Remove the least recently used folders beyond the limit; processes keep the files they have open."""
     most = float(os.environ.get(MOST_GIB) or 20) * 2**30
     entries = sorted((manifest.parent for manifest in home.glob(f"[!.]*/{MANIFEST}")), reverse=True,
                      key=lambda folder: folder.stat().st_mtime)
@@ -87,5 +79,5 @@ def _bound(home: Path, kept: Path) -> None:
         total += takes
         if total > most and folder != kept:
             log.info("%s: removed to keep the cache below %s", folder, size(most))
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sentence_forge.runtime.disk import is_full
+from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.overrides import friendly, quoted
 
@@ -41,7 +41,7 @@ def call(command: str, job: Callable[[DictConfig], T], words: Sequence[str]) -> 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from sentence_forge.runtime.explain import explained, in_a_line
+    from sentence_forge.runtime.explain import explained
 
     for word in words:
         if word.startswith("-") or ("=" not in word and not word.startswith("~")):
@@ -53,10 +53,10 @@ def call(command: str, job: Callable[[DictConfig], T], words: Sequence[str]) -> 
                 return job(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error, command, arguments) from None
-        except OSError as error:
-            if not is_full(error):
+        except (OSError, MemoryError, RuntimeError) as error:
+            if (line := shortage(error)) is None:
                 raise
-            raise UserError(in_a_line(error, command, arguments)) from error
+            raise UserError(line) from error
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def _composed(command: str, arguments: list[str]) -> Iterator[DictConfig]:
     from omegaconf import open_dict, read_write
 
     from sentence_forge.configs import schema
-    from sentence_forge.runtime.cli import check_trust
+    from sentence_forge.runtime.trust import check_trust
 
     schema.register()
     argv, before = sys.argv, HydraConfig.instance().cfg
@@ -85,7 +85,7 @@ def _composed(command: str, arguments: list[str]) -> Iterator[DictConfig]:
             own = copy.deepcopy(config)
             with read_write(own), open_dict(own):
                 del own["hydra"]
-            check_trust(own)
+            check_trust(own, config.hydra.overrides.task)
             yield own
         finally:
             sys.argv = argv

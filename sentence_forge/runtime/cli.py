@@ -5,21 +5,22 @@ What a person types is rewritten by ``overrides``, what Hydra finds wrong is exp
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
-from sentence_forge.runtime.disk import is_full
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.disk import shortage
+from sentence_forge.runtime.errors import UserError, printable
 from sentence_forge.runtime.explain import explained, in_a_line
 from sentence_forge.runtime.one_name import drop_short_names
 from sentence_forge.runtime.overrides import friendly, options
+from sentence_forge.runtime.process import log_to_stderr, run_command
+from sentence_forge.runtime.trust import check_trust, hydra_checked
 
 
 def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequence[str]) -> None:
@@ -32,25 +33,21 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
     """
     drop_short_names()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us unprinted
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.INFO)
+    log_to_stderr(logging.INFO)
     for chatty in ("httpx", "httpx2", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers",
                    "urllib3", "onnx_ir", "onnxscript", "faiss"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    if {"--help", "-h"} & set(sys.argv[1:]) or _bare_info(sys.argv[1:]):
-        with contextlib.suppress(BrokenPipeError):
+
+    def command() -> None:
+        if {"--help", "-h"} & set(sys.argv[1:]) or _bare_info(sys.argv[1:]):
             sys.stdout.write(help_text(config_name, about, groups))
-        sys.exit(0)
-    try:
-        arguments = friendly(sys.argv[1:])
-        sys.exit(_run(config_name, job, arguments))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        else:
+            _run(config_name, job, friendly(sys.argv[1:]))
+
+    sys.exit(run_command(command))
 
 
-def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> int:
+def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
@@ -68,26 +65,26 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
         nonlocal in_job, sweeps
         in_job, sweeps = True, HydraConfig.get().mode is RunMode.MULTIRUN
         try:
-            check_trust(config)
+            check_trust(config, HydraConfig.get().overrides.task)
             job(config)
         except Exception as error:  # kept, since Hydra would print its own lines before it passes it on
-            if not isinstance(error, UserError | OmegaConfBaseException) and not is_full(error):
+            if not isinstance(error, UserError | OmegaConfBaseException) and shortage(error) is None:
                 if not sweeps:
                     raise
                 traceback.print_exc()
             failed.append(in_a_line(error, config_name, arguments))
             if sweeps:  # whose other jobs go on
-                sys.stderr.write(f"error: job {HydraConfig.get().job.num}: {failed[-1]}\n")
+                sys.stderr.write(printable(f"error: job {HydraConfig.get().job.num}: {failed[-1]}\n"))
 
     try:
-        hydra.main(version_base="1.3", config_path="pkg://sentence_forge.configs", config_name=config_name)(task)()
+        with hydra_checked(config_name):
+            hydra.main(version_base="1.3", config_path="pkg://sentence_forge.configs", config_name=config_name)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         if in_job:
             raise
         raise explained(error, config_name, arguments) from None
     if failed:
         raise UserError(f"{len(failed)} of the sweep's jobs failed, as said above" if sweeps else failed[0])
-    return 0
 
 
 def _bare_info(arguments: Sequence[str]) -> bool:
@@ -95,25 +92,6 @@ def _bare_info(arguments: Sequence[str]) -> bool:
     topics = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
     return any(argument in ("--info", "-i") and following not in topics
                for argument, following in zip(arguments, [*arguments[1:], ""], strict=False))  # none may be there
-
-
-def check_trust(config: Any) -> None:  # noqa: ANN401 - a DictConfig
-    """Refuse ``trust_remote_code`` from a YAML, which may be somebody else's: only who types the command may say it."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    typed = {override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task}
-
-    def look(node: Any, path: str) -> None:  # noqa: ANN401
-        for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
-            key = f"{path}{name}"
-            if name == "trust_remote_code" and value not in (False, None) and key not in typed:
-                raise UserError(f"{key}: runs code that a model brings along, so it is taken from the command line "
-                                f"alone; type {key}=true there if you trust it")
-            if isinstance(value, Mapping | list):
-                look(value, f"{key}.")
-
-    look(OmegaConf.to_container(config, resolve=False), "")
 
 
 def help_text(config_name: str, about: str, groups: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ def is_full(error: BaseException | None) -> bool:
 def shortage(error: BaseException) -> str | None:
     """Return the line for an error that the machine or the file system causes, not our code; None for any other."""
     if is_full(error):
-        where = next((each.filename for each in _causes(error) if getattr(each, "filename", None)), None)
+        where = next((each.filename for each in _causes(error) if isinstance(each, OSError) and each.filename), None)
         why = f"{_lacking(Path(where or '.').parent, error)} ({error})"
         return f"{where or 'the disk'}: can't be written: {why}; make room and start again"
     for each in _causes(error):

@@ -6,17 +6,18 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# control characters but tab and newline, marks that turn the direction of writing, line separators, halves of surrogates
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# control characters except tab and newline, marks of writing direction, line separators, lone surrogates
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+                          "\ud800-\udfff]")
 
 
 class UserError(Exception):
-    """Bad input: the message names the file, row, column or key and what to do.
+    r"""Bad input: the message names the file, row, column or key and what to do.
 
     The command line prints it as ``error: <message>`` and exits with 2, without a traceback.
 
-    >>> str(UserError("a title: \\x1b[2J"))
-    'a title: \\\\x1b[2J'
+    >>> str(UserError("a title: \x1b[2J"))
+    'a title: \\x1b[2J'
     """
 
     def __init__(self, message: str) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sentence_forge.runtime.disk import is_full
+from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError, one_of
 from sentence_forge.runtime.overrides import INNER, options
 
@@ -19,10 +19,7 @@ def in_a_line(error: Exception, config_name: str, arguments: list[str]) -> str:
         return str(error)
     if isinstance(error, OmegaConfBaseException):
         return str(explained(error, config_name, arguments))
-    if is_full(error):
-        return (f"{getattr(error, 'filename', None) or 'the disk'}: can't be written, there is no room left ({error}); "
-                "make room and start again")
-    return f"{type(error).__name__}: {error}"
+    return shortage(error) or f"{type(error).__name__}: {error}"
 
 
 def explained(error: Exception, config_name: str, arguments: Sequence[str]) -> UserError:
