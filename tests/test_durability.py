@@ -471,7 +471,7 @@ from importlib import import_module
 def run(name, *arguments):
     sys.argv = [name, *arguments]
     try:
-        code = import_module(name + ".cli").main()
+        code = import_module("sentence_forge." + name + ".cli").main()
     except SystemExit as leaving:
         code = leaving.code
     assert not code, (name, code)
