@@ -1,4 +1,4 @@
-"""The CPU set: every bench that has something to stand beside, into ``bench/results``, and the plot.
+"""The CPU set: every bench that has something to stand beside, into ``bench/results/<kind>``, and the plot.
 
 ``python -m bench.all [NAME ...] [--results FOLDER]`` runs all, or those named; under half an hour on two idle cores.
 ``gpu`` is run only where it is named, and needs no data. Titles are exported once into ``outputs/bench``, where a later
@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.results import RESULTS, Results
+from bench.results import Results, results_of_this_kind
 
 EXPORTS = Path("outputs", "bench")
 CORPORA = {"en": ("news_en_all", 20_000), "zh": ("news_zh_all", 2_000)}
@@ -41,13 +41,14 @@ def main() -> int:
     """Run the benches and draw the plot; return how many failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.all", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
     given = parser.parse_args()
     names = given.names or [name for name in BENCHES if name != "gpu"]
     if unknown := set(names) - set(BENCHES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
     if names != ["gpu"] and not Path(os.environ.get("SENTENCE_FORGE_DATA") or "none").is_dir():
         sys.exit("error: set SENTENCE_FORGE_DATA to the folder of public data")
+    results = given.results or results_of_this_kind()
     failed = []
     for name in names:
         module, *arguments = BENCHES[name]
@@ -55,20 +56,20 @@ def main() -> int:
             if str(EXPORTS / language) in arguments:
                 export(language)
         begun = time.monotonic()
-        if record(name, [sys.executable, "-m", f"bench.{module}", *arguments], given.results):
+        if record(name, [sys.executable, "-m", f"bench.{module}", *arguments], results):
             failed.append(name)
         sys.stderr.write(f"{name}: {time.monotonic() - begun:.0f} s\n")
     from bench.plot import draw
 
-    sys.stderr.writelines(f"{file}\n" for file in draw(given.results))
+    sys.stderr.writelines(f"{file}\n" for file in draw(results))
     if failed:
         sys.stderr.write(f"failed: {', '.join(failed)}\n")
     return len(failed)
 
 
-def record(name: str, command: Sequence[str], folder: Path) -> int:
-    """Run a bench, pass its output on, keep its lines in ``<folder>/<name>.json``, and return its exit code."""
-    results = Results(folder / f"{name}.json", " ".join(["python", *command[1:]]))
+def record(name: str, command: Sequence[str], into: Path) -> int:
+    """Run a bench, pass its output on, keep its lines in ``<into>/<name>.json``, and return its exit code."""
+    results = Results(into / f"{name}.json", " ".join(["python", *command[1:]]))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         for row in running.stdout:

@@ -14,25 +14,44 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "dat
 
 
 def facts() -> dict[str, Any]:
-    """Return processor, cores, threads, memory in GiB, GPU, versions and the commit, JSON-ready."""
+    """Return processor and what it can do, cores, threads, memory in GiB, GPU, versions and the commit, JSON-ready."""
     import torch
 
+    rows = _processor()
+    flags = rows.get("flags", "").split()
     return {
-        "cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
+        "kind": kind(), "cpu": rows.get("model name", platform.machine()), "family": rows.get("cpu family"),
+        "model": rows.get("model"), "capability": torch.backends.cpu.get_cpu_capability(),
+        "avx512_bf16": "avx512_bf16" in flags, "amx_bf16": "amx_bf16" in flags,
+        "cores": _cores(), "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(), "cuda": torch.version.cuda, "commit": _commit(),
+        "python": platform.python_version(), "cuda": torch.version.cuda, "commit": commit(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
 
 
-def _processor() -> str:
+def kind() -> str:
+    """Return the kind of this machine, by which results are kept apart: ``avx512-2cores``, ``nvidia-h100``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "-".join(torch.cuda.get_device_name().lower().split()[:2])
+    return f"{torch.backends.cpu.get_cpu_capability().lower()}-{_cores()}cores"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _processor() -> dict[str, str]:
+    """Return what the system says of its first processor; empty where it says nothing."""
     try:
-        rows = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return platform.machine()
-    names = [row.partition(":")[2].strip() for row in rows if row.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return {}
+    rows = (row.partition(":") for row in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in rows}
 
 
 def _version(package: str) -> str | None:
@@ -42,14 +61,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit(root: Path = Path(__file__).parent.parent) -> str | None:
+def commit(root: Path = Path(__file__).parent.parent) -> str | None:
     """Return the commit, marked where files differ from it, but for the results, which a bench writes as it runs."""
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
     try:
-        commit = git("rev-parse", "--short=12", "HEAD")
+        head = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
     except FileNotFoundError:
         return None
-    return f"{commit}{'-dirty' if changed else ''}" if commit else None
+    return f"{head}{'-dirty' if changed else ''}" if head else None

@@ -1,4 +1,4 @@
-"""The plots of ``bench/results``: how much faster with its spread, and the loss curves on one another.
+"""The plots of ``bench/results/<kind>``: how much faster with its spread, and the loss curves on one another.
 
 ``python -m bench.plot`` draws what is there: ``training.svg`` from train.json (and gpu.json), ``agreement.svg`` from
 agreement.json, ``quality.svg`` from quality.json.
@@ -20,8 +20,8 @@ OURS_COLOUR, STOCK_COLOUR, TUNED_COLOUR = "#1f5fa8", "#d1762b", "#7a7a7a"
 
 
 def main() -> None:
-    """Draw, and print the files."""
-    sys.stdout.writelines(f"{file}\n" for file in draw(RESULTS))
+    """Draw for each kind of machine that has results, and print the files."""
+    sys.stdout.writelines(f"{file}\n" for folder in sorted(RESULTS.iterdir()) for file in draw(folder))
 
 
 def draw(folder: Path) -> list[Path]:

@@ -2,8 +2,8 @@
 
 ``python -m bench.quality [--seeds 5] [--epochs 1] [--batch 16]``: cosine loss, learning rate 2e-5, warm-up a tenth,
 linear decay. Ours is ``python -m train``. Both are measured as they are after the last step, by the stock ``encode``.
-Data from the folder $SENTENCE_FORGE_DATA. Each finished seed is kept in ``bench/results/quality.json``, and a run that
-was cut goes on from there; other settings, or another commit, begin anew.
+Data from the folder $SENTENCE_FORGE_DATA. Each finished seed is kept in ``bench/results/<kind>/quality.json``, and a
+run that was cut goes on from there; other settings, or another commit, begin anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sentence_transformers import SentenceTransformer
 
 from bench.lines import line
 from bench.machine import facts
-from bench.results import RESULTS, Results, read_lines
+from bench.results import Results, read_lines, results_of_this_kind
 from bench.tasks import data_dir, minilm
 from sentence_forge.data_readers.file import FileSource
 
@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, help="instead of epochs, to see that it works")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     settings = {"epochs": arguments.epochs, "batch": arguments.batch, "steps": arguments.steps,
                 "learning_rate": LEARNING_RATE}
-    file, commit = arguments.results / "quality.json", facts()["commit"]
+    file, commit = (arguments.results or results_of_this_kind()) / "quality.json", facts()["commit"]
     results = Results(file, "python -m bench.quality",
                       [each for each in read_lines(file)
                        if each.get("settings") == settings and each.get("commit") == commit and "seed" in each])

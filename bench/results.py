@@ -1,17 +1,32 @@
-"""Measurements kept: ``bench/results/<name>.json``, the lines with the machine they were taken on."""
+"""Measurements kept: ``bench/results/<kind>/<name>.json``, the lines with the machine they were taken on.
+
+One folder per kind of machine (``bench.machine.kind``), so that those of several stand side by side.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.machine import facts
+from bench.machine import commit, facts, kind
 from sentence_forge.runtime.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def results_of_this_kind() -> Path:
+    """Return where this kind of machine's results are kept.
+
+    Raises:
+        SystemExit: a tracked file differs from the commit, so that nobody could measure the same again.
+    """
+    if (commit() or "").endswith("-dirty"):
+        sys.exit("error: files differ from the commit that the results would name; commit first, or give --results=")
+    return RESULTS / kind()
 
 
 class Results:

@@ -17,9 +17,12 @@ pytest.importorskip("accelerate")
 from bench import generated
 from bench.agreement import curve, first_steps, sides
 from bench.all import main, record
-from bench.machine import _commit
+from bench.machine import commit as commit_of
+from bench.machine import facts, kind
 from bench.plot import draw
 from bench.quality import interval
+from bench.results import RESULTS
+from bench.results import results_of_this_kind as results_folder
 from bench.stock import Stock
 from bench.tasks import SHAPE, Task, load, tiny, without_dropout
 
@@ -185,7 +188,7 @@ def test_a_result_that_is_written_does_not_make_its_commit_another_one(tmp_path:
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t", *arguments], cwd=tmp_path, check=True)
 
-    assert _commit(tmp_path) is None
+    assert commit_of(tmp_path) is None
     (tmp_path / "bench" / "results").mkdir(parents=True)
     code, result = tmp_path / "code.py", tmp_path / "bench" / "results" / "quality.json"
     code.write_text("1")
@@ -193,11 +196,24 @@ def test_a_result_that_is_written_does_not_make_its_commit_another_one(tmp_path:
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "first")
-    commit = _commit(tmp_path)
+    commit = commit_of(tmp_path)
     result.write_text("2")
-    assert commit == _commit(tmp_path) is not None
+    assert commit == commit_of(tmp_path) is not None
     code.write_text("2")
-    assert _commit(tmp_path) == f"{commit}-dirty"
+    assert commit_of(tmp_path) == f"{commit}-dirty"
+
+
+def test_results_of_a_dirty_tree_are_refused_and_machines_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.results.commit", lambda: "0123456789ab-dirty")
+    with pytest.raises(SystemExit, match="error: files differ from the commit"):
+        results_folder()
+    monkeypatch.setattr("bench.results.commit", lambda: "0123456789ab")
+    assert results_folder() == RESULTS / kind()
+    found = facts()
+    if found["gpu"] is None:
+        assert kind() == f"{found['capability'].lower()}-{found['cores']}cores"
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    assert found["avx512_bf16"] == (" avx512_bf16" in flags) and f"cpu family\t: {found['family']}\n" in flags
 
 
 def test_all_benches_refuse_without_data(monkeypatch: pytest.MonkeyPatch) -> None:

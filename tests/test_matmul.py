@@ -65,3 +65,16 @@ def test_half_precision_and_autocast_are_left_alone(everywhere: None) -> None:
 def test_memory_stays_whatever_the_numbers_of_tokens() -> None:
     """One shape after another, as batches of texts have them: what is made for a shape must not pile up."""
     assert memory_kept() < 200, "MiB; where any number of rows goes it is 1,600"
+
+
+@pytest.mark.parametrize(("capability", "taken"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_onednn_is_taken_by_what_the_processor_can_do(capability: str, taken: bool,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an AMD processor without AVX-512 MKL is the faster one."""
+    monkeypatch.setattr(matmul, "_maker", lambda: "vendor_id : AuthenticAMD")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    matmul._suits.cache_clear()
+    try:
+        assert (matmul.rows_at_once(torch.device("cpu")) > 1) == (taken and torch.backends.mkl.is_available())
+    finally:
+        matmul._suits.cache_clear()

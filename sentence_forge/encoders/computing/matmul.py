@@ -1,12 +1,12 @@
-"""Linear layers by oneDNN on processors that MKL, which torch's CPU build calls, does not know well.
+"""Multiply float32 matrices by oneDNN on AMD processors with AVX-512, which MKL does not know well.
 
-On an AMD processor with AVX-512 MKL multiplies float32 matrices at 150 to 170 GFLOP/s on two cores and oneDNN, which
-lies in the same build, at 340 to 380 (``python -m bench.products``; gradients of weights 210 to 300). torch takes it by
-itself only for half precision, so the choice is made here, by the processor's maker: depended it on a measurement, a
-resumed run could round differently from an unbroken one.
+MKL, which torch's CPU build calls, reaches 150 to 170 GFLOP/s there on two cores; oneDNN, which lies in the same build,
+reaches 340 to 380 (``python -m bench.products``; gradients of weights 210 to 300). With AVX2 alone it is the other way
+round: 59 to 70 GFLOP/s by oneDNN, 66 to 79 by MKL (Zen 3). We choose by what the processor can do and not by a
+measurement, so that a resumed run rounds as an unbroken one.
 
-oneDNN makes code for every shape it meets and keeps it: 300 different numbers of tokens leave 1.7 GB behind (likewise).
-So it is only shown numbers of rows that are multiples of ``ROWS``.
+oneDNN compiles code for every shape it meets and keeps it: 300 different numbers of tokens leave 1.7 GB behind
+(likewise). So it only sees numbers of rows that are multiples of ``ROWS``.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ def quick_products(device: torch.device) -> AbstractContextManager[object]:
 
 @functools.cache
 def _suits() -> bool:
-    """Whether MKL is what torch would call, oneDNN is there, and the processor is not Intel's."""
+    """Whether torch would call MKL, oneDNN is there too, and the processor is AMD's and has AVX-512."""
     try:
         _multiply(torch.ones(1, 1), torch.ones(1, 1), None)
     except (AttributeError, RuntimeError):  # another torch, or one built without
         return False
-    return torch.backends.mkl.is_available() and "AuthenticAMD" in _maker()
+    return (torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+            and "AuthenticAMD" in _maker())
 
 
 def _maker() -> str:
