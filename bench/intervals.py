@@ -27,7 +27,7 @@ def main() -> None:
     """Print the seconds of scoring, without any encoding."""
     generator = np.random.default_rng(1)
     left, right = ([f"{side} {row}" for row in range(3750)] for side in ("a", "b"))
-    pairs = Pairs(left, right, generator.integers(0, 26, 3750) / 5, None, "random", "")
+    pairs = Pairs(sentence1=left, sentence2=right, gold=generator.integers(0, 26, 3750) / 5, path="random", sha256="")
     encoded = EncodedTexts(_Random(), [*left, *right])
     task = ScoredPairs(folder="random")
     taken = seconds(lambda: [task.score(pairs, encoded, seed=number) for number in range(7)])

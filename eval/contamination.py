@@ -1,19 +1,19 @@
-"""What a score hides: rows that repeat, texts that were cut, and test rows that the model was trained on."""
+"""What a score hides: rows that repeat, and test rows that the model was trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.training_hashes import Seen
+from sentence_forge.eval.schema import Contamination, TrainedOn, Without
 from sentence_forge.eval.stats import paired_bootstrap
 from sentence_forge.eval.tasks.base import Bools, TaskResult, TaskRows
 
 
-def honesty(rows: TaskRows, result: TaskResult, seen: Seen | None, before: TaskResult | None = None,
-            resamples: int = 2000) -> dict[str, Any]:
-    """Return what report.json says of a task's rows.
+def contamination(rows: TaskRows, result: TaskResult, seen: Seen | None, before: TaskResult | None = None,
+                  resamples: int = 2000) -> Contamination:
+    """Return how many rows repeat an earlier one, how many were trained on, and the score without those.
 
     Args:
         rows: the task's.
@@ -21,32 +21,26 @@ def honesty(rows: TaskRows, result: TaskResult, seen: Seen | None, before: TaskR
         seen: what the model was trained on here; None where nothing is recorded.
         before: the baseline's score of the same rows.
         resamples: of the bootstrap.
-
-    Returns:
-        ``duplicates``, how many units repeat an earlier one (normalised, in any order); ``trained_on``, None or
-        ``exact``, ``normalised``, ``texts`` (how many were in the training rows, of how many) and, where any unit was,
-        ``without``: the measure over the units that were not, and their number; the baseline's over the same, the
-        difference and, of scored pairs, its interval.
     """
-    found: dict[str, Any] = {"duplicates": duplicates(rows.units), "trained_on": None}
-    if seen is None:
-        return found
-    exact, normal = seen.exact(rows.units), seen.normalised(rows.units)
-    found["trained_on"] = {"exact": int(exact.sum()), "normalised": int(normal.sum()),
-                           "texts": int(seen.texts(rows.texts).sum()), "of_texts": len(rows.texts)}
-    if normal.any():
-        found["trained_on"]["without"] = {"n": int((~normal).sum()), "value": result.on(~normal),
-                                          **_against(result, before, ~normal, resamples)}
+    found = Contamination(duplicates=duplicates(rows.units), trained_on=None)
+    if seen is not None:
+        normal = seen.normalised(rows.units)
+        known = found["trained_on"] = TrainedOn(
+            exact=int(seen.exact(rows.units).sum()), normalised=int(normal.sum()),
+            texts=int(seen.texts(rows.texts).sum()), of_texts=len(rows.texts))
+        if normal.any():
+            known["without"] = _without(result, before, ~normal, resamples)
     return found
 
 
-def _against(result: TaskResult, before: TaskResult | None, rest: Bools, resamples: int) -> dict[str, Any]:
-    if before is None:
-        return {}
-    now, then = result.on(rest), before.on(rest)
-    if now is None or then is None:
-        return {}
-    found: dict[str, Any] = {"before": then, "delta": now - then}
+def _without(result: TaskResult, before: TaskResult | None, rest: Bools, resamples: int) -> Without:
+    """Return the measure over ``rest``, the baseline's over the same, the difference and, of pairs, its interval."""
+    now = result.on(rest)
+    found = Without(n=int(rest.sum()), value=now)
+    then = None if before is None else before.on(rest)
+    if before is None or now is None or then is None:
+        return found
+    found |= {"before": then, "delta": now - then}
     if result.row["measure"] == "spearman_cosine" and result.cosine is not None and before.cosine is not None:
         assert result.gold is not None
         sure = paired_bootstrap(result.cosine[rest], before.cosine[rest], result.gold[rest], resamples=resamples)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 
-from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, differs
+from sentence_forge.eval.schema import DimRow, Score
+from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, gain
 from sentence_forge.runtime.errors import UserError
 
 
 def at_dims(results: Mapping[str, TaskResult], encoded: EncodedTexts, dims: Sequence[int],
-            score: Callable[[str, EncodedTexts], TaskResult]) -> list[dict[str, Any]]:
+            score: Callable[[str, EncodedTexts], TaskResult]) -> list[DimRow]:
     """Return what report.json says of each dimension, the model's own first, which is what the others lose against.
 
     Args:
@@ -35,15 +36,18 @@ def at_dims(results: Mapping[str, TaskResult], encoded: EncodedTexts, dims: Sequ
     found = []
     for dim in sorted({encoded.dim, *dims}, reverse=True):
         cut = results if dim == encoded.dim else _scored(results, encoded.cut(dim), score)
-        entry: dict[str, Any] = {"dim": dim, "tasks": {
-            name: {"measure": result.row["measure"], "value": result.value}
-            | ({} if cut is results else differs([(result, results[name])])) for name, result in cut.items()}}
+        entry = DimRow(dim=dim, tasks={name: _score(result.row["measure"], result.value, [] if cut is results else
+                                                    [(result, results[name])]) for name, result in cut.items()})
         if all(name in cut for name in averaged):
-            entry["average"] = {"measure": measure, "value": float(np.mean([cut[name].value for name in averaged]))}
-            if cut is not results:
-                entry["average"] |= differs([(cut[name], results[name]) for name in averaged])
+            entry["average"] = _score(measure, float(np.mean([cut[name].value for name in averaged])), [] if cut is
+                                      results else [(cut[name], results[name]) for name in averaged])
         found.append(entry)
     return found
+
+
+def _score(measure: str, value: float, pairs: Sequence[tuple[TaskResult, TaskResult]]) -> Score:
+    found = Score(measure=measure, value=value)
+    return cast("Score", found | gain(pairs)) if pairs else found
 
 
 def _scored(results: Mapping[str, TaskResult], cut: EncodedTexts,

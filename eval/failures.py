@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentence_forge.data_readers.checks import normalise
+from sentence_forge.eval.schema import PairError, Slice
 from sentence_forge.eval.stats import Floats, midranks
 from sentence_forge.eval.tasks.base import Bools, TaskResult
 
@@ -33,7 +33,7 @@ def rank_errors(result: TaskResult) -> Floats:
     return (midranks(result.cosine) - midranks(result.gold)) / len(result.gold)
 
 
-def worst(result: TaskResult, units: Sequence[Unit], shown: int = SHOWN) -> list[dict[str, Any]]:
+def worst(result: TaskResult, units: Sequence[Unit], shown: int = SHOWN) -> list[PairError]:
     """Return the pairs with the largest errors, up to ``shown`` of either direction, the largest first."""
     error = rank_errors(result)
     order = np.argsort(error, kind="stable")
@@ -43,7 +43,7 @@ def worst(result: TaskResult, units: Sequence[Unit], shown: int = SHOWN) -> list
     return [_described(result, units, row, error[row]) for row in chosen]
 
 
-def changes(result: TaskResult, before: TaskResult, units: Sequence[Unit], shown: int = SHOWN) -> list[dict[str, Any]]:
+def changes(result: TaskResult, before: TaskResult, units: Sequence[Unit], shown: int = SHOWN) -> list[PairError]:
     """Return the pairs whose error grew or shrank most against ``before``, the largest change first.
 
     ``change`` is by how much the error's size fell: positive is better.
@@ -58,17 +58,17 @@ def changes(result: TaskResult, before: TaskResult, units: Sequence[Unit], shown
             for row in sorted(chosen, key=lambda row: -abs(better[row]))]
 
 
-def slices(result: TaskResult, units: Sequence[Unit], domains: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+def slices(result: TaskResult, units: Sequence[Unit], domains: Sequence[str] | None) -> dict[str, Slice]:
     """Return ``n``, the measure (where it is defined) and the mean error of each slice of the pairs.
 
     A slice with a positive ``bias`` is one the model takes to be more alike than people do, whatever its measure:
     within a slice of like scores a correlation is low by itself.
     """
     error = rank_errors(result)
-    found = {}
+    found: dict[str, Slice] = {}
     for name, mask in _masks(result, units, domains):
         if mask.any():
-            found[name] = {"n": int(mask.sum()), "value": result.on(mask), "bias": _rounded(error[mask].mean())}
+            found[name] = Slice(n=int(mask.sum()), value=result.on(mask), bias=_rounded(error[mask].mean()))
     return found
 
 
@@ -122,7 +122,7 @@ def _first(rows: NDArray[np.int_], units: Sequence[Unit], shown: int) -> list[in
     return list(found.values())
 
 
-def _described(result: TaskResult, units: Sequence[Unit], row: int, error: float) -> dict[str, Any]:
+def _described(result: TaskResult, units: Sequence[Unit], row: int, error: float) -> PairError:
     assert result.cosine is not None and result.gold is not None
     return {"row": int(row) + 1, "text1": units[row][0], "text2": units[row][-1], "gold": float(result.gold[row]),
             "cosine": _rounded(result.cosine[row]), "error": _rounded(error)}

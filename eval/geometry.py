@@ -13,6 +13,7 @@ import numpy as np
 
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.encoders.protocol import TextEncoder
+from sentence_forge.eval.schema import Geometry, Spread, Threshold
 from sentence_forge.eval.stats import Floats
 from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, unit_vectors
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
@@ -23,7 +24,7 @@ NEGATIVE = 0.2
 MARKS = {"same": 0.8, "related": 0.6}  # of the score range: 4 is "mostly", 3 "roughly equivalent" in STS's own words
 
 
-def geometry(result: TaskResult, unit: Floats, low: float, high: float) -> dict[str, Any]:
+def geometry(result: TaskResult, unit: Floats, low: float, high: float) -> Geometry:
     """Return what report.json says of the vectors of a task of scored pairs.
 
     Args:
@@ -42,7 +43,7 @@ def geometry(result: TaskResult, unit: Floats, low: float, high: float) -> dict[
     cosine = np.clip(result.cosine, -1, 1)
     positive = share >= POSITIVE - 1e-9
     drawn = unit if len(unit) <= MOST else unit[np.sort(np.random.default_rng(0).permutation(len(unit))[:MOST])]
-    found: dict[str, Any] = {
+    found: Geometry = {
         "alignment": float((2 - 2 * cosine[positive]).mean()) if positive.any() else None,
         "uniformity": uniformity(drawn), "anisotropy": anisotropy(unit),
         "positives": _quartiles(cosine[positive]), "negatives": _quartiles(cosine[share <= NEGATIVE + 1e-9]),
@@ -67,7 +68,7 @@ def anisotropy(unit: Floats) -> float:
     return float(((unit.sum(axis=0) ** 2).sum() - (unit * unit).sum()) / (n * (n - 1)))
 
 
-def best_threshold(score: Floats, positive: np.ndarray) -> dict[str, float]:
+def best_threshold(score: Floats, positive: np.ndarray) -> Threshold:
     """Return the threshold with the best F1 of ``score >= threshold``: ``cosine``, ``precision``, ``recall``, ``f1``.
 
     The threshold lies half-way to the next lower score, so that scores which tie are never parted. Of several with the
@@ -115,7 +116,7 @@ def calibration_pairs(data_dir: Path | None, language: str) -> tuple[str, Pairs]
     return f"sample-{language}-dev", ScoredPairs(path=str(sample_path(language, "sts_dev"))).read(None)
 
 
-def _quartiles(cosine: Floats) -> dict[str, Any] | None:
+def _quartiles(cosine: Floats) -> Spread | None:
     if not len(cosine):
         return None
     low, middle, high = np.quantile(cosine, [0.25, 0.5, 0.75])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from sentence_forge.eval.compare import leaderboard, main
+from sentence_forge.eval.compare import main
+from sentence_forge.eval.report.leaderboard import leaderboard
 from sentence_forge.runtime.errors import UserError
 
 
@@ -62,9 +63,9 @@ def test_the_three_forms_say_the_same(runs: Path, tmp_path: Path, capsys: pytest
 def test_seeds_are_joined_and_other_losses_are_not(runs: Path) -> None:
     board = leaderboard(sorted((runs / "train").iterdir()))
     (group,) = board.seeds
-    assert sorted(group["names"]) == ["seed1", "seed2"]
+    assert sorted(group.names) == ["seed1", "seed2"]
     values = [entry.tasks["sample-en-dev"]["spearman_cosine"] for entry in board.entries if "seed" in entry.name]
-    assert group["tasks"]["sample-en-dev"] == {"mean": pytest.approx(np.mean(values)),
+    assert group.tasks["sample-en-dev"] == {"mean": pytest.approx(np.mean(values)),
                                                "sd": pytest.approx(np.std(values, ddof=1))}
 
 

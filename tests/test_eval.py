@@ -124,11 +124,11 @@ def test_a_baseline_is_compared_pair_by_pair(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("extra", "says"), [
-    ("one,two,5.5,news\n", r"line 42 .*column score: '5.5' is not a number from 0 to 5"),
+    ("one,two,5.5,news\n", r"line 42 .*column score: score 5.5 is outside 0 to 5"),
     ("one,two,nan,news\n", r"line 42 .*column score: 'nan'"),
     ("one,two,0_1,news\n", r"line 42 .*column score: '0_1'"),
     ('one,two,"4,5",news\n', r"line 42 .*column score: '4,5'"),
-    ("one,two,,news\n", r"line 42 .*column score: ''"),
+    ("one,two,,news\n", r"line 42 .*column score: '' is not a number"),
     ("one, ,3,news\n", r"line 42 .*column sentence2: is empty"),
     ("one,two,three,3,news\n", r"line 42 .*5 cells"),
 ])

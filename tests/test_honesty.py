@@ -18,7 +18,8 @@ from sentence_forge.data_readers.training_hashes import FILE, Seen, hashes_of, r
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.failures import negation_flips, number_flips, overlap, rank_errors
 from sentence_forge.eval.geometry import anisotropy, calibrate, uniformity
-from sentence_forge.eval.report.formatting import change, story
+from sentence_forge.eval.report.formatting import change
+from sentence_forge.eval.report.sentences import story
 from sentence_forge.eval.significance import steiger, williams
 from sentence_forge.eval.tasks.sts import ScoredPairs
 

@@ -12,10 +12,10 @@ import pytest
 from browser import browser
 from test_eval import WordSum, write_pairs
 
-from sentence_forge.eval.evaluate import Report, evaluate
+from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.report import plots
-from sentence_forge.eval.report.script import SCRIPT
-from sentence_forge.eval.report.writing import write_report
+from sentence_forge.eval.report.html import template_file
+from sentence_forge.eval.report.report import Report
 from sentence_forge.eval.tasks.sts import ScoredPairs
 
 HOSTILE = 'x"><script>alert(1)</script>|<b>&'
@@ -66,14 +66,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     baseline = evaluate(WordSum(seed=5), tasks, folder, resamples=200)
     encoder = WordSum()
     encoder.name = HOSTILE
-    return evaluate(encoder, tasks, folder, resamples=200, baseline=baseline)
+    return Report(evaluate(encoder, tasks, folder, resamples=200, baseline=baseline))
 
 
 def test_the_three_files_say_the_same(report: Report, tmp_path: Path) -> None:
-    write_report(report, tmp_path / "report", TRAINING)
+    Report(report.evaluation, TRAINING).save(tmp_path / "report")
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["report.html", "report.json", "report.md"]
     about = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
-    assert about["tasks"]["large"]["spearman_cosine"] == report.results["large"].row["spearman_cosine"] <= 1
+    assert about["tasks"]["large"]["spearman_cosine"] == report.evaluation.results["large"].row["spearman_cosine"] <= 1
     assert about["training"]["rows"]["loss"] == "cosine" and about["absent"] == ["gone"]
     markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     texts = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).texts
@@ -89,11 +89,12 @@ def test_the_three_files_say_the_same(report: Report, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("training", [None, {}, TRAINING])
 def test_the_page_is_self_contained_and_escaped(report: Report, tmp_path: Path, training: dict | None) -> None:
-    write_report(report, tmp_path, training)
+    Report(report.evaluation, training).save(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not {"link", "iframe", "img", "object", "b>"} & set(page.tags)
-    assert page.tags["script"] == 1 and text.count("<script>") == 1 and SCRIPT in text  # ours, without an address
+    assert page.tags["script"] == 1 and text.count("<script>") == 1  # ours, without an address
+    assert template_file("sort.js").strip() in text
     assert set(page.addresses) == {"#large", "#small"} and "url(" not in text and "@import" not in text
     assert "http" not in text
     assert HOSTILE in page.texts
@@ -105,16 +106,16 @@ def test_the_page_is_self_contained_and_escaped(report: Report, tmp_path: Path, 
 
 def test_one_task_without_a_baseline(report: Report, tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "one" / "test.csv").parent.parent
-    write_report(evaluate(WordSum(), {"one": ScoredPairs(folder="one")}, folder, resamples=50), tmp_path / "out")
+    Report(evaluate(WordSum(), {"one": ScoredPairs(folder="one")}, folder, resamples=50)).save(tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     texts = Page(text).texts
     assert "one" in texts and not [said for said in texts if said == "Average" or "the baseline" in said]
 
 
 def test_a_report_replaces_the_one_before_as_a_whole(report: Report, tmp_path: Path) -> None:
-    write_report(report, tmp_path)
+    report.save(tmp_path)
     before = (tmp_path / "report.html").read_bytes()
-    write_report(report, tmp_path)
+    report.save(tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
     assert not list(tmp_path.glob(".tmp-*"))
 
@@ -137,7 +138,7 @@ def test_thirds_and_bins_of_any_scores() -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_chromium_shows_it_and_a_click_sorts_it(report: Report, tmp_path: Path, scheme: str) -> None:
-    write_report(report, tmp_path, TRAINING)
+    Report(report.evaluation, TRAINING).save(tmp_path)
     with browser(tmp_path / "profile") as page:
         page.say("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         page.say("Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False)

@@ -19,8 +19,7 @@ from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.geometry import best_threshold
 from sentence_forge.eval.report.page import page
-from sentence_forge.eval.report.terminal import terminal
-from sentence_forge.eval.report.writing import markdown
+from sentence_forge.eval.report.report import Report
 from sentence_forge.eval.tasks.base import EncodedTexts
 from sentence_forge.eval.tasks.binary import BinaryPairs, average_precision, best_accuracy
 from sentence_forge.eval.tasks.mteb import MTEB
@@ -282,12 +281,12 @@ def test_a_task_without_its_head_is_skipped_and_named(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize(("task", "columns", "rows", "says"), [
-    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "0.5")], r"line 2 .*column score: '0.5' is not 0 or 1"),
+    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "0.5")], r"row 1, column score: 0.5 is not 0 or 1"),
     (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "1")] * 12, r"'score' holds 1 in every row"),
     (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "1")] * 4, r"has 4 rows"),
     (BinaryPairs, "sentence1 sentence2 score", [("a", " ", "1")] * 12, r"line 2 .*column sentence2: is empty"),
     (TripletAccuracy, "anchor positive", [("a", "b")] * 12, r"no column 'negative'"),
-    (TripletAccuracy, "anchor positive negative", [("a", "b", "c")] * 4, r"gives 4 triplets"),
+    (TripletAccuracy, "anchor positive negative", [("a", "b", "c")] * 4, r"has 4 triplets"),
     (NLI, "premise hypothesis label", [("a", "b", "neutral")] * 4, r"has 4 rows"),
     (LabelledRetrieval, "title label", [(f"a {number}", "x") for number in range(12)], r"'label' holds 'x'"),
     (LabelledRetrieval, "title label", [("a", "x"), ("a", "x")] * 12, r"has 1 titles"),
@@ -346,7 +345,7 @@ def test_mteb_is_asked_for_by_name(encoder: Encoder, monkeypatch: pytest.MonkeyP
     row = report.json["tasks"]["sts"]
     assert -1 <= row["mteb_main_score"] <= 1 and row["mteb_main_score_ci95"] is None
     assert report.json["baseline"]["tasks"]["sts"]["delta"] == 0
-    assert "MTEB" in page(report) and "MTEB" in markdown(report) and "MTEB" in terminal(report)
+    assert all("MTEB" in form for form in (page(report), Report(report).markdown(), str(Report(report))))
 
 
 def test_mteb_is_named_where_it_is_missing() -> None:

@@ -17,9 +17,11 @@ from sentence_forge.data_readers.training_hashes import Seen, remember
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
 from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.making.weights import source_folder
-from sentence_forge.eval.evaluate import Report, evaluate
+from sentence_forge.eval.evaluate import Evaluation, evaluate
 from sentence_forge.eval.jobs import read_job
-from sentence_forge.eval.report.writing import write_report
+from sentence_forge.eval.report.report import Report
+from sentence_forge.eval.report.training import Training
+from sentence_forge.eval.schema import value
 from sentence_forge.eval.tasks.nli import load_head
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime import targets
@@ -39,7 +41,7 @@ def keep_untouched(run: Path, encoder: Encoder, loss: Loss) -> None:
         checkpoint.save_model(staged, encoder.model, loss)
 
 
-def _untouched_report(run: Path, device: str, tasks: Mapping[str, Any], data_dir: Path | None) -> Report:
+def _untouched_report(run: Path, device: str, tasks: Mapping[str, Any], data_dir: Path | None) -> Evaluation:
     before = load_encoder(run / "untouched", device=device)
     before.name = "step 0"
     return evaluate(before, tasks, data_dir, head=load_head(run / "untouched", before.dim), deep=False)
@@ -75,13 +77,13 @@ def finish(run: Path, settings: Train, state: State, dev: Data, encoder: Encoder
     about = {"dim": best.dim, "max_length": best.max_length, "prompts": best.prompts,
              "fingerprint": best.fingerprint, "training": training,
              "earlier": [*earlier.get("earlier", []), *([earlier["training"]] if "training" in earlier else [])],
-             "measured": {task: {"measure": row["measure"], "value": row[row["measure"]]}
+             "measured": {task: {"measure": row["measure"], "value": value(row)}
                           for task, row in report.json["tasks"].items()}}
     if dims:
         about["dims"] = list(dims)
     write_json(run / "model" / ABOUT, about)
     write_atomic(run / "model" / "README.md", model_card(about))
-    write_report(report, run / "report", training=_story(run, training))
+    Report(report, _story(run, training)).save(run / "report")
     if settings.loop.projector:
         texts = dev.texts[: settings.loop.projector]
         tracker.projector(state.step, best.encode(texts), texts)
@@ -107,7 +109,7 @@ def _swept(run: Path, but: Mapping[str, Any]) -> dict[str, Any]:
     return {key: float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text) else text for key, text in told.items()}
 
 
-def _story(run: Path, training: Mapping[str, Any]) -> dict[str, Any]:
+def _story(run: Path, training: Mapping[str, Any]) -> Training:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
     key = f"dev/{training['measure']}"

@@ -73,7 +73,8 @@ class Sweep:
             self._write(run.parent)
 
     def _write(self, folder: Path) -> None:
-        from sentence_forge.eval.compare import leaderboard, markdown, table
+        from sentence_forge.eval.report.board import markdown, table
+        from sentence_forge.eval.report.leaderboard import leaderboard
 
         try:
             board = leaderboard([folder])

@@ -1,37 +1,56 @@
-"""How numbers and findings are worded, the same in report.md and report.html: fractions become x 100."""
+"""How a report writes numbers, names and other people's texts: fractions become x 100, control characters visible."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-MEASURES = {"spearman_cosine": "Spearman", "pearson_cosine": "Pearson",
-            "average_precision": "average precision", "accuracy": "accuracy",
-            "triplet_accuracy": "triplet accuracy", "precision@10": "precision@10", "mrr@10": "MRR@10",
-            "mteb_main_score": "MTEB's main score", "ndcg@10": "nDCG@10", "recall@1": "recall@1",
-            "recall@10": "recall@10"}
-_MEANINGS = {
-    "spearman_cosine": "Spearman is of the cosine similarity with human scores; protocol “all”: the sub-sets of a test "
-                       "set are joined and ranked together, not averaged.",
-    "average_precision": "Average precision is of the cosine against the pairs that match.",
-    "accuracy": "Accuracy is of the model's own head.",
-    "triplet_accuracy": "Triplet accuracy: the positive is nearer to the anchor than every negative.",
-    "precision@10": "Precision@10: how many of a title's ten nearest are of its category.",
-    "mrr@10": "MRR@10: one by the rank at which a description finds its title.",
-}
+if TYPE_CHECKING:
+    from sentence_forge.eval.schema import Limits, MeanSd
+
+MEASURES = {"spearman_cosine": "Spearman", "pearson_cosine": "Pearson", "mteb_main_score": "MTEB's main score"}
+# Control characters, among them escape sequences of terminals; marks that turn the direction of what follows; lone
+# surrogates. Blanks and line breaks become a space before.
+HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    """Return ``text`` in one line, safe to show: blanks joined, each control or direction character shown as U+FFFD.
+
+    >>> plain("a title" + chr(27) + "[2J")
+    'a title�[2J'
+    """
+    return HIDDEN.sub("\ufffd", " ".join(text.split()))
+
+
+def width(text: str) -> int:
+    """Return how many columns of a terminal ``text`` takes: Chinese characters two, combining marks none."""
+    return sum(0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1
+               for each in text)
 
 
 def hundred(value: float | None) -> str:
-    """Return a fraction times 100 with two decimals; a dash for what could not be measured."""
+    """Return a fraction times 100 with two decimals; a dash for what could not be measured.
+
+    >>> hundred(0.82031), hundred(None)
+    ('82.03', '–')
+    """
     return "–" if value is None else f"{100 * value:.2f}".replace("-", "−")
 
 
-def change(value: float) -> str:
-    """Return a difference times 100 with its sign."""
-    return f"{100 * value:+.2f}".replace("-", "−")
+def change(value: float | None) -> str:
+    """Return a difference times 100 with its sign; empty where there is none."""
+    return "" if value is None else f"{100 * value:+.2f}".replace("-", "−")
 
 
-def interval(limits: Sequence[float] | None, *, sign: bool = False) -> str:
+def signed(value: float, decimals: int = 0) -> str:
+    """Return a share of all pairs, in % with its sign."""
+    return f"{100 * value:+.{decimals}f}".replace("-", "−")
+
+
+def interval(limits: Limits | None, *, sign: bool = False) -> str:
     """Return an interval times 100; a dash where there is none."""
     if limits is None:
         return "–"
@@ -46,113 +65,33 @@ def p_value(p: float | None) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def verdict(row: Mapping[str, Any]) -> str:
-    """Return ``good``, ``bad`` or ``same``: whether the interval of the difference excludes zero, and on which side."""
-    if row["delta_ci95"] is None:
+def mean_sd(found: MeanSd | None) -> str:
+    """Return a mean and its standard deviation over seeds, x 100."""
+    return "–" if found is None else f"{hundred(found['mean'])} ± {hundred(found['sd'])}"
+
+
+def count(number: int | None) -> str:
+    """Return a number of things; a dash where it is not known."""
+    return "–" if number is None else f"{number:,}"
+
+
+def verdict(delta_ci95: Limits | None) -> str:
+    """Return ``good``, ``bad`` or ``same``: whether a difference's interval excludes zero, and on which side."""
+    if delta_ci95 is None:
         return "same"
-    low, high = row["delta_ci95"]
+    low, high = delta_ci95
     return "good" if low > 0 else "bad" if high < 0 else "same"
 
 
-def task_title(name: str, row: Mapping[str, Any]) -> str:
-    """Return what a heading calls a task."""
-    label = row.get("label")
-    return f"{label} ({name})" if label else name
-
-
 def measure_name(measure: str) -> str:
-    """Return how people call a measure of report.json."""
-    return MEASURES.get(measure, measure.replace("_", " "))
+    """Return how people call a measure of report.json.
+
+    >>> measure_name("ndcg@10"), measure_name("triplet_accuracy")
+    ('nDCG@10', 'triplet accuracy')
+    """
+    return MEASURES.get(measure, measure.replace("_", " ").replace("ndcg", "nDCG").replace("mrr", "MRR"))
 
 
-def value(row: Mapping[str, Any]) -> float:
-    """Return a task's one number that counts."""
-    return row[row["measure"]]
-
-
-def limits(row: Mapping[str, Any]) -> Sequence[float] | None:
-    """Return that number's interval; None where there is none."""
-    return row.get(f"{row['measure']}_ci95")
-
-
-def measures(about: Mapping[str, Any]) -> list[str]:
-    """Return the measures of a report, in the order of its tasks."""
-    return list(about["averages"])
-
-
-def headline(about: Mapping[str, Any]) -> str:
-    """Return what the column of numbers is headed by: the one measure, or a word for several."""
-    only = measures(about)
-    return measure_name(only[0]) if len(only) == 1 else "score"
-
-
-def protocol(about: Mapping[str, Any]) -> str:
-    """Say what the numbers are."""
-    said = " ".join(_MEANINGS.get(measure, "") for measure in measures(about)).strip()
-    return (f"Everything × 100. {said} 95 % intervals are percentiles of {about['resamples']:,} bootstrap resamples "
-            "over what is scored (pairs, triplets, queries).")
-
-
-def story(about: Mapping[str, Any]) -> str:
-    """Say in a sentence or two how the model compares with its baseline."""
-    before = about["baseline"]
-    if not before["tasks"]:
-        return f"{before['model']} can do none of these tasks, so there is nothing to compare."
-    verdicts = [verdict(row) for row in before["tasks"].values()]
-    parts = []
-    for measure, row in before["averages"].items():
-        on = "" if len(before["averages"]) == 1 else f" {measure_name(measure)}"
-        mean = " on average" if row["tasks"] > 1 else ""
-        parts.append(f"{change(row['delta'])}{on}{mean} (95 % interval {interval(row['delta_ci95'], sign=True)}, "
-                     f"{p_value(row['p'])})")
-    told = f"Against {before['model']}: {'; '.join(parts)}."
-    told += _without_overlap(about)
-    if len(verdicts) == 1:
-        return told
-    found = [f"{say} on {verdicts.count(kind)}" for kind, say in
-             (("good", "better"), ("bad", "worse"), ("same", "no clear difference")) if kind in verdicts]
-    return f"{told} Of {len(verdicts)} tasks: {', '.join(found)}."
-
-
-def _without_overlap(about: Mapping[str, Any]) -> str:
-    """Say how the first measure's difference stands when the test rows that were trained on are left out."""
-    before, measure = about["baseline"], next(iter(about["averages"]))
-    deltas, seen = [], 0
-    for name, row in before["tasks"].items():
-        known = (about["tasks"][name].get("honesty") or {}).get("trained_on") or {}
-        without = known.get("without") or {}
-        seen += known.get("normalised", 0)
-        if row["measure"] == measure:
-            deltas.append(without.get("delta", row["delta"]))
-    if not seen or not deltas:
-        return ""
-    return (f" It was trained on {seen:,} of the test rows; without them: {change(sum(deltas) / len(deltas))} "
-            f"{measure_name(measure)}{' on average' if len(deltas) > 1 else ''}.")
-
-
-def trained_on(about: Mapping[str, Any]) -> str:
-    """Say what is known of what the model was trained on."""
-    known = about.get("trained_on")
-    if known is None:
-        return ("No training is recorded in the model's folder, so the tests can't be searched for it; what a model "
-                "was trained on elsewhere is not known here.")
-    return ("Overlap is with every stage that was trained here, by hashes that travel in the model's folder; what the "
-            "base model was trained on elsewhere is not known here.")
-
-
-def dims_table(about: Mapping[str, Any]) -> list[list[str]]:
-    """Return the table of dimensions as cells, its heads first; empty where there is none but the model's own."""
-    rows = about.get("dims") or []
-    if len(rows) < 2:
-        return []
-    names = list(rows[0]["tasks"])
-    several = len(names) > 1
-    lines = [["dimensions", *names, *(["average"] if several else []), "difference", "95 %"]]
-    for row in rows:
-        cells = [hundred(row["tasks"].get(name, {}).get("value")) for name in names]
-        average = row.get("average", {})
-        delta = average.get("delta")
-        lines.append([str(row["dim"]), *cells, *([hundred(average.get("value"))] if several else []),
-                      "" if delta is None else change(delta),
-                      interval(average["delta_ci95"], sign=True) if average.get("delta_ci95") else ""])
-    return lines
+def headline(averages: Mapping[str, object]) -> str:
+    """Return the heading of a column of numbers: the one measure, or a word for several."""
+    return measure_name(next(iter(averages))) if len(averages) == 1 else "score"

@@ -1,4 +1,4 @@
-"""A leaderboard of runs and of what was evaluated: what lies in the folders, read and joined."""
+"""Read the reports in folders of runs and evaluations, and join them into a leaderboard."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sentence_forge.eval.jobs import COLUMNS, expanded, outcome, read_job
-from sentence_forge.eval.report.formatting import value
 from sentence_forge.eval.report.models import mean_and_sd
+from sentence_forge.eval.schema import Baseline, MeanSd, ReportJson, TaskRow, value
 from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,20 @@ class Entry:
     """
 
     name: str
-    tasks: dict[str, Mapping[str, Any]]
+    tasks: dict[str, TaskRow]
     config: dict[str, str] = field(default_factory=dict)
-    gain: Mapping[str, Any] | None = None
+    gain: Baseline | None = None
     job: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs that differ in their seed alone: their names, config, and mean and sd of each task and of the average."""
+
+    names: list[str]
+    config: dict[str, str]
+    tasks: dict[str, MeanSd]
+    average: MeanSd
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Board:
     tasks: list[str]
     shared: list[str]
     keys: list[str]
-    seeds: list[dict[str, Any]]
+    seeds: list[Seeds]
     other_rows: set[tuple[str, str]]
     job: list[str]
 
@@ -73,7 +83,7 @@ def leaderboard(folders: Sequence[Path]) -> Board:
             continue
         if about is None or (folder / "config.yaml").is_file():
             key = f"{about['fingerprint'] if about else '?'} {folder}"
-            trained[key] = _run(folder, about or {})
+            trained[key] = _run(folder, about)
             if job is not None:
                 jobs[key] = folder, job
             continue
@@ -93,8 +103,8 @@ def leaderboard(folders: Sequence[Path]) -> Board:
     return _board(entries)
 
 
-def _report(folder: Path, *, say: bool) -> dict[str, Any] | None:
-    """Return what a run or an evaluation reports; None, and a line in the log if it is to ``say`` so, without one."""
+def _report(folder: Path, *, say: bool) -> ReportJson | None:
+    """Return the report of a run or an evaluation; without one None, and a line in the log if ``say``."""
     run = (folder / "config.yaml").is_file()
     file = folder / "report" / "report.json" if run else folder / "report.json"
     about, why = None, ""
@@ -109,16 +119,16 @@ def _report(folder: Path, *, say: bool) -> dict[str, Any] | None:
     return about
 
 
-def _run(folder: Path, about: Mapping[str, Any]) -> Entry:
-    old = about.get("baseline")
+def _run(folder: Path, about: ReportJson | None) -> Entry:
+    old = about.get("baseline") if about else None
     config = folder / "config.yaml"
-    return Entry(folder.name, dict(about.get("tasks", {})), _config(config) if config.is_file() else {},
+    return Entry(folder.name, dict(about["tasks"]) if about else {}, _config(config) if config.is_file() else {},
                  old if old and "delta" in old else None)
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path) -> ReportJson | None:
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about: ReportJson = json.loads(file.read_text(encoding="utf-8"))
         for row in about["tasks"].values():
             value(row), row["data"]["sha256"]
         about["fingerprint"], about["model"]
@@ -177,8 +187,8 @@ def average(entry: Entry, tasks: Sequence[str]) -> float:
     return sum(values) / len(values) if values else -1.0
 
 
-def _seeds(entries: Sequence[Entry], tasks: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the runs that differ in their seed alone, joined: names, and mean and sd a task."""
+def _seeds(entries: Sequence[Entry], tasks: Sequence[str]) -> list[Seeds]:
+    """Return the runs that differ in their seed alone, joined."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.config and entry.tasks:
@@ -189,7 +199,7 @@ def _seeds(entries: Sequence[Entry], tasks: Sequence[str]) -> list[dict[str, Any
     for members in groups.values():
         if len({entry.config.get("seed") for entry in members}) > 1:
             of_all = [name for name in tasks if all(name in entry.tasks for entry in members)]
-            found.append({"names": [entry.name for entry in members], "config": members[0].config, "tasks": {
+            found.append(Seeds([entry.name for entry in members], members[0].config, {
                 name: mean_and_sd([value(entry.tasks[name]) for entry in members]) for name in of_all},
-                "average": mean_and_sd([average(entry, of_all) for entry in members])})
+                mean_and_sd([average(entry, of_all) for entry in members])))
     return found

@@ -1,30 +1,66 @@
-"""What evaluators and encoders agree on."""
+"""What evaluators agree on: a task, its rows, texts that are encoded once for all tasks, and a task's result."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentence_forge.encoders.protocol import Role, TextEncoder
-from sentence_forge.eval.stats import Floats, Seed, difference
+from sentence_forge.eval.schema import TaskRow, value
+from sentence_forge.eval.stats import Floats, Seed, bootstrap_mean, difference, percentile_interval
 from sentence_forge.runtime.errors import UserError
 
 Bools = NDArray[np.bool_]
 Head = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[str] | NDArray[Any]]
 """A trained classifier: the vectors of premises and hypotheses [n, dim] to the label names it predicts [n]."""
+FEWEST = 10  # rows below which a score says nothing
+
+
+class TaskRows(Protocol):
+    """The rows of a task, read."""
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts, each once."""
+        ...
+
+    @property
+    def by_role(self) -> Mapping[Role, Sequence[str]]:
+        """The texts by their role in a search; empty where they have none."""
+        ...
+
+    @property
+    def units(self) -> Sequence[tuple[str, ...]]:
+        """What is scored, one entry each: a pair, a title; resampled, and looked for in the training data."""
+        ...
+
+    @property
+    def domains(self) -> Sequence[str] | None:
+        """The sub-set of each unit, where a file names them."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The file's name in a report."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file's bytes."""
+        ...
 
 
 class EncodedTexts(TextEncoder):
     """Texts whose vectors are known already, as an encoder: several tasks share one pass over their texts.
 
     Args:
-        encoder: encodes every distinct one of ``texts`` once, and counts what it truncates.
+        encoder: encodes every distinct text once in each way that it has for its roles, and counts what it cuts.
         texts: everything that will be asked for without a role.
         head: the model's classifier of pairs, if it has one.
         by_role: everything that will be asked for as a query or as a document.
@@ -46,6 +82,11 @@ class EncodedTexts(TextEncoder):
                 for role, distinct in wanted.values() if distinct or not self._row]
         self._vectors = np.concatenate(made).astype(np.float32, copy=False)
         self._truncated: dict[tuple[str, ...], int] = {}
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that the model reads of a text; None is all of them."""
+        return self.source.max_length
 
     @property
     def dim(self) -> int:
@@ -70,59 +111,39 @@ class EncodedTexts(TextEncoder):
         return self._truncated[key]
 
 
-class TaskRows(Protocol):
-    """The rows of a task, read."""
-
-    @property
-    def texts(self) -> list[str]:
-        """All texts, each once."""
-        ...
-
-    @property
-    def units(self) -> Sequence[tuple[str, ...]]:
-        """What is scored, one entry each: a pair, a title; resampled, and looked for in the training data."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """What a report calls the file."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """The hash of the file's bytes."""
-        ...
-
-
 @dataclass(frozen=True)
 class TaskResult:
     """What one task found.
 
     Args:
-        row: its part of report.json, as fractions: ``measure``, the name of the one number that counts; that number
-            under its name, with ``<name>_ci95``; ``n``, ``truncated``, ``texts``, ``data`` and what else there is.
+        row: its part of report.json.
         samples: the bootstrap samples behind the interval, float64 [resamples]; None where there is no interval.
         on: the measure over some of the units only; None where it is not defined there.
         cosine: the similarity of each pair, float64 [n], where the units are pairs with a score.
         gold: the score of each pair in the range of the file, float64 [n], likewise.
-        label: what a heading calls the task, if its name does not say it all.
+        also: further measures that are compared with a baseline, each with its bootstrap samples.
     """
 
-    row: Mapping[str, Any]
+    row: TaskRow
     samples: Floats | None
     on: Callable[[Bools], float | None]
     cosine: Floats | None = None
     gold: Floats | None = None
-    label: str | None = None
+    also: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
         """The one number that counts."""
-        return self.row[self.row["measure"]]
+        return value(self.row)
 
 
 class Task(Protocol):
     """An evaluation: one file of code, one YAML in ``configs/suite``."""
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether only a model with a classifier of pairs can do it."""
+        ...
 
     def where(self, data_dir: Path | None) -> str:
         """Say which file is meant, found or not."""
@@ -139,6 +160,29 @@ class Task(Protocol):
     def score(self, rows: Any, encoder: EncodedTexts, /, *, resamples: int, seed: Seed) -> TaskResult:  # noqa: ANN401
         """Return what the encoder makes of them."""
         ...
+
+
+def task_row(rows: TaskRows, encoder: TextEncoder, label: str | None, measure: str, n: int | None,
+             found: Mapping[str, Any]) -> TaskRow:
+    """Return a task's part of report.json: what ``found`` holds, and the keys that every task has."""
+    texts = rows.texts
+    return cast("TaskRow", {
+        **({"label": label} if label else {}), "measure": measure, "n": n, "domains": {}, **found,
+        "truncated": int(encoder.count_truncated(texts)) if texts else None, "texts": len(texts),
+        "data": {"path": rows.path, "sha256": rows.sha256}})
+
+
+def mean_result(rows: TaskRows, encoder: TextEncoder, label: str | None, measure: str, values: Floats,
+                found: Mapping[str, Any], *, resamples: int, seed: Seed) -> TaskResult:
+    """Return the result of a task whose number is the mean of ``values`` [n], one for each unit."""
+    samples = bootstrap_mean(values, resamples=resamples, seed=seed)
+    row = task_row(rows, encoder, label, measure, len(values), {
+        measure: float(values.mean()), f"{measure}_ci95": list(percentile_interval(samples)), **found})
+
+    def on(some: Bools) -> float | None:
+        return float(values[some].mean()) if some.any() else None
+
+    return TaskResult(row, samples, on)
 
 
 def finite_vectors(encoder: TextEncoder, texts: Sequence[str], path: str,
@@ -163,7 +207,7 @@ def unit_vectors(vectors: NDArray[np.float32]) -> Floats:
     return vectors / np.where(norm == 0, 1.0, norm)
 
 
-def differs(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> dict[str, Any]:
+def gain(pairs: Sequence[tuple[TaskResult, TaskResult]]) -> dict[str, Any]:
     """Return the mean difference of results now and before, with its interval and p where all have samples."""
     delta = float(np.mean([now.value - before.value for now, before in pairs]))
     samples = [now.samples - before.samples for now, before in pairs

@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from sentence_forge.data_readers.delimited import read_rows
-from sentence_forge.data_readers.rows import BadRow, place
 from sentence_forge.data_readers.sample import sample_path
+from sentence_forge.encoders.protocol import Role
+from sentence_forge.eval.schema import DataFile
+from sentence_forge.eval.tasks.base import FEWEST
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
 
 _ENDINGS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".jsonl.gz", ".jsonl", ".parquet")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileRows:
+    """The rows of one file: its name in reports, the hash of its bytes, and each row's sub-set if it names them."""
+
+    path: str
+    sha256: str
+    domains: list[str] | None = None
+
+    @property
+    def by_role(self) -> Mapping[Role, list[str]]:
+        """The texts by their role in a search; none have one."""
+        return {}
+
+
+@dataclass(kw_only=True)
 class FileTask(ABC):
-    """What every task over a file shares; one of ``folder``, ``path`` and ``sample`` says which file.
+    """A task over a file; one of ``folder``, ``path`` and ``sample`` says which.
 
     Args:
         folder: where the file lies in the data folder, ``<data_dir>/<folder>/<split>`` with an ending.
         split: the file's name without its ending.
         path: a file anywhere.
         sample: a language of the sample.
-        sample_file: which of the sample's files.
-        label: what a report's heading calls the task.
+        label: the task's name in headings.
     """
 
-    def __init__(self, *, folder: str | None, split: str, path: str | None, sample: str | None, sample_file: str,
-                 label: str | None) -> None:
-        if sum(value is not None for value in (folder, path, sample)) != 1:
+    folder: str | None = None
+    split: str = "test"
+    path: str | None = None
+    sample: str | None = None
+    label: str | None = None
+    sample_file: ClassVar[str] = ""  # of the sample; empty where it has none for the task
+    needs_head: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.folder, self.path, self.sample)) != 1:
             raise UserError("a task needs one of folder= (in data_dir=), path= (a file; with suite=file that is "
                             "file=) and sample=")
-        self.folder, self.split, self.path, self.sample, self.label = folder, split, path, sample, label
-        self.sample_file = sample_file
+        if self.sample is not None and not self.sample_file:
+            raise UserError(f"sample={self.sample}: the sample holds no rows for {type(self).__name__}; give path=")
 
     def where(self, data_dir: Path | None) -> str:
         """Say which file is meant, found or not."""
@@ -72,30 +96,25 @@ class FileTask(ABC):
         return path
 
     @abstractmethod
-    def read(self, data_dir: Path | None) -> Any:  # noqa: ANN401 - eval.tasks.TaskRows, of the task's own kind
+    def read(self, data_dir: Path | None) -> Any:  # noqa: ANN401 - eval.tasks.base.TaskRows, of the task's own kind
         """Return the file's rows."""
 
-    def shown(self, path: Path) -> str:
-        """Return what a report calls the file: nothing of where on this machine the data folder lies."""
+    def source(self, path: Path) -> DataFile:
+        """Return a file's name for reports, without where on this machine the data folder lies, and its hash."""
         if self.sample is not None:
-            return self.where(None)
-        if self.path is not None:
-            return path.name if path.is_absolute() else Path(self.path).as_posix()
-        return f"{self.folder}/{path.name}"
+            name = self.where(None)
+        elif self.path is not None:
+            name = path.name if path.is_absolute() else Path(self.path).as_posix()
+        else:
+            name = f"{self.folder}/{path.name}"
+        return DataFile(path=name, sha256=sha256_file(path))
 
 
-def strict_rows(path: Path, columns: Sequence[str], filled: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield where each row stands, for errors, and its cells of ``columns``.
+def check_enough(path: Path, count: int, what: str, needs: str) -> None:
+    """Refuse a file with too few rows.
 
     Raises:
-        UserError: a row is malformed, or a cell of a column in ``filled`` is blank.
+        UserError: it has fewer than ``FEWEST``.
     """
-    positions = [columns.index(column) for column in filled]
-    for row in read_rows(path, columns):
-        if isinstance(row, BadRow):
-            raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
-        for position in positions:
-            if not row.values[position].strip():
-                raise UserError(f"{place(path, row.line, row.number, columns[position])}: is empty; fill it or remove "
-                                "the row")
-        yield place(path, row.line, row.number), row.values
+    if count < FEWEST:
+        raise UserError(f"{path}: has {count} {what}; {needs} needs at least {FEWEST}")

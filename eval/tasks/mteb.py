@@ -8,33 +8,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sentence_forge.eval.stats import Seed
-from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult
+from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, task_row
+from sentence_forge.eval.tasks.file_task import FileRows
 from sentence_forge.runtime.errors import UserError
 
 
-@dataclass(frozen=True)
-class Elsewhere:
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere(FileRows):
     """The rows of a task that reads them itself: none are known here."""
 
-    path: str
-    sha256: str
     texts: list[str] = field(default_factory=list)
     units: list[tuple[str, ...]] = field(default_factory=list)
 
 
+@dataclass(kw_only=True)
 class MTEB:
     """A task of MTEB.
 
     Args:
         name: as ``mteb.get_task`` knows it, such as STSBenchmark.
-        label: what a report's heading calls the task.
+        label: the task's name in headings.
     """
 
-    def __init__(self, *, name: str, label: str | None = None) -> None:
-        self.name, self.label = name, label
+    name: str
+    label: str | None = None
+    needs_head: ClassVar[bool] = False
 
     def where(self, data_dir: Path | None) -> str:
         """Say what is meant."""
@@ -55,7 +56,7 @@ class MTEB:
     def read(self, data_dir: Path | None) -> Elsewhere:
         """Return where the data is: the hub's repository and its revision."""
         dataset = self._task().metadata.dataset
-        return Elsewhere(f"{dataset.get('path')}@{dataset.get('revision')}", str(dataset.get("revision")))
+        return Elsewhere(path=f"{dataset.get('path')}@{dataset.get('revision')}", sha256=str(dataset.get("revision")))
 
     def score(self, rows: Elsewhere, encoder: EncodedTexts, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Return the task's main score.
@@ -74,12 +75,9 @@ class MTEB:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"MTEB's {self.name}: its data can't be had: {first}") from None
         value = float(found.task_results[0].get_score())
-        row: dict[str, Any] = {
-            **({"label": self.label} if self.label else {}), "measure": "mteb_main_score", "mteb_main_score": value,
-            "mteb_main_score_ci95": None, "n": None, "truncated": None, "texts": 0, "domains": {},
-            "data": {"path": rows.path, "sha256": rows.sha256},
-        }
-        return TaskResult(row, None, lambda some: None, label=self.label)
+        row = task_row(rows, encoder, self.label, "mteb_main_score", None,
+                       {"mteb_main_score": value, "mteb_main_score_ci95": None})
+        return TaskResult(row, None, lambda some: None)
 
     def _task(self) -> Any:  # noqa: ANN401 - mteb.AbsTask
         import mteb

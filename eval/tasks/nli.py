@@ -11,25 +11,22 @@ from typing import Any
 import numpy as np
 
 from sentence_forge.data_readers.shapes import NLI_LABELS
-from sentence_forge.eval.stats import Seed, bootstrap_mean, percentile_interval
-from sentence_forge.eval.tasks.base import Bools, EncodedTexts, Head, TaskResult, finite_vectors
-from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
-from sentence_forge.eval.tasks.sts import FEWEST
+from sentence_forge.data_readers.table import read_table
+from sentence_forge.eval.stats import Seed
+from sentence_forge.eval.tasks.base import EncodedTexts, Head, TaskResult, finite_vectors, mean_result
+from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import sha256_file
 
 _COLUMNS = ("premise", "hypothesis", "label")
 
 
-@dataclass(frozen=True)
-class Classified:
+@dataclass(frozen=True, kw_only=True)
+class Classified(FileRows):
     """The rows of one file: pairs and the names of their classes."""
 
     premise: list[str]
     hypothesis: list[str]
-    labels: list[str]
-    path: str
-    sha256: str
+    label: list[str]
 
     @property
     def texts(self) -> list[str]:
@@ -42,22 +39,12 @@ class Classified:
         return list(zip(self.premise, self.hypothesis, strict=True))
 
 
+@dataclass(kw_only=True)
 class NLI(FileTask):
-    """A file of premise, hypothesis and label.
-
-    Args:
-        folder: where the file lies in the data folder.
-        split: the file's name without its ending.
-        path: a file anywhere, instead of both.
-        sample: the language of the sample's NLI dev rows, instead of either.
-        label: what a report's heading calls the task.
-    """
+    """A file of premise, hypothesis and label; the arguments are those of ``FileTask``."""
 
     needs_head = True
-
-    def __init__(self, *, folder: str | None = None, split: str = "test", path: str | None = None,
-                 sample: str | None = None, label: str | None = None) -> None:
-        super().__init__(folder=folder, split=split, path=path, sample=sample, sample_file="nli_dev", label=label)
+    sample_file = "nli_dev"
 
     def read(self, data_dir: Path | None) -> Classified:
         """Return the file's rows.
@@ -66,11 +53,10 @@ class NLI(FileTask):
             UserError: the file is absent, has fewer than 10 rows or a bad one.
         """
         path = self.found(data_dir)
-        rows = [values for _, values in strict_rows(path, _COLUMNS, _COLUMNS)]
-        if len(rows) < FEWEST:
-            raise UserError(f"{path}: has {len(rows)} rows; an accuracy needs at least {FEWEST}")
-        premise, hypothesis, labels = (list(column) for column in zip(*rows, strict=True))
-        return Classified(premise, hypothesis, labels, self.shown(path), sha256_file(path))
+        table = read_table(path, {name: name for name in _COLUMNS})
+        check_enough(path, len(table["label"]), "rows", "an accuracy")
+        return Classified(premise=table["premise"], hypothesis=table["hypothesis"], label=table["label"],
+                          **self.source(path))
 
     def score(self, rows: Classified, encoder: EncodedTexts, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Return the head's accuracy and its confusion matrix: a row a gold label, a column a predicted one.
@@ -81,32 +67,19 @@ class NLI(FileTask):
         if encoder.head is None:
             raise UserError(f"{rows.path}: the model {encoder.name} has no head that classifies pairs; "
                             "train one with loss=softmax")
-        texts = rows.texts
-        vectors = finite_vectors(encoder, texts, rows.path)
-        at = {text: number for number, text in enumerate(texts)}
-        left, right = ([at[text] for text in side] for side in (rows.premise, rows.hypothesis))
-        predicted = [str(label) for label in encoder.head(vectors[left], vectors[right])]
-        names = sorted({*rows.labels, *predicted})
-        if not set(rows.labels) & set(predicted):
+        left, right = (finite_vectors(encoder, side, rows.path) for side in (rows.premise, rows.hypothesis))
+        predicted = [str(label) for label in encoder.head(left, right)]
+        if not set(rows.label) & set(predicted):
             raise UserError(f"{rows.path}: the head of {encoder.name} says {', '.join(sorted(set(predicted)))}, the "
-                            f"file {', '.join(sorted(set(rows.labels)))}: they share no label")
+                            f"file {', '.join(sorted(set(rows.label)))}: they share no label")
+        names = sorted({*rows.label, *predicted})
         number = {name: position for position, name in enumerate(names)}
         matrix = np.zeros((len(names), len(names)), dtype=int)
-        np.add.at(matrix, ([number[name] for name in rows.labels], [number[name] for name in predicted]), 1)
-        correct = np.array([gold == said for gold, said in zip(rows.labels, predicted, strict=True)], dtype=np.float64)
-        samples = bootstrap_mean(correct, resamples=resamples, seed=seed)
-        row: dict[str, Any] = {
-            **({"label": self.label} if self.label else {}), "measure": "accuracy", "n": len(correct),
-            "accuracy": float(correct.mean()), "accuracy_ci95": list(percentile_interval(samples)),
-            "confusion": {"labels": names, "gold_by_predicted": matrix.tolist()},
-            "truncated": int(encoder.count_truncated(texts)), "texts": len(texts), "domains": {},
-            "data": {"path": rows.path, "sha256": rows.sha256},
-        }
-
-        def on(some: Bools) -> float | None:
-            return float(correct[some].mean()) if some.any() else None
-
-        return TaskResult(row, samples, on, label=self.label)
+        np.add.at(matrix, ([number[name] for name in rows.label], [number[name] for name in predicted]), 1)
+        correct = np.array([gold == label for gold, label in zip(rows.label, predicted, strict=True)], dtype=np.float64)
+        return mean_result(rows, encoder, self.label, "accuracy", correct,
+                           {"confusion": {"labels": names, "gold_by_predicted": matrix.tolist()}},
+                           resamples=resamples, seed=seed)
 
 
 def load_head(folder: Path | None, dim: int) -> Head | None:

@@ -6,37 +6,44 @@ Precision, nDCG and MRR at 10, as sentence-transformers' InformationRetrievalEva
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_forge.data_readers.delimited import read_rows
+from sentence_forge.data_readers.rows import BadRow, Row
+from sentence_forge.data_readers.table import read_table
 from sentence_forge.encoders.protocol import Role, TextEncoder
-from sentence_forge.eval.stats import Floats, Seed, bootstrap_mean, percentile_interval
-from sentence_forge.eval.tasks.base import Bools, TaskResult, finite_vectors, unit_vectors
-from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
-from sentence_forge.eval.tasks.sts import FEWEST
+from sentence_forge.eval.stats import Floats, Seed
+from sentence_forge.eval.tasks.base import (
+    Bools,
+    TaskResult,
+    TaskRows,
+    finite_vectors,
+    mean_result,
+    unit_vectors,
+)
+from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import sha256_file
 
+_FIELDS = ("title", "label", "description")
 K = 10
 _CHUNK = 512
 _DISCOUNT = 1 / np.log2(np.arange(2, K + 2))
 Relevance = Callable[[NDArray[np.int_]], tuple[Bools, Bools]]
+"""Row numbers of queries [chunk] to what is relevant to them and what competes, both [chunk, titles]."""
 
 
-@dataclass(frozen=True)
-class Titles:
+@dataclass(frozen=True, kw_only=True)
+class Titles(FileRows):
     """Distinct titles with a category each, and the texts that should find them: themselves, or a description each."""
 
     titles: list[str]
     labels: list[str]
     queries: list[str]
-    path: str
-    sha256: str
     repeats: int
 
     @property
@@ -56,32 +63,66 @@ class Titles:
                 for query, title in zip(self.queries, self.titles, strict=True)]
 
 
-class LabelledRetrieval(FileTask):
+@dataclass(kw_only=True)
+class _TitleTask(FileTask):
+    """A file of titles.
+
+    Args:
+        columns: the file's names of the title, its category and perhaps a description.
+        limit: the first so many distinct titles.
+    """
+
+    columns: Sequence[str] = ("title", "label")
+    limit: int | None = 10_000
+
+    def read(self, data_dir: Path | None) -> Titles:
+        """Return the file's titles that have a cell in each of ``columns``, each title once.
+
+        Raises:
+            UserError: the file is absent, has fewer than 10 such titles, a bad row, or one category only.
+        """
+        path = self.found(data_dir)
+        table = read_table(path, dict(zip(_FIELDS, self.columns, strict=False)), may_be_empty=_FIELDS[1:],
+                           read=self._first_rows)
+        rows: dict[str, tuple[str, ...]] = {}
+        repeats = 0
+        for title, *others in zip(*(table[name] for name in _FIELDS if name in table), strict=True):
+            if len(rows) == self.limit:
+                break
+            if all(cell.strip() for cell in others):  # a title without a label or a description is no query
+                repeats += title in rows
+                rows.setdefault(title, (title, *others))
+        check_enough(path, len(rows), f"titles with all of {', '.join(self.columns)}", "retrieval")
+        labels = [row[1] for row in rows.values()]
+        if len(set(labels)) < 2:
+            raise UserError(f"{path}: column {self.columns[1]!r} holds {labels[0]!r} in every row; categories must "
+                            "differ")
+        return Titles(titles=list(rows), labels=labels, queries=[row[-1] if len(row) > 2 else row[0]
+                                                                 for row in rows.values()],
+                      repeats=repeats, **self.source(path))
+
+    def _first_rows(self, path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        """Yield a file's rows until ``limit`` titles are sure to be among them, so that a large file is not read."""
+        titles = set()
+        for row in read_rows(path, columns):
+            yield row
+            if isinstance(row, Row) and all(cell.strip() for cell in row.values):
+                titles.add(row.values[0])
+                if len(titles) == self.limit:
+                    return
+
+
+@dataclass(kw_only=True)
+class LabelledRetrieval(_TitleTask):
     """Each title as a query among all others: those of its category are right.
 
     Args:
-        folder: where the file lies in the data folder.
-        split: the file's name without its ending.
-        path: a file anywhere, instead of both.
-        sample: the language of the sample's titles, instead of either.
+        folder: see ``FileTask``; likewise ``split``, ``path``, ``sample`` and ``label``.
         columns: the file's names of the title and its category.
         limit: the first so many distinct titles.
-        label: what a report's heading calls the task.
     """
 
-    def __init__(self, *, folder: str | None = None, split: str = "test", path: str | None = None,
-                 sample: str | None = None, columns: tuple[str, str] | list[str] = ("title", "label"),
-                 limit: int | None = 10_000, label: str | None = None) -> None:
-        super().__init__(folder=folder, split=split, path=path, sample=sample, sample_file="titles", label=label)
-        self.columns, self.limit = list(columns), limit
-
-    def read(self, data_dir: Path | None) -> Titles:
-        """Return the file's titles that have a label, each once.
-
-        Raises:
-            UserError: the file is absent, has fewer than 10 titles, a bad row, or one category only.
-        """
-        return _read(self, data_dir, self.columns, self.limit)
+    sample_file = "titles"
 
     def score(self, rows: Titles, encoder: TextEncoder, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Return precision@10, nDCG@10 and MRR@10, over all titles and by category.
@@ -89,42 +130,28 @@ class LabelledRetrieval(FileTask):
         Raises:
             UserError: a vector is not finite.
         """
-        queries, titles = _vectors(rows, encoder)
         _, label = np.unique(rows.labels, return_inverse=True)
 
         def relevance(chunk: NDArray[np.int_]) -> tuple[Bools, Bools]:
-            candidates = chunk[:, None] != np.arange(len(titles))
+            candidates = chunk[:, None] != np.arange(len(label))
             return (label[chunk, None] == label) & candidates, candidates
 
-        found = _ranked(queries, titles, relevance)
-        return _result(self, rows, encoder, found, f"precision@{K}", resamples, seed)
+        found = _ranked(*query_and_document_vectors(rows, encoder), relevance)
+        found = {name: found[name] for name in (f"precision@{K}", f"ndcg@{K}", f"mrr@{K}")}
+        return _result(self.label, rows, encoder, found, resamples, seed)
 
 
-class KnownItem(FileTask):
+@dataclass(kw_only=True)
+class KnownItem(_TitleTask):
     """Each description as a query among all titles: its own title alone is right.
 
     Args:
-        folder: where the file lies in the data folder.
-        split: the file's name without its ending.
-        path: a file anywhere, instead of both.
+        folder: see ``FileTask``; likewise ``split``, ``path`` and ``label``.
         columns: the file's names of the title, its category and the description.
         limit: the first so many distinct titles.
-        label: what a report's heading calls the task.
     """
 
-    def __init__(self, *, folder: str | None = None, split: str = "test", path: str | None = None,
-                 columns: tuple[str, str, str] | list[str] = ("title", "label", "description"),
-                 limit: int | None = 10_000, label: str | None = None) -> None:
-        super().__init__(folder=folder, split=split, path=path, sample=None, sample_file="", label=label)
-        self.columns, self.limit = list(columns), limit
-
-    def read(self, data_dir: Path | None) -> Titles:
-        """Return the file's titles that have a description, each once.
-
-        Raises:
-            UserError: as ``LabelledRetrieval.read``.
-        """
-        return _read(self, data_dir, self.columns, self.limit)
+    columns: Sequence[str] = _FIELDS
 
     def score(self, rows: Titles, encoder: TextEncoder, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Return MRR@10, nDCG@10 and recall@1 and @10, over all titles and by category.
@@ -132,42 +159,19 @@ class KnownItem(FileTask):
         Raises:
             UserError: a vector is not finite.
         """
-        queries, titles = _vectors(rows, encoder)
-
         def relevance(chunk: NDArray[np.int_]) -> tuple[Bools, Bools]:
-            own = chunk[:, None] == np.arange(len(titles))
+            own = chunk[:, None] == np.arange(len(rows.titles))
             return own, np.ones_like(own)
 
-        found = _ranked(queries, titles, relevance)
+        found = _ranked(*query_and_document_vectors(rows, encoder), relevance)
         found = {name: found[name] for name in (f"mrr@{K}", f"ndcg@{K}", "recall@1", f"recall@{K}")}
-        return _result(self, rows, encoder, found, f"mrr@{K}", resamples, seed)
+        return _result(self.label, rows, encoder, found, resamples, seed)
 
 
-def _read(task: FileTask, data_dir: Path | None, columns: list[str], limit: int | None) -> Titles:
-    path = task.found(data_dir)
-    rows: dict[str, list[str]] = {}
-    repeats = 0
-    for _, values in strict_rows(path, columns, columns[:1]):
-        if not all(cell.strip() for cell in values):
-            continue  # a title without a label or a description is no query
-        repeats += values[0] in rows
-        rows.setdefault(values[0], values)
-        if limit is not None and len(rows) >= limit:
-            break
-    if len(rows) < FEWEST:
-        raise UserError(f"{path}: has {len(rows)} titles with all of {', '.join(columns)}; retrieval needs at least "
-                        f"{FEWEST}")
-    labels = [values[1] for values in rows.values()]
-    if len(set(labels)) < 2:
-        raise UserError(f"{path}: column {columns[1]!r} holds {labels[0]!r} in every row; categories must differ")
-    queries = [values[2] if len(columns) > 2 else values[0] for values in rows.values()]
-    return Titles(list(rows), labels, queries, task.shown(path), sha256_file(path), repeats)
-
-
-def _vectors(rows: Titles, encoder: TextEncoder) -> tuple[Floats, Floats]:
-    """Return the unit vectors of the queries and of the titles, each as what it is in a search."""
-    return (unit_vectors(finite_vectors(encoder, rows.queries, rows.path, "query")),
-            unit_vectors(finite_vectors(encoder, rows.titles, rows.path, "document")))
+def query_and_document_vectors(rows: TaskRows, encoder: TextEncoder) -> tuple[Floats, Floats]:
+    """Return the unit vectors of the queries and of the documents, each encoded as what it is in a search."""
+    return (unit_vectors(finite_vectors(encoder, rows.by_role["query"], rows.path, "query")),
+            unit_vectors(finite_vectors(encoder, rows.by_role["document"], rows.path, "document")))
 
 
 def _ranked(queries: Floats, titles: Floats, relevance: Relevance) -> dict[str, Floats]:
@@ -193,26 +197,15 @@ def _ranked(queries: Floats, titles: Floats, relevance: Relevance) -> dict[str, 
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _result(task: FileTask, rows: Titles, encoder: TextEncoder, found: dict[str, Floats], measure: str, resamples: int,
+def _result(label: str | None, rows: Titles, encoder: TextEncoder, found: dict[str, Floats], resamples: int,
             seed: Seed) -> TaskResult:
-    asked = np.isfinite(found[measure])
-    values = np.where(asked, found[measure], 0.0)  # the only title of its category: nothing to find, counted as missed
-    samples = bootstrap_mean(values, resamples=resamples, seed=seed)
-    shown = {name: column for name, column in found.items()
-             if not (measure.startswith("precision") and name.startswith("recall"))}
+    """Return the result; the first measure of ``found`` counts. A query without anything relevant counts as missed."""
+    found = {name: np.nan_to_num(values) for name, values in found.items()}
     labels = np.array(rows.labels)
     domains = {name: {"n": int((labels == name).sum()),
-                      **{each: float(np.nan_to_num(column[labels == name]).mean()) for each, column in shown.items()}}
+                      **{measure: float(values[labels == name].mean()) for measure, values in found.items()}}
                for name in sorted(set(rows.labels))}
-    row: dict[str, Any] = {
-        **({"label": task.label} if task.label else {}), "measure": measure, "n": len(values),
-        **{name: float(np.nan_to_num(column).mean()) for name, column in shown.items()},
-        f"{measure}_ci95": list(percentile_interval(samples)), "repeats": rows.repeats,
-        "truncated": int(encoder.count_truncated(rows.texts)), "texts": len(rows.texts), "domains": domains,
-        "data": {"path": rows.path, "sha256": rows.sha256},
-    }
-
-    def on(some: Bools) -> float | None:
-        return float(values[some].mean()) if some.any() else None
-
-    return TaskResult(row, samples, on, label=task.label)
+    first, *others = found
+    return mean_result(rows, encoder, label, first, found[first],
+                       {**{name: float(found[name].mean()) for name in others}, "repeats": rows.repeats,
+                        "domains": domains}, resamples=resamples, seed=seed)

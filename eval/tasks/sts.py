@@ -6,7 +6,6 @@ are joined and ranked together; a domain's own correlation is extra.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,29 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentence_forge.data_readers.delimited import header
+from sentence_forge.data_readers.table import Table, read_table
 from sentence_forge.encoders.protocol import TextEncoder
+from sentence_forge.eval.schema import DataFile
 from sentence_forge.eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
-from sentence_forge.eval.tasks.base import Bools, TaskResult, finite_vectors
-from sentence_forge.eval.tasks.file_task import FileTask, strict_rows
+from sentence_forge.eval.tasks.base import FEWEST, Bools, TaskResult, finite_vectors, task_row
+from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
 from sentence_forge.runtime.errors import UserError, one_of
-from sentence_forge.runtime.files import sha256_file
 
-FEWEST = 10  # pairs below which a correlation says nothing
 _FIELDS = ("sentence1", "sentence2", "score")
 STATISTICS: tuple[Statistic, ...] = ("spearman", "pearson")
 _FLAT = 1e-6  # cosines of float32 vectors that differ by less than this are rounding
 
 
-@dataclass(frozen=True)
-class Pairs:
+@dataclass(frozen=True, kw_only=True)
+class Pairs(FileRows):
     """The rows of one file: texts and gold scores, float64 [n], in the file's order."""
 
     sentence1: list[str]
     sentence2: list[str]
     gold: Floats
-    domains: list[str] | None
-    path: str
-    sha256: str
 
     @property
     def texts(self) -> list[str]:
@@ -51,34 +47,30 @@ class Pairs:
         return list(zip(self.sentence1, self.sentence2, strict=True))
 
 
+@dataclass(kw_only=True)
 class ScoredPairs(FileTask):
-    """A file of scored pairs as a task: ``path``, or ``<data_dir>/<folder>/<split>`` with an ending.
+    """A file of scored pairs.
 
     Args:
-        folder: where the file lies in the data folder.
-        split: the file's name without its ending.
-        path: a file anywhere, instead of ``folder`` and ``split``.
-        sample: the language of the sample whose dev pairs are meant, instead of both.
+        folder: see ``FileTask``; likewise ``split``, ``path``, ``sample`` and ``label``.
         score_range: the lowest and the highest score there may be; anything outside is refused.
         columns: the file's names of ``sentence1``, ``sentence2`` and ``score``, where they differ.
         domain_column: the column that names a row's sub-set, if the file has it.
-        label: what a report's heading calls the task.
     """
 
-    def __init__(self, *, folder: str | None = None, split: str = "test", path: str | None = None,
-                 sample: str | None = None, score_range: Sequence[float] = (0, 5),
-                 columns: Mapping[str, str] | None = None, domain_column: str = "domain",
-                 label: str | None = None) -> None:
-        super().__init__(folder=folder, split=split, path=path, sample=sample, sample_file="sts_dev", label=label)
-        bounds = [float(bound) for bound in score_range]
-        if len(bounds) != 2 or not bounds[0] < bounds[1]:
-            raise UserError(f"score_range={list(score_range)}: give the lowest and the highest score, such as [0, 5]")
-        unknown = sorted(set(columns or {}) - set(_FIELDS))
+    sample_file = "sts_dev"
+    score_range: Sequence[float] = (0, 5)
+    columns: Mapping[str, str] | None = None
+    domain_column: str = "domain"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.score_range) != 2 or not self.score_range[0] < self.score_range[1]:
+            raise UserError(f"score_range={list(self.score_range)}: give the lowest and the highest score, such as "
+                            "[0, 5]")
+        unknown = sorted(set(self.columns or {}) - set(_FIELDS))
         if unknown:
             raise UserError(f"columns: {unknown[0]!r} is not a field of scored pairs; {one_of(_FIELDS, unknown[0])}")
-        self.low, self.high = bounds
-        self.domain_column = domain_column
-        self.columns = [(columns or {}).get(field, field) for field in _FIELDS]
 
     def read(self, data_dir: Path | None) -> Pairs:
         """Return the file's rows.
@@ -88,18 +80,12 @@ class ScoredPairs(FileTask):
                 row; the message names file, line and column.
         """
         path = self.found(data_dir)
-        with_domains = self.domain_column in header(path)
-        wanted = [*self.columns, *([self.domain_column] if with_domains else [])]
-        rows = [(self._score(place, values[2]), values)
-                for place, values in strict_rows(path, wanted, self.columns[:2])]
-        if len(rows) < FEWEST:
-            raise UserError(f"{path}: has {len(rows)} rows; a correlation needs at least {FEWEST}")
-        gold = np.array([row[0] for row in rows], dtype=np.float64)
-        if gold.min() == gold.max():
-            raise UserError(f"{path}: column {self.columns[2]!r} holds {gold[0]:g} in every row; "
-                            "a correlation needs scores that differ")
-        return Pairs([row[1][0] for row in rows], [row[1][1] for row in rows], gold,
-                     [row[1][3] for row in rows] if with_domains else None, self.shown(path), sha256_file(path))
+        columns = {field: (self.columns or {}).get(field, field) for field in _FIELDS}
+        if self.domain_column in header(path):
+            columns["domain"] = self.domain_column
+        low, high = self.score_range
+        table = read_table(path, columns, score_range=(low, high), may_be_empty=["domain"])
+        return scored(path, self.source(path), table, columns["score"], "a correlation needs scores that differ")
 
     def run(self, encoder: TextEncoder, data_dir: Path | None, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Read the file, encode its texts and return what ``score`` says.
@@ -124,34 +110,41 @@ class ScoredPairs(FileTask):
         if np.ptp(cosine) < _FLAT:
             raise UserError(f"{pairs.path}: the model {encoder.name} gives every pair the cosine {cosine[0]:.4f}; "
                             "its vectors have collapsed, so there is nothing to correlate")
-        row: dict[str, Any] = {"measure": "spearman_cosine", "n": len(pairs.gold)}
-        if self.label:
-            row = {"label": self.label, **row}
         found, samples = _correlations(similarity, pairs.gold, resamples, seed)
-        row |= {f"{statistic}_{name}": found.pop(f"{statistic}_{name}", None) for name in similarity
-                for statistic in STATISTICS}
+        ordered = {f"{statistic}_{name}": found.get(f"{statistic}_{name}") for name in similarity
+                   for statistic in STATISTICS}
         domains = _by_domain(cosine, pairs, resamples, seed)
         alone = [domain["spearman_cosine"] for domain in domains.values() if "spearman_cosine" in domain]
         if len(alone) > 1:  # SentEval's protocol, beside the one that counts
-            row["spearman_cosine_mean_of_domains"] = float(np.mean(alone))
-        row |= {**found, "truncated": int(encoder.count_truncated(texts)), "texts": len(texts),
-                "score_range": [self.low, self.high], "domains": domains,
-                "data": {"path": pairs.path, "sha256": pairs.sha256}}
+            found["spearman_cosine_mean_of_domains"] = float(np.mean(alone))
+        row = task_row(pairs, encoder, self.label, "spearman_cosine", len(pairs.gold), {
+            **ordered, **found, "score_range": [float(bound) for bound in self.score_range], "domains": domains})
 
         def on(some: Bools) -> float | None:
             return _or_none(cosine[some], pairs.gold[some], "spearman") if some.sum() >= FEWEST else None
 
-        return TaskResult(row, samples, on, cosine, pairs.gold, self.label)
+        return TaskResult(row, samples, on, cosine, pairs.gold)
 
-    def _score(self, place: str, value: str) -> float:
-        try:
-            score = float(value) if "_" not in value else math.nan
-        except ValueError:
-            score = math.nan
-        if not self.low <= score <= self.high:
-            raise UserError(f"{place}, column {self.columns[2]}: {value[:40]!r} is not a number from {self.low:g} to "
-                            f"{self.high:g}; correct it or set score_range=")
-        return score
+
+def scored(path: Path, source: DataFile, table: Table, column: str, needs: str) -> Pairs:
+    """Return the pairs of a table with ``sentence1``, ``sentence2``, ``score`` and perhaps ``domain``.
+
+    Args:
+        path: the file, for errors.
+        source: its name and hash in reports.
+        table: its columns.
+        column: the file's name of the score.
+        needs: ends the error about a file that holds only one score.
+
+    Raises:
+        UserError: fewer than 10 rows, or only one score.
+    """
+    gold = np.array(table["score"], dtype=np.float64)
+    check_enough(path, len(gold), "rows", "a score")
+    if gold.min() == gold.max():
+        raise UserError(f"{path}: column {column!r} holds {gold[0]:g} in every row; {needs}")
+    return Pairs(sentence1=table["sentence1"], sentence2=table["sentence2"], gold=gold, domains=table.get("domain"),
+                 **source)
 
 
 def similarities(vectors: NDArray[np.float32], left: NDArray[np.int_], right: NDArray[np.int_]) -> dict[str, Floats]:

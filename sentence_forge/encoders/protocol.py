@@ -48,6 +48,11 @@ class TextEncoder(Protocol):
                 progress(len(texts))
             yield vectors
 
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that are read of a text, special tokens included; None is all of them."""
+        return None
+
     def role_key(self, role: Role | None) -> str:
         """Return a key of how texts of this role are encoded: roles with equal keys give equal vectors."""
         return ""
