@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "losses": {"runtime"},
     "encoders": {"runtime"},
     "eval": {"runtime", "configs", "data_readers", "encoders", "losses"},
-    "search": {"runtime", "configs", "data_readers", "encoders", "losses"},
+    "search": {"runtime", "configs", "data_readers", "encoders", "losses", "eval"},  # of eval the pages' templates
     "train": {"runtime", "configs", "data_readers", "encoders", "losses", "eval"},
     "export": {"runtime", "configs", "data_readers", "encoders", "losses", "eval", "search"},
 }
