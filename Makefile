@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo install test test-slow soak bench check clean
+.PHONY: demo install test test-slow soak bench check docs clean
 
 demo: $(VENV)/.installed
 	@VENV=$(VENV) sh bench/demo.sh
@@ -25,10 +25,14 @@ soak: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench.all
 
-check: $(VENV)/.installed-dev
+check: $(VENV)/.installed-dev docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
+
+# the site of docs/, into build/docs; `mkdocs serve` shows it while you write
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict --site-dir build/docs
 
 # torch first: with the pin a machine that has a CPU wheel takes it
 $(VENV)/.installed: pyproject.toml constraints.txt
