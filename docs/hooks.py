@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 OF_THE_PROJECT = ("RESULTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "bench/results/**/*.svg")
-FETCHED = re.compile(r"""<(?:script|img|iframe|link rel="?(?:stylesheet|preload|icon))[^>]*(?:src|href)=["']?(?:https?:)?//""")
+FETCHED = re.compile(r"""<(?:script|img|iframe|link rel="?(?:stylesheet|preload|icon))[^>]*(?:src|href)=["']?"""
+                     r"(?:https?:)?//")
 EXAMPLE = re.compile(r"^(?P<indent> *)>>> .*(?:\n(?P=indent)\S.*)*", re.MULTILINE)
 
 

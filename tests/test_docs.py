@@ -1,0 +1,151 @@
+"""README and docs/: every command composes as typed, every option is named, every name of the face is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Done
+from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+import sentence_forge as sf
+from sentence_forge.configs import schema
+from sentence_forge.runtime.overrides import friendly, options
+
+Command = Callable[..., Done]
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"(?:python -m|torchrun --nproc-per-node \d+ -m) (?P<words>(?:train|eval|export|search)\b[^`\n]*)")
+PLACES = {"<run>": "run", "<first run>": "run", "<that folder>": "sweep", "<folder with stsb>": "data",
+          "<owner>/<name>": "owner/name", "$SENTENCE_FORGE_DATA": "data", "$D": "data", "<folder>": "data",
+          "loss=mine": "loss=cosine", "suite=ours": "suite=triplets",   # what one adds
+          "=<name>": None}  # of every name the house test tries it
+FILES = ("pairs.csv", "titles.csv", "hard.csv", "questions.csv", "SICK.txt", "data/news_en_agnews/test.csv.gz",
+         "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz")
+FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb", "data/nli_en_lingnli",
+           "data/nli_en_snli", "mypackage")
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield each command of the pages, with the page's name."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fenced = re.findall(r"```(?:sh)?\n(.*?)```", text, re.DOTALL)
+        spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        for code in [*"\n".join(fenced).splitlines(), *(" ".join(span.split()) for span in spans)]:
+            if found := COMMAND.match(code.strip().removeprefix(". .venv/bin/activate && ")):
+                yield page.name, found["words"]
+
+
+EVERY = sorted(set(commands()), key=str)
+
+
+@pytest.fixture
+def typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the files that the pages speak of."""
+    monkeypatch.chdir(tmp_path)
+    for name in FOLDERS:
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+
+def test_the_pages_show_commands() -> None:
+    assert len(EVERY) > 50
+
+
+@pytest.mark.usefixtures("typed_here")
+@pytest.mark.parametrize(("page", "words"), EVERY, ids=[f"{page}: {words}" for page, words in EVERY])
+def test_a_command_of_the_pages_is_understood(page: str, words: str) -> None:
+    for place, there in PLACES.items():
+        if place in words and there is None:
+            return
+        words = words.replace(place, str(there))
+    name, *arguments = shlex.split(words, comments=True)
+    if "--help" in arguments or "--cfg" in arguments:
+        arguments = [each for each in arguments if each not in ("--help", "--cfg", "job")]
+    if name in ("search", "search.mine", "search.compare", "eval.compare"):
+        module = import_module(f"sentence_forge.{name if '.' in name else 'search.cli'}")
+        parser = getattr(module, "parser", None) or module._parser
+        parser().parse_args(arguments or ["news"] * {"eval.compare": 1, "search": 1}.get(name, 2))
+        return
+    several = "-m" in arguments
+    typed = friendly(arguments)
+    schema.register()
+    overrides = [each for each in typed if each != "-m"]
+    if several:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        overrides = list(BasicSweeper.split_arguments(parsed, None)[0][0])
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
+        compose(name, overrides)
+
+
+TABLES = {"loss": "losses", "model": "models", "data": "data", "suite": "evaluation", "experiment": "training"}
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in TABLES for name in options(group)])
+def test_every_option_has_its_row(group: str, name: str) -> None:
+    page = (ROOT / "docs" / f"{TABLES[group]}.md").read_text(encoding="utf-8")
+    first_cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
+    assert any(f"`{name}`" in cell for cell in first_cells), f"docs/{TABLES[group]}.md names no {group}={name}"
+
+
+def block_of(page: str, language: str, begins: str) -> str:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    (found,) = [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if begins in block]
+    return found
+
+
+def test_the_loss_and_the_data_set_that_internals_adds_train(command: Command, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "__init__.py").touch()
+    (tmp_path / "mypackage" / "mine.py").write_text(block_of("internals.md", "python", "class Mine"))
+    for group, name, begins in (("loss", "mine", "losses.mine.Mine"), ("data", "questions", "defaults: [file]")):
+        (tmp_path / "configs" / group).mkdir(parents=True)
+        yaml = block_of("internals.md", "yaml", begins).replace("losses.mine.", "mypackage.mine.")
+        (tmp_path / "configs" / group / f"{name}.yaml").write_text(yaml)
+    (tmp_path / "ours").mkdir()
+    for split in ("train", "dev"):
+        rows = [f"{split} one {number} ?,{split} other {number} ?,{number % 2}\n" for number in range(40)]
+        (tmp_path / "ours" / f"{split}.csv").write_text("question1,question2,same\n" + "".join(rows))
+    monkeypatch.syspath_prepend(tmp_path)
+    done = command("train", "--config-dir", str(tmp_path / "configs"), "loss=mine", "plugins=[mypackage]",
+                   "loop.max_steps=2", *TINY)
+    assert done.code == 0, done.err
+    done = command("train", "--config-dir", str(tmp_path / "configs"), "loss=softmax", "data=questions",
+                   f"data.path={tmp_path / 'ours'}", "loop.max_steps=2", *TINY)
+    assert done.code == 0, done.err
+
+
+def test_every_option_of_a_table_is_there() -> None:
+    for group, page in TABLES.items():
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        table = text.partition(f"| `{group}=` |")[2].partition("\n\n")[0]
+        named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+        assert named and named <= set(options(group)), named - set(options(group))
+
+
+def test_python_in_the_pages_is_of_the_face() -> None:
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            compile(block, page.name, "exec")
+            assert set(re.findall(r"\bsf\.(\w+)", block)) <= set(sf.__all__)
+    guide = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert set(sf.__all__) <= set(re.findall(r"\bsf\.(\w+)", guide))
+
+
+def test_readme_is_short_and_names_its_pages() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    linked = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert [name for name in linked if not (ROOT / name).exists()] == []
+    guides = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - {"docs/index.md"}
+    assert guides <= set(linked), guides - set(linked)
