@@ -44,7 +44,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:  # noqa: ANN401 - what MkDocs passes besides
-    """Let a guide's links to files at the project's top lead to their pages."""
+    """Let a guide's links to files at the project's top lead to their pages, and links to folders be plain text."""
+    markdown = re.sub(r"\[([^\]]+)\]\((?:bench|docs|examples|tests)(?:/\w+)?/?\)", r"`\1`", markdown)
     return re.sub(r"\]\(\.\./(?=[A-Z]+\.md)", "](", markdown)
 
 
