@@ -38,7 +38,7 @@ def evaluate(model: str | Path | Run | Encoder, baseline: str | Path | Run | Enc
     Nothing is written (see ``Report.save``), the process is never left, and logging is left as it is.
 
     >>> from sentence_forge.eval.api import evaluate
-    >>> report = evaluate("mini", suite="sample", resamples=20, **{"model.hidden": 32, "model.layers": 1})
+    >>> report = evaluate("minilm", suite="sample", resamples=20)
     >>> sorted(report.json["tasks"])
     ['sample-en-dev', 'sample-zh-dev']
 
