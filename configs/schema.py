@@ -131,6 +131,7 @@ class Corpus:
     column: str = "title"
     id_column: str | None = None  # none: the 1-based data row
     limit: int | None = None  # data rows
+    most_lost: float = 0.1  # of the rows of an index, how many may not be in the corpus any more
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The corpus of an export: read, encoded by the export's own encoder in one precision, indexed."""
+"""The corpus of an export: read, encoded in one precision by the export's own encoder, indexed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import Cluster, ClusterKind, Export
+from sentence_forge.configs.schema import ClusterKind, Export
 from sentence_forge.data_readers.titles import Corpus, read_corpus
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
@@ -57,9 +57,9 @@ def check_precision(out: Path, precision: str, about: Mapping[str, Any]) -> None
         raise UserError(f"precision=bf16: {out} can't be indexed in it, since {why}; give precision=fp32")
 
 
-def encoder_of(out: Path, precision: str, device: str, about: Mapping[str, Any],
-               model: Callable[[], Encoder]) -> TextEncoder:
-    """Return what encodes the corpus soonest in this precision: on a CPU the ONNX file, if there is one.
+def corpus_encoder(out: Path, precision: str, device: str, about: Mapping[str, Any],
+                   model: Callable[[], Encoder]) -> TextEncoder:
+    """Return the fastest encoder of this precision: on a CPU the ONNX file, if there is one.
 
     Args:
         out: the export.
@@ -79,16 +79,17 @@ def encoder_of(out: Path, precision: str, device: str, about: Mapping[str, Any],
     return model()
 
 
-def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, cluster: Cluster) -> dict[str, Any]:
+def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export) -> dict[str, Any]:
     """Index the corpus in ``out`` and return what the manifest says of it."""
     spread: Spread | None = None
+    cluster = settings.cluster
     if cluster.kind is ClusterKind.ray:
         from sentence_forge.export.ray_cluster import RayCluster
 
         spread = RayCluster(out, encoder.fingerprint, cluster.workers, cluster.cpus, cluster.address)
     with progress("encoding", "title") as show:
         report = index_corpus(out / "index", rows.ids, rows.titles, encoder, rejected=rows.rejected, progress=show,
-                              spread=spread)
+                              spread=spread, most_lost=settings.corpus.most_lost)
     log.info("index: %d rows (%d titles encoded, %d reused; %d rows added, %d changed, %d removed, %d rejected) "
              "in %.1f s", report.rows, report.encoded, report.reused, report.added, report.changed, report.removed,
              report.rejected, report.seconds)

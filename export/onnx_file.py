@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,12 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
         raise Unavailable(f"torch's exporter can't write {NOT_WRITTEN[family]}")
     if family != "static" and getattr(encoder.model.tokenizer, "backend_tokenizer", None) is None:
         raise Unavailable("this model's tokenizer has no fast version, which queries without torch need")
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # torchvision isn't needed
-    device = encoder.model.device
-    example = torch.randint(5, 100, (2, 7))
+    device, training = encoder.model.device, encoder.model.training
+    example = torch.arange(5, 19).view(2, 7)
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2)
     shapes = {0: batch, 1: length}
     try:
-        # the exporter prints its progress, and warns of its own future
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode(False):
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.inference_mode(False):
             torch.onnx.export(
                 _Vectors(encoder.model.cpu().eval()), (example, torch.ones_like(example)), file, dynamo=True,
                 input_names=["input_ids", "attention_mask"], output_names=["sentence_embedding"], opset_version=OPSET,
@@ -79,7 +77,21 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Unavailable(f"torch's exporter can't write this {family} model: {first}") from error
     finally:
-        encoder.model.to(device)
+        encoder.model.to(device).train(training)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow what the exporter prints: its progress, warnings of its own future, that torchvision is absent."""
+    said = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = said.level
+    said.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        said.setLevel(level)
 
 
 def agreement(reference: np.ndarray, made: np.ndarray) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _search(args: argparse.Namespace) -> None:
             _pairs(index, args)
         elif args.query is not None:
             _answer(index, [args.query], args)
-        elif args.queries or sys.stdin is None or not sys.stdin.isatty():
+        elif args.queries or not sys.stdin.isatty():
             for batch in batches(read_queries(args.queries)):
                 _answer(index, batch, args)
         else:

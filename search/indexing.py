@@ -77,7 +77,8 @@ class IndexReport:
 
 def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encoder: TextEncoder, *,
                  rejected: Sequence[Rejected] = (), segment_rows: int = 4096, fast_from: int = FAST_FROM,
-                 progress: Callable[[int, int], None] | None = None, spread: Spread | None = None) -> IndexReport:
+                 progress: Callable[[int, int], None] | None = None, spread: Spread | None = None,
+                 most_lost: float = 1.0) -> IndexReport:
     """Make ``folder`` the index of exactly these rows, in this order.
 
     Each distinct title is encoded once; vectors known from the last generation or from a run that was killed are
@@ -93,11 +94,12 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         segment_rows: distinct titles encoded between two writes to disk: the most that a kill can cost.
         fast_from: rows from which a fast index is built; below, the exact scan is quick enough.
         progress: called with (titles encoded, titles to encode) as it goes on.
+        most_lost: the share of the index's rows, by id, that may not be among ``ids`` any more.
         spread: encodes in ``encoder``'s stead, with the same fingerprint, such as a cluster; by default this process.
 
     Raises:
-        UserError: nothing to index, an id that repeats, an index of another model, another process writing here, a
-            title whose vector is zero or not finite, or what was encoded was damaged before it was committed.
+        UserError: nothing to index, too many rows lost, an id that repeats, an index of another model, another process
+            writing here, a title whose vector is zero or not finite, or a segment that was damaged meanwhile.
     """
     begun = time.monotonic()
     _check(ids, titles)
@@ -107,13 +109,14 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         if base is not None:
             check_fingerprint(folder, base.manifest["fingerprint"], encoder.fingerprint)
         damaged = base.damaged() if base is not None else []
+        added, changed, removed = _difference(base, rows, damaged)
+        _check_lost(base, removed, rejected, most_lost)
         live = _live_vectors(base, damaged)
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
         known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
         missing = first[~np.isin(rows.hashes[first], known)]
         blocks = _blocks(rows, missing, segment_rows)
         (spread or partial(encode_here, encoder))(folder, blocks, _counted(progress, len(missing)))
-        added, changed, removed = _difference(base, rows) if live else (len(ids), 0, 0)
         if base is None or damaged or not same_rows(base, rows):
             sources = [*live, *read_segments(folder, encoder.fingerprint)]
             base = write_generation(folder, rows, sources, encoder.fingerprint, fast_from, _fast_before(base, damaged))
@@ -133,6 +136,16 @@ def _check(ids: Sequence[str], titles: Sequence[str]) -> None:
     for row, name in enumerate(ids, start=1):
         if seen.setdefault(name, row) != row:
             raise UserError(f"corpus: id {name!r} stands in rows {seen[name]} and {row}; ids must be unique")
+
+
+def _check_lost(base: Generation | None, removed: int, rejected: Sequence[Rejected], most: float) -> None:
+    """Refuse a corpus without many of the index's rows: most often a file that was cut short or is read wrongly."""
+    if base is None or removed <= most * base.manifest["rows"]:
+        return
+    bad = f" ({len(rejected):,} of its rows can't be indexed; line {rejected[0].line}: {rejected[0].reason})" \
+        if rejected else ""
+    raise UserError(f"corpus: {removed:,} of the index's {base.manifest['rows']:,} rows are not in it any more{bad}; "
+                    "if that is meant, type corpus.most_lost=1. The index stays as it was")
 
 
 def _live_vectors(base: Generation | None, damaged: Sequence[Path]) -> list[Segment]:
@@ -202,9 +215,9 @@ def write_block(folder: Path, block: Block, vectors: npt.NDArray[np.floating], f
     write_segment(folder, block.hashes, normalise(vectors), fingerprint)
 
 
-def _difference(base: Generation | None, rows: Rows) -> tuple[int, int, int]:
+def _difference(base: Generation | None, rows: Rows, damaged: Sequence[Path]) -> tuple[int, int, int]:
     """Return how many rows were added, changed and removed against ``base``, by id."""
-    if base is None:
+    if base is None or base.rows in damaged:
         return len(rows.ids), 0, 0
     before = dict(zip(base.ids(), read_hashes(base.rows).tolist(), strict=True))
     known = [(before[name], sha) for name, sha in zip(rows.ids, rows.hashes.tolist(), strict=True) if name in before]

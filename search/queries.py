@@ -17,11 +17,9 @@ def read_queries(path: str | None) -> Iterator[str]:
     """Yield the lines of a file, or of standard input where ``path`` is None or ``-``; empty lines are left out.
 
     Raises:
-        UserError: the file can't be read or is not UTF-8, or standard input is closed.
+        UserError: the file can't be read or is not UTF-8.
     """
     if path in (None, "-"):
-        if sys.stdin is None:
-            raise UserError("QUERY: is needed, since standard input is closed")
         yield from _decoded("stdin", sys.stdin.buffer)
         return
     try:

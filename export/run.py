@@ -1,0 +1,261 @@
+"""An export in stages, each of which a killed one goes on after: model, ONNX files and thresholds, then the index."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sentence_forge.configs.schema import ClusterKind, Export, Only
+from sentence_forge.encoders.onnx import read_export
+from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import clear_leftovers, write_json
+from sentence_forge.runtime.locks import writer_lock
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from sentence_transformers import SentenceTransformer
+
+    from sentence_forge.encoders.encoder import Encoder
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+_OF_THE_MODEL = ("onnx", "onnx_left_out", "marks")  # keys of the manifest that the model's stage fills
+
+
+def settings_of(config: DictConfig) -> Export:
+    """Return the settings of a composed config.
+
+    Raises:
+        UserError: ``out`` is missing, a value is out of range, or ``only=`` is joined with a model.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_missing(config, "out"):
+        raise UserError("out: is needed; give out=<folder>")
+    settings: Export = OmegaConf.to_object(config)  # type: ignore[assignment]
+    if settings.only is not None and (HydraConfig.get().runtime.choices.get("model") or settings.dim is not None):
+        raise UserError(f"only={settings.only.value} takes the model in {settings.out} as it is; leave model= and dim= "
+                        "out, or export to another folder")
+    return settings
+
+
+def run(settings: Export, given: Encoder | None = None) -> Path:
+    """Export, re-index or push, as the settings say; return the export's folder.
+
+    Args:
+        settings: the command's keys.
+        given: the model where it is in memory already; else ``settings.model`` says which.
+
+    Raises:
+        UserError: bad settings, a bad corpus, or an ``out`` that holds something else.
+    """
+    out = Path(settings.out).expanduser()
+    corpus = None if settings.corpus.path is None else Path(settings.corpus.path).expanduser()
+    _check(settings, corpus)
+    if settings.only is Only.index:
+        _reindex(settings, out, corpus)
+    elif settings.only is Only.push:
+        _check_pushable(settings, out)
+    else:
+        _export(settings, out, corpus, given)
+    if settings.push is not None:
+        from sentence_forge.export.push import push
+
+        push(out, settings.push, private=settings.push_private, dry_run=settings.push_dry_run)
+    return out
+
+
+def _check(settings: Export, corpus: Path | None) -> None:
+    """Refuse what would fail later, before anything slow."""
+    if corpus is not None and not corpus.is_file():
+        raise UserError(f"{corpus}: no such file; corpus= takes a csv, tsv, jsonl or parquet file")
+    if not 0 <= settings.corpus.most_lost <= 1:
+        raise UserError(f"corpus.most_lost={settings.corpus.most_lost:g}: is a share of the index's rows, from 0 to 1")
+    if settings.push is not None:
+        from sentence_forge.export.push import check_push
+
+        check_push(settings.push, dry_run=settings.push_dry_run)
+    if settings.cluster.kind is ClusterKind.ray:
+        from sentence_forge.export.ray_cluster import check_ray
+
+        check_ray(settings.cluster.workers, settings.cluster.cpus)
+
+
+def _check_pushable(settings: Export, out: Path) -> None:
+    if settings.push is None:
+        raise UserError("push: is needed; give push=<owner>/<name>")
+    if read_export(out).get("state") != "finished" or not (out / "model").is_dir():
+        raise UserError(f"{out}: holds no finished export to push; export there first")
+
+
+def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | None) -> None:
+    unfinished(out)  # refused before anything slow
+    source = None if given is not None else _source(settings)
+    rows = None if corpus is None else read_rows(settings, corpus)
+    from sentence_forge.eval.geometry import language_of
+
+    encoder = _encoder(settings, source, given)
+    precision = "fp32" if settings.precision is None else settings.precision.value
+    about: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": about_corpus(settings, corpus)}
+    data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
+    language = language_of([] if rows is None else rows.titles)
+    with writer_lock(out):
+        begun = unfinished(out)  # once more: another export may have ended here meanwhile
+        if begun is not None and any(begun.get(key) != value for key, value in about.items()):
+            raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
+        clear_leftovers(out)
+        about["precision"] = precision
+        if begun is None:
+            write_json(out / MANIFEST, {"state": "unfinished", **about})
+        else:
+            log.info("going on with the unfinished export in %s", out)
+        if begun is None or "onnx" not in begun:
+            about |= _write_model(encoder, source, out, data_dir, language)
+        else:
+            about |= {key: begun[key] for key in _OF_THE_MODEL}
+        if precision == "bf16":
+            from sentence_forge.export.model import measured_in_bf16
+
+            about["bf16"] = measured_in_bf16(encoder, data_dir, language)
+        write_json(out / MANIFEST, {"state": "unfinished", **about})
+        check_precision(out, precision, about)
+        about |= {"model": None if settings.model is None else settings.model.get("path"), "dim": encoder.dim,
+                  "max_length": encoder.max_length}
+        if rows is not None:
+            using = corpus_encoder(out, precision, encoder.model.device.type, about, lambda: encoder)
+            about["index"] = index_rows(out, rows, using, settings)
+        write_json(out / MANIFEST, {"state": "finished", **about})
+    log.info("exported to %s", out)
+    if rows is not None:
+        log.info('search it: python -m search %s "..."', out)
+
+
+def _source(settings: Export) -> Path | None:
+    """Return the folder that the model comes from; None for one that is made from nothing."""
+    from sentence_forge.encoders.making.weights import source_folder
+
+    if settings.model is None:
+        raise UserError("model: is needed; give model=<name, folder, run or hub id>")
+    if settings.model.get("dtype", "float32") != "float32":
+        raise UserError(f"model.dtype={settings.model['dtype']}: an export holds float32 weights; leave it out")
+    return source_folder(settings.model)
+
+
+def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> Encoder:
+    """Return the encoder to export, its adapters merged and its vectors cut; one that was given is left as it is."""
+    from sentence_forge.encoders.computing.device import pick_device
+    from sentence_forge.encoders.encoder import Encoder
+    from sentence_forge.encoders.making.lora import merged
+    from sentence_forge.runtime import targets
+
+    if given is None:
+        model = merged(targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: []))
+        model.to(pick_device(settings.device.value))
+    elif any(weights.dtype.itemsize < 4 for weights in given.model.parameters()):
+        raise UserError("model: an export holds float32 weights; give an encoder that was loaded in float32")
+    else:
+        model = merged(given.model)
+        model = copy.deepcopy(model) if model is given.model and settings.dim is not None else model
+    if settings.dim is not None:
+        _truncate(model, settings.dim, source)
+    return Encoder(model, name=settings.out)
+
+
+def _truncate(model: SentenceTransformer, dim: int, source: Path | None) -> None:
+    from sentence_forge.encoders.card import read_about
+    from sentence_forge.encoders.making.build import truncate
+
+    truncate(model, dim)
+    trained = read_about(source).get("dims", []) if source is not None else []
+    if dim not in trained:
+        log.warning("dim=%d: the model was not trained to be cut there%s; python -m eval model=... 'dims=[%d]' says "
+                    "what that loses", dim, f", but to {', '.join(map(str, trained))}" if trained else
+                    " (train with dims= does that)", dim)
+
+
+def _write_model(encoder: Encoder, source: Path | None, out: Path, data_dir: Path | None,
+                 language: str) -> dict[str, Any]:
+    """Write the model's folder and ONNX files, and calibrate the thresholds; return the manifest's keys on them."""
+    from sentence_forge.eval.geometry import calibrate
+    from sentence_forge.export.model import write_model, write_onnx_files
+    from sentence_forge.search.thresholds import LEAST_PRECISION
+
+    write_model(encoder, source, out)
+    onnx, left_out = write_onnx_files(encoder, out, data_dir, language)
+    thresholds = calibrate(encoder, data_dir, language)
+    same = thresholds["same"]
+    log.info("same meaning from cosine %.3f: precision %.2f, recall %.2f, on %s", same["cosine"], same["precision"],
+             same["recall"], thresholds["measured_on"])
+    if same["precision"] < LEAST_PRECISION:
+        log.info("hits will not be marked: that precision is below %.1f", LEAST_PRECISION)
+    return dict(zip(_OF_THE_MODEL, (onnx, left_out, thresholds), strict=True))
+
+
+def _reindex(settings: Export, out: Path, corpus: Path | None) -> None:
+    about = _indexable(settings, out)  # refused before anything slow
+    if corpus is None:
+        raise UserError("corpus: is needed; give corpus=<file>")
+    rows = read_rows(settings, corpus)
+    from sentence_forge.encoders.computing.device import pick_device
+
+    device = pick_device(settings.device.value)
+    with writer_lock(out):
+        about = _indexable(settings, out)  # once more: another process may have exported here meanwhile
+        using = corpus_encoder(out, about["precision"], device, about,
+                               lambda: _exported(out, about["fingerprint"], device))
+        about |= {"index": index_rows(out, rows, using, settings), "corpus": about_corpus(settings, corpus),
+                  "state": "finished"}
+        write_json(out / MANIFEST, about)
+
+
+def _indexable(settings: Export, out: Path) -> dict[str, Any]:
+    """Return the manifest of a finished export, with the precision to index in.
+
+    Raises:
+        UserError: the folder holds none, or it can't be indexed in that precision.
+    """
+    about = read_export(out)
+    if not (out / "model").is_dir():
+        raise UserError(f"{out}: holds no model to index with; export one first")
+    if about["state"] == "unfinished":
+        raise UserError(f"{out}: its export was not finished; type the command that began it again, with model= and "
+                        "the same precision=, and it goes on")
+    precision = about["precision"] if settings.precision is None else settings.precision.value
+    if precision != about["precision"] and (out / "index").is_dir():
+        raise UserError(f"precision={precision}: the index in {out} is {about['precision']}; leave precision= out, or "
+                        "export to another folder")
+    check_precision(out, precision, about)
+    return about | {"precision": precision}
+
+
+def _exported(out: Path, fingerprint: str, device: str) -> Encoder:
+    from sentence_forge.encoders.encoder import load_encoder
+
+    encoder = load_encoder(out / "model", device=device)
+    if encoder.fingerprint != fingerprint:
+        raise UserError(f"{out / 'model'}: is not the model that was exported here; export it again")
+    return encoder
+
+
+def unfinished(out: Path) -> dict[str, Any] | None:
+    """Return the manifest of an unfinished export to go on with; None where nothing is, or nothing but its beginning.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise UserError(f"{out}: is a file; out= takes a folder")
+    if all(each.name == ".lock" or each.name.startswith(f".tmp-{MANIFEST}-") for each in out.iterdir()):
+        return None  # an export that was killed while it wrote its first manifest
+    if not (out / MANIFEST).is_file():
+        raise UserError(f"{out}: exists and is no export; give another out=")
+    about = read_export(out)
+    if about["state"] != "unfinished":
+        raise UserError(f"{out}: holds a finished export; only=index brings its index up to date, or give another out=")
+    return about

@@ -1,0 +1,109 @@
+"""sf.export from Python does what the command does, and never ends the process or touches the caller's logging."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import Done
+from corpora import titles_like
+
+import sentence_forge as sf
+from sentence_forge.encoders.making.build import from_scratch
+
+TITLES = titles_like(60)
+Command = Callable[..., Done]
+
+
+def state_of_the_process() -> tuple[object, ...]:
+    names = ("", "sentence_forge", "torch.onnx._internal.exporter._registration", "faiss")
+    return ([(logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in names],
+            [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)], list(sys.argv))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> sf.Encoder:
+    return sf.Encoder(from_scratch(lambda: TITLES, hidden=32, layers=1, heads=2, vocabulary=120))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "titles.csv"
+    file.write_text("headline\n" + "\n".join(TITLES) + "\n")
+    return file
+
+
+def test_an_encoder_is_exported_indexed_and_searched(encoder: sf.Encoder, corpus: Path) -> None:
+    before, weights = state_of_the_process(), encoder.encode(TITLES[:3])
+    made = sf.export(encoder, corpus=corpus, out="news", **{"corpus.column": "headline"})
+    assert state_of_the_process() == before
+    assert made.folder == Path("news") and json.loads(Path("news/manifest.json").read_text())["state"] == "finished"
+    assert made.index.search([TITLES[7]], k=1)[0][0].title == TITLES[7]
+    np.testing.assert_array_equal(encoder.encode(TITLES[:3]), weights)
+    assert made.index.fingerprint == encoder.fingerprint
+    corpus.write_text(corpus.read_text() + "a new title\n")
+    again = sf.export(corpus=corpus, out="news", only="index", **{"corpus.column": "headline"})
+    assert "a new title" in again.index.titles and "a new title" not in made.index.titles
+
+    for name, model in (("run", SimpleNamespace(folder=Path("news"))), ("given", encoder)):  # as a training returns it
+        sf.export(model, out=name, dim=8)
+        assert sf.load(name).dim == 8 and encoder.dim == 32
+    assert sf.load("run").fingerprint == sf.load("given").fingerprint
+
+
+@pytest.mark.parametrize(("words", "keywords"), [
+    (["model=nowhere/x/y", "out=o"], {"model": "nowhere/x/y", "out": "o"}),
+    (["model=M", "corpus=none.csv", "out=o"], {"model": "M", "corpus": "none.csv", "out": "o"}),
+    (["model=M", "corpus=titles.csv", "out=o"], {"model": "M", "corpus": "titles.csv", "out": "o"}),  # no title column
+    (["model=M", "out=titles.csv"], {"model": "M", "out": "titles.csv"}),
+    (["out=o"], {"out": "o"}),
+    (["model=M", "out=o", "dim=99"], {"model": "M", "out": "o", "dim": 99}),
+    (["model=M", "out=o", "precison=int8"], {"model": "M", "out": "o", "precison": "int8"}),
+    (["only=index", "out=o", "corpus=titles.csv"], {"only": "index", "out": "o", "corpus": "titles.csv"}),
+    (["model=M", "out=o", "corpus.most_lost=7"], {"model": "M", "out": "o", "corpus.most_lost": 7}),
+])
+def test_bad_input_is_the_command_s_line(words: list[str], keywords: dict, corpus: Path, encoder: sf.Encoder,
+                                         command: Command) -> None:
+    encoder.model.save_pretrained("M", create_model_card=False)
+    before = state_of_the_process()
+    with pytest.raises(sf.UserError) as raised:
+        sf.export(**keywords)
+    assert state_of_the_process() == before
+    typed = command("export", *words)
+    assert typed.code == 2 and f"error: {raised.value}\n" in typed.err
+    assert not Path("o").exists()
+
+
+def test_an_encoder_in_half_precision_is_refused(encoder: sf.Encoder, corpus: Path) -> None:
+    from sentence_forge.encoders.encoder import in_bf16
+
+    with pytest.raises(sf.UserError, match="holds float32 weights"):
+        sf.export(in_bf16(encoder), out="o")
+    assert next(encoder.model.parameters()).dtype == torch.float32
+
+
+def test_a_corpus_that_lost_many_rows_stops_and_the_old_index_stays(encoder: sf.Encoder, corpus: Path,
+                                                                   command: Command) -> None:
+    made = sf.export(encoder, corpus=corpus, out="news", **{"corpus.column": "headline"})
+    old = list(made.index.titles)
+    shorter = ['" "' if row % 5 == 0 else title for row, title in enumerate(TITLES)]
+    corpus.write_text("headline\n" + "\n".join(shorter) + "\n")
+    words = ["only=index", "corpus=titles.csv", "corpus.column=headline", "out=news"]
+    done = command("export", *words)
+    assert done.code == 2 and "12 of the index's 60 rows are not in it any more" in done.err
+    assert "12 of its rows can't be indexed; line 2: column headline: is empty" in done.err
+    assert "corpus.most_lost=1" in done.err
+    with sf.Index.open("news") as index:
+        assert list(index.titles) == old
+    assert command("export", *words, "corpus.most_lost=0.2").code == 0
+    with sf.Index.open("news") as index:
+        assert len(index.titles) == 48
