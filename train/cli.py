@@ -38,6 +38,11 @@ A folder or a hub id is a model (model=./my-model), a file or a folder is data (
 """
 
 
+# folders of a run that may be links, to keep them on another disk, and the names of the files in them
+PARTS = {"checkpoints": r"(replaced-)?step-\d+", "report": r"report\..*",
+         "tensorboard": r"events\.out\.tfevents\..*|projector_config\.pbtxt|\d+"}
+
+
 def main() -> None:
     """Train, go on training, or sweep; see ``configs/train.yaml``."""
     sweep = Sweep(_job)
@@ -71,7 +76,7 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
 
     from sentence_forge.configs.schema import Train
     from sentence_forge.runtime import targets
-    from sentence_forge.runtime.files import clear_leftovers
+    from sentence_forge.runtime.files import check_link, clear_leftovers
     from sentence_forge.runtime.locks import writer_lock
 
     hydra = HydraConfig.get()
@@ -95,6 +100,8 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
         from sentence_forge.train.run import start
 
         with writer_lock(home):
+            for name, ours in PARTS.items():
+                check_link(home / name, ours)
             for folder in (home, home / "checkpoints", home / "report"):
                 clear_leftovers(folder)
             try:

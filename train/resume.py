@@ -25,7 +25,7 @@ def find_run(given: str) -> tuple[Path, Path | None]:
     """
     if given == "auto":
         runs = [file.parent for file in Path("outputs/train").glob("*/config.yaml")
-                if not (file.parent / "report" / "report.json").exists()]
+                if not is_finished(file.parent)]
         if not runs:
             raise UserError("resume=auto: there is no unfinished run below outputs/train")
         return max(runs, key=lambda each: (each / "config.yaml").stat().st_mtime), None
@@ -35,6 +35,13 @@ def find_run(given: str) -> tuple[Path, Path | None]:
     if not (path / "config.yaml").is_file():
         raise UserError(f"resume={given}: is no run (it has no config.yaml)")
     return path, None
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run has a report, and no checkpoint that is newer: a finished run may have been gone on with."""
+    report = run / "report" / "report.json"
+    return report.exists() and all(folder.stat().st_mtime <= report.stat().st_mtime
+                                   for folder in (run / "checkpoints").glob("step-*"))
 
 
 def has_checkpoints(run: Path) -> bool:

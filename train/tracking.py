@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from sentence_forge.runtime.files import write_atomic
+from sentence_forge.runtime.files import remove, write_atomic
 
 
 class Tracker:
@@ -25,9 +25,11 @@ class Tracker:
     def __init__(self, run: Path, from_step: int = 0) -> None:
         self._metrics = run / "metrics.jsonl"
         if self._metrics.exists():
-            lines = self._metrics.read_text(encoding="utf-8").splitlines()
+            lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step(line) <= from_step]
             write_atomic(self._metrics, "".join(line + "\n" for line in kept))
+        else:
+            remove(self._metrics)  # a link to a missing file, which would be made
         self._file = self._metrics.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=from_step + 1 if from_step else None)
 
@@ -79,5 +81,5 @@ class Tracker:
 def _step(line: str) -> float:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return math.inf  # the line a killed process left half-written
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line that a killed process left half-written, or that is none of ours

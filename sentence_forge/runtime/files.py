@@ -43,10 +43,18 @@ def fsync_tree(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its missing parents, and flush the name of each new one to the disk."""
+    """Make a folder and its missing parents, and flush the name of each new one to the disk.
+
+    Raises:
+        UserError: a file or a link to a missing folder is in the way.
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            what = f"a link to {os.readlink(folder)}, which isn't there" if folder.is_symlink() else "no folder"
+            raise UserError(f"{folder}: is {what}; remove it, or give another place") from None
         fsync(folder.parent)
 
 
@@ -93,17 +101,17 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """
     staged = path.with_name(f"{_STAGED}{path.name}-{os.getpid()}")
     content = data.encode() if isinstance(data, str) else data
-    with naming_a_full_disk(path, len(content)):
-        remove(staged)
-        try:
+    remove(staged)
+    try:
+        with naming_a_full_disk(path, len(content)):
             with staged.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             staged.replace(path)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
     fsync(path.parent)
 
 
@@ -131,8 +139,8 @@ def staged_folder(path: Path, *, replace: bool = False, needs: int | None = None
     staged = path.with_name(f"{_STAGED}{path.name}-{os.getpid()}")
     aside = path.with_name(f"{_STAGED}{path.name}{_ASIDE}")
     remove(staged)
-    with naming_a_full_disk(path, needs):
-        try:
+    try:
+        with naming_a_full_disk(path, needs):
             staged.mkdir()
             yield staged
             fsync_tree(staged)
@@ -141,12 +149,12 @@ def staged_folder(path: Path, *, replace: bool = False, needs: int | None = None
             elif not exchange(staged, path):
                 path.rename(aside)  # a kill before the next line is mended by clear_leftovers
                 staged.rename(path)
-        except BaseException:
-            if os.path.lexists(aside) and not os.path.lexists(path):
-                aside.rename(path)
-            with contextlib.suppress(OSError):  # the error that is under way says more
-                remove(staged)
-            raise
+    except BaseException:
+        if os.path.lexists(aside) and not os.path.lexists(path):
+            aside.rename(path)
+        with contextlib.suppress(OSError):  # the error that is under way says more
+            remove(staged)
+        raise
     fsync(path.parent)
     remove(staged)
     remove(aside)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from importlib import resources
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,8 +28,8 @@ TARGET = "_target_"
 def resolve(target: str, key: str, plugins: Collection[str] = ()) -> Callable[..., Any]:
     """Return the class or function that ``target`` (``package.module.name``) names.
 
-    Only what is defined in a module below our packages, or below one of the user's ``plugins``, is taken: a config is
-    data, and must not be able to call ``os.system``, nor anything a module of ours happens to import.
+    Only what the YAML of this package names, or what is defined below one of the user's ``plugins``, is taken: a config
+    is data. It must not be able to call ``os.system``, nor a function of ours that removes checkpoints.
 
     Raises:
         UserError: it names something else, or nothing.
@@ -36,6 +39,9 @@ def resolve(target: str, key: str, plugins: Collection[str] = ()) -> Callable[..
     if not _below(module_name, allowed):
         known = ", ".join((*OURS, *plugins))
         raise UserError(f"{key}.{TARGET}: {target!r} is not in {known}; add its package to plugins=")
+    own = _below(module_name, plugins)
+    if not own and module_name not in {each.rpartition(".")[0] for each in known_targets()}:
+        raise UserError(f"{key}.{TARGET}: {target!r} is in no module that a config may name; use plugins= for your own")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -51,7 +57,23 @@ def resolve(target: str, key: str, plugins: Collection[str] = ()) -> Callable[..
         ours = [each for each, value in vars(module).items() if getattr(value, "__module__", "") == module_name]
         raise UserError(f"{key}.{TARGET}: {module_name.removeprefix(PACKAGE + '.')} defines no {name!r}; "
                         f"{one_of(ours, name)}")
+    if not own and f"{module_name}.{name}" not in known_targets():
+        raise UserError(f"{key}.{TARGET}: no YAML of configs/ names {target!r}; name it there, or put it in a "
+                        "package of your own and give plugins=")
     return made
+
+
+@cache
+def known_targets() -> frozenset[str]:
+    """Return the full names of all targets in the YAML that this package ships."""
+    folders, found = [resources.files(f"{PACKAGE}.configs")], set()
+    while folders:
+        for entry in folders.pop().iterdir():
+            if entry.is_dir():
+                folders.append(entry)
+            elif entry.name.endswith(".yaml"):
+                found |= set(re.findall(rf"{TARGET}: *['\"]?([\w.]+)", entry.read_text(encoding="utf-8")))
+    return frozenset(f"{PACKAGE}.{name}" for name in found)
 
 
 def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), omit: Collection[str] = (),
