@@ -71,8 +71,7 @@ def shortage(error: BaseException) -> str | None:
         if number in (errno.EMFILE, errno.ENFILE):
             return f"too many open files ({_short(each)}); raise the limit (ulimit -n)"
         if number == errno.EIO:
-            return f"{getattr(each, 'filename', None) or 'the disk'}: reports an error ({each}); check the disk, then " \
-                   "type the same again"
+            return f"the disk reports an error ({each}); check the disk, then type the same again"
         if isinstance(each, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS) and each.filename:
             return f"{each.filename}: {each.strerror}; give a place that you may write to, or change its permissions"
     return None
