@@ -37,8 +37,10 @@ def evaluate(model: str | Path | Run | Encoder, baseline: str | Path | Run | Enc
 
     Nothing is written (see ``Report.save``), the process is never left, and logging is left as it is.
 
-    >>> from sentence_forge.eval.api import evaluate
-    >>> report = evaluate("minilm", suite="sample", resamples=20)
+    >>> from sentence_forge.encoders.encoder import Encoder
+    >>> from sentence_forge.encoders.making.build import from_scratch
+    >>> tiny = Encoder(from_scratch(lambda: ["a cat sat", "a dog ran"], hidden=32, layers=1, heads=2), name="tiny")
+    >>> report = evaluate(tiny, suite="sample", resamples=20)
     >>> sorted(report.json["tasks"])
     ['sample-en-dev', 'sample-zh-dev']
 

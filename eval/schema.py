@@ -125,6 +125,16 @@ class LostTriplet(TypedDict):
     margin: float
 
 
+class MissedQuery(TypedDict):
+    """A query with a low nDCG: its best document, that one's rank (None: far down), the document that came first."""
+
+    query: str
+    ndcg: float
+    expected: str
+    rank: int | None
+    first: str
+
+
 class TaskRow(TypedDict):
     """What one task found; which optional keys there are depends on the kind of task."""
 
@@ -143,6 +153,10 @@ class TaskRow(TypedDict):
     best_accuracy: NotRequired[Threshold]
     confusion: NotRequired[Confusion]
     lost: NotRequired[list[LostTriplet]]
+    also: NotRequired[list[str]]  # further measures, which stand in the row under their names
+    documents: NotRequired[int]
+    without_relevant: NotRequired[int]
+    missed: NotRequired[list[MissedQuery]]
     honesty: NotRequired[Contamination]
     failures: NotRequired[list[PairError]]
     slices: NotRequired[dict[str, Slice]]

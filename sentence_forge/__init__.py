@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sentence_forge.api import load, read
     from sentence_forge.encoders.encoder import Encoder
-    from sentence_forge.eval.api import Report, evaluate
+    from sentence_forge.eval.api import evaluate
+    from sentence_forge.eval.report.report import Report
     from sentence_forge.export.api import export
     from sentence_forge.losses.base import Loss
     from sentence_forge.runtime.errors import UserError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "train": "train.api", "evaluate": "eval.api", "export": "export.api", "load": "api", "read": "api",
-    "Encoder": "encoders.encoder", "Index": "search.index", "Loss": "losses.base", "Report": "eval.api",
+    "Encoder": "encoders.encoder", "Index": "search.index", "Loss": "losses.base", "Report": "eval.report.report",
     "UserError": "runtime.errors",
 }
 __all__ = ["Encoder", "Index", "Loss", "Report", "UserError", "evaluate", "export", "load", "losses", "read", "train"]

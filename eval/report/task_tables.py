@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sentence_forge.eval.report.formatting import change, count, hundred, interval, measure_name, signed
+from sentence_forge.eval.report.formatting import (
+    change,
+    count,
+    hundred,
+    interval,
+    measure_name,
+    p_value,
+    signed,
+    verdict,
+)
 from sentence_forge.eval.report.tables import Cell, Column, Table, columns
 from sentence_forge.eval.schema import PairError, ReportJson, TaskGain, TaskRow, limits
 
@@ -16,8 +25,9 @@ def task_tables(about: ReportJson, name: str) -> list[Table]:
     row = about["tasks"][name]
     baseline = about.get("baseline")
     old = baseline["tasks"].get(name) if baseline else None
-    made = [_parts(row), _similarities(row), _thresholds(row), _confusion(row), _geometry(row), _worst(row),
-            _changed(old, baseline["model"] if baseline else ""), _slices(row, old), _lost(row)]
+    made = [_further_measures(row, old), _parts(row), _similarities(row), _thresholds(row), _confusion(row),
+            _geometry(row), _worst(row), _changed(old, baseline["model"] if baseline else ""), _slices(row, old),
+            _lost(row), _missed(row)]
     return [table for table in made if table is not None]
 
 
@@ -46,6 +56,40 @@ def _parts(row: TaskRow) -> Table | None:
     mean = row.get("spearman_cosine_mean_of_domains")
     return Table("parts", "By part", heads, rows, caption="Each part is ranked alone" +
                  (f"; their mean is {hundred(mean)}." if mean is not None else ".") if sure else "")
+
+
+def _further_measures(row: TaskRow, old: TaskGain | None) -> Table | None:
+    """Return the measures beside the one that counts, each with the difference from the baseline."""
+    if "also" not in row:
+        return None
+    found: Any = row  # the keys are the measures' names
+    before = old.get("also", {}) if old else {}
+    rows = []
+    for name in row["also"]:
+        cells = [Cell(measure_name(name)), Cell(hundred(found[name])), Cell(interval(found[f"{name}_ci95"]))]
+        if name in before:
+            gain = before[name]
+            cells += [Cell(hundred(gain["value"])), Cell(change(gain["delta"]), kind=verdict(gain["delta_ci95"])),
+                      Cell(interval(gain["delta_ci95"], sign=True)), Cell(p_value(gain["p"]))]
+        rows.append(cells)
+    left_out = (f" {row['without_relevant']:,} queries without a relevant document are left out."
+                if row["without_relevant"] else "")
+    return Table("measures", "Further measures",
+                 columns("measure", "value", "95 %", *["before", "change", "95 % ", "p"] if before else []), rows,
+                 caption=f"{count(row['n'])} queries over {row['documents']:,} documents.{left_out}")
+
+
+def _missed(row: TaskRow) -> Table | None:
+    found = row.get("missed")
+    if not found:
+        return None
+    texts = ["query", "best document", "came first"]
+    rows = [[Cell(hundred(each["ndcg"]), each["ndcg"]), Cell("far" if each["rank"] is None else str(each["rank"]),
+                                                             each["rank"] or 1e9),
+             *(Cell(text, kind="text") for text in (each["query"], each["expected"], each["first"]))] for each in found]
+    return Table("missed", "Queries that miss most", columns("nDCG@10", "rank", *texts, texts=texts), rows,
+                 sortable=True, folded=True, more=f"the {len(found)} with the lowest nDCG@10", kind="pairs",
+                 caption="Rank: of the query's best document.")
 
 
 def _similarities(row: TaskRow) -> Table | None:

@@ -173,7 +173,8 @@ def task_row(rows: TaskRows, encoder: TextEncoder, label: str | None, measure: s
 
 
 def mean_result(rows: TaskRows, encoder: TextEncoder, label: str | None, measure: str, values: Floats,
-                found: Mapping[str, Any], *, resamples: int, seed: Seed) -> TaskResult:
+                found: Mapping[str, Any], *, resamples: int, seed: Seed,
+                also: Mapping[str, Floats] | None = None) -> TaskResult:
     """Return the result of a task whose number is the mean of ``values`` [n], one for each unit."""
     samples = bootstrap_mean(values, resamples=resamples, seed=seed)
     row = task_row(rows, encoder, label, measure, len(values), {
@@ -182,7 +183,7 @@ def mean_result(rows: TaskRows, encoder: TextEncoder, label: str | None, measure
     def on(some: Bools) -> float | None:
         return float(values[some].mean()) if some.any() else None
 
-    return TaskResult(row, samples, on)
+    return TaskResult(row, samples, on, also=also or {})
 
 
 def finite_vectors(encoder: TextEncoder, texts: Sequence[str], path: str,

@@ -1,12 +1,11 @@
 """Retrieval over titles: by label (a title finds others of its category) and of a known item (a text finds its title).
 
-Precision, nDCG and MRR at 10, as sentence-transformers' InformationRetrievalEvaluator has them; cosines that agree to
-1e-6 tie, and ties count against the model.
+The measures are those of sentence-transformers' InformationRetrievalEvaluator; see ``eval.ranking``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sentence_forge.data_readers.delimited import read_rows
 from sentence_forge.data_readers.rows import BadRow, Row
 from sentence_forge.data_readers.table import read_table
 from sentence_forge.encoders.protocol import Role, TextEncoder
+from sentence_forge.eval.ranking import K, rank
 from sentence_forge.eval.stats import Floats, Seed
 from sentence_forge.eval.tasks.base import (
     Bools,
@@ -30,13 +30,6 @@ from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
 from sentence_forge.runtime.errors import UserError
 
 _FIELDS = ("title", "label", "description")
-K = 10
-_CHUNK = 512
-_DISCOUNT = 1 / np.log2(np.arange(2, K + 2))
-Relevance = Callable[[NDArray[np.int_]], tuple[Bools, Bools]]
-"""Row numbers of queries [chunk] to what is relevant to them and what competes, both [chunk, titles]."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Titles(FileRows):
     """Distinct titles with a category each, and the texts that should find them: themselves, or a description each."""
@@ -132,12 +125,12 @@ class LabelledRetrieval(_TitleTask):
         """
         _, label = np.unique(rows.labels, return_inverse=True)
 
-        def relevance(chunk: NDArray[np.int_]) -> tuple[Bools, Bools]:
-            candidates = chunk[:, None] != np.arange(len(label))
-            return (label[chunk, None] == label) & candidates, candidates
+        def gains(chunk: NDArray[np.int_]) -> tuple[Floats, Bools]:
+            others = chunk[:, None] != np.arange(len(label))
+            return ((label[chunk, None] == label) & others).astype(np.float64), others
 
-        found = _ranked(*query_and_document_vectors(rows, encoder), relevance)
-        found = {name: found[name] for name in (f"precision@{K}", f"ndcg@{K}", f"mrr@{K}")}
+        measures = rank(*query_and_document_vectors(rows, encoder), gains).measures
+        found = {name: measures[name] for name in (f"precision@{K}", f"ndcg@{K}", f"mrr@{K}")}
         return _result(self.label, rows, encoder, found, resamples, seed)
 
 
@@ -159,12 +152,11 @@ class KnownItem(_TitleTask):
         Raises:
             UserError: a vector is not finite.
         """
-        def relevance(chunk: NDArray[np.int_]) -> tuple[Bools, Bools]:
-            own = chunk[:, None] == np.arange(len(rows.titles))
-            return own, np.ones_like(own)
+        def gains(chunk: NDArray[np.int_]) -> tuple[Floats, None]:
+            return (chunk[:, None] == np.arange(len(rows.titles))).astype(np.float64), None
 
-        found = _ranked(*query_and_document_vectors(rows, encoder), relevance)
-        found = {name: found[name] for name in (f"mrr@{K}", f"ndcg@{K}", "recall@1", f"recall@{K}")}
+        measures = rank(*query_and_document_vectors(rows, encoder), gains).measures
+        found = {name: measures[name] for name in (f"mrr@{K}", f"ndcg@{K}", "recall@1", f"recall@{K}")}
         return _result(self.label, rows, encoder, found, resamples, seed)
 
 
@@ -172,29 +164,6 @@ def query_and_document_vectors(rows: TaskRows, encoder: TextEncoder) -> tuple[Fl
     """Return the unit vectors of the queries and of the documents, each encoded as what it is in a search."""
     return (unit_vectors(finite_vectors(encoder, rows.by_role["query"], rows.path, "query")),
             unit_vectors(finite_vectors(encoder, rows.by_role["document"], rows.path, "document")))
-
-
-def _ranked(queries: Floats, titles: Floats, relevance: Relevance) -> dict[str, Floats]:
-    """Return each query's measures [n]; NaN where nothing is relevant to it."""
-    parts: dict[str, list[Floats]] = {}
-    for start in range(0, len(queries), _CHUNK):
-        chunk = np.arange(start, min(start + _CHUNK, len(queries)))
-        relevant, candidates = relevance(chunk)
-        # What is relevant gives way to what ties with it, so that a model which maps all to one vector finds nothing.
-        key = np.where(candidates, np.round(queries[chunk] @ titles.T, 6) - 1e-7 * relevant, -np.inf)
-        top = np.argpartition(-key, K - 1, axis=1)[:, :K] if key.shape[1] > K else np.argsort(-key, axis=1)
-        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(key, top, axis=1), axis=1, kind="stable"), axis=1)
-        hit = np.take_along_axis(relevant, top, axis=1)
-        right = relevant.sum(axis=1)
-        ideal = np.append(0.0, np.cumsum(_DISCOUNT))[np.minimum(right, K)]
-        first = np.where(hit.any(axis=1), 1 / (1 + hit.argmax(axis=1)), 0.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            measured = {f"precision@{K}": hit.sum(axis=1) / K,
-                        f"ndcg@{K}": (hit * _DISCOUNT[:hit.shape[1]]).sum(axis=1) / ideal, f"mrr@{K}": first,
-                        "recall@1": hit[:, 0] / right, f"recall@{K}": hit.sum(axis=1) / right}
-        for name, values in measured.items():
-            parts.setdefault(name, []).append(np.where(right > 0, values, np.nan))
-    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _result(label: str | None, rows: Titles, encoder: TextEncoder, found: dict[str, Floats], resamples: int,
