@@ -72,7 +72,7 @@ class Train:
     suite: dict[str, Any] = field(default_factory=dict)  # task name -> evaluator; none: the data's own measure decides
     loop: Loop = field(default_factory=Loop)
     data_dir: str | None = None  # where the suites' files lie
-    file: str | None = None  # scored pairs, for suite=file
+    file: str | None = None  # scored pairs, for suite=file; judgements, for suite=mine
     score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
     seed: int = 42
     draw: int | None = None  # of a random search: the job's number; see configs/draw.py
@@ -91,7 +91,7 @@ class Eval:
     baseline: Any = None  # another model: paired differences
     models: list[str] = field(default_factory=list)  # further ones, for one table
     data_dir: str | None = None
-    file: str | None = None  # scored pairs, for suite=file
+    file: str | None = None  # scored pairs, for suite=file; judgements, for suite=mine
     score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
     dims: list[int] | None = None  # also cut the vectors to these; none: to those it was trained for (loss=matryoshka)
     output: str = MISSING
