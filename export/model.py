@@ -21,7 +21,7 @@ from sentence_forge.eval.stats import spearman
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
 from sentence_forge.export import onnx_file
 from sentence_forge.export.quantize import misses, write_int8
-from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
+from sentence_forge.runtime.files import is_own_file, sha256_file, staged_folder, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
         encoder.model.save_pretrained(str(folder), create_model_card=False)
         head = () if "whole_dim" in about else ("loss.safetensors", "loss.json")  # it takes whole vectors
         for name in (*head, TRAINING_TEXTS):
-            if source is not None and (source / name).is_file():
+            if source is not None and is_own_file(source / name):
                 shutil.copy(source / name, folder / name)
         write_json(folder / ABOUT, about)
         write_atomic(folder / "README.md", model_card(about))

@@ -93,6 +93,16 @@ def check_link(folder: Path, ours: str) -> None:
                         "link, or let it lead to an empty folder")
 
 
+def is_own_file(path: Path) -> bool:
+    """Whether a file exists in its folder; a link counts where it leads to the same folder or to the hub's cache.
+
+    Use it before copying a file of somebody else's model: a link could lead to a secret of the user's.
+    """
+    real = Path(os.path.realpath(path))
+    at_home = real.parent == Path(os.path.realpath(path.parent)) or real.parent.name == "blobs"
+    return path.is_file() and (at_home or not path.is_symlink())
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write ``data`` so that after a crash ``path`` holds either its old content or all of ``data``.
 
