@@ -1,13 +1,12 @@
 """Kill a whole command at each call that decides what is on the disk, or let the disk fail from there on.
 
-Run under ``LD_PRELOAD`` of the compiled ``failing_calls.c``; ``tried`` does so. The command runs in forks of one process,
-so that its imports are paid once. After each fault the same command is typed again (a run goes on by ``resume=``), and
-what it leaves must be what an undisturbed command leaves, file by file.
+Run under ``LD_PRELOAD`` of the compiled ``failing_calls.c``; ``tried`` does so. The command runs in forks of one
+process, so that its imports are paid once. After each fault the same command is typed again (a run goes on by
+``resume=``), and what it leaves must be what an undisturbed command leaves, file by file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import json
@@ -64,10 +63,10 @@ def tried(what: str, how: str, points: Sequence[float] | None = None) -> Iterato
         shim = compiled(Path(folder))
         assert shim is not None
         given = json.dumps({"what": what, "how": how, "points": points})
-        done = subprocess.run([sys.executable, str(Path(__file__).resolve()), given], cwd=folder, text=True, check=False,
+        done = subprocess.run([sys.executable, str(Path(__file__).resolve()), given], cwd=folder, check=False,
+                              text=True, capture_output=True,
                               env=os.environ | {"LD_PRELOAD": str(shim), "PYTHONPATH": str(HERE.parent),
-                                                "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                                "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"})
         assert done.returncode == 0, done.stderr[-3000:]
         for line in done.stdout.splitlines():
             yield Tried(*json.loads(line))
@@ -183,13 +182,9 @@ def main() -> None:
     sys.path[:0] = [str(HERE)]
     from faults import one_thread
 
-    import sentence_forge.export.cli
-    import sentence_forge.train.cli
-    import sentence_forge.train.run  # noqa: F401 - paid once, before the forks
 
-    with contextlib.suppress(ImportError):
-        import sentence_forge.export.corpus
-        import sentence_forge.export.onnx  # noqa: F401
+    for name in ("train.cli", "train.run", "export.cli", "export.onnx"):  # imports are paid once, before the forks
+        import_module(f"sentence_forge.{name}")
     one_thread()
     for each in try_all(given["what"], given["how"], given["points"]):
         sys.stdout.write(json.dumps(each) + "\n")
