@@ -31,7 +31,7 @@ from faults import DAMAGES, damage, forked, one_thread
 from kills import Corpus, Parts, kill_while_indexing, kill_while_saving, seconds_to_index, write
 from omegaconf import OmegaConf
 from other_models import others, small
-from test_durability import cut_at, same_end
+from resuming import cut_at, same_end
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import read_manifest
@@ -363,9 +363,9 @@ def rows(scale: float) -> Iterator[Callable[[], Row]]:
     yield lambda: pytests("hostile files", "tests/test_readers.py", "-k", "test_hostile_file")
     yield lambda: hypothesis_cases(scale)
     yield lambda: pytests("hostile _target_ values", "tests/test_house.py", "-k", "hostile_target")
-    yield lambda: pytests("unknown keys in an experiment", "tests/test_durability.py", "-k", "unknown_key")
+    yield lambda: pytests("unknown keys in an experiment", "tests/test_hostile.py", "-k", "unknown_key")
     yield lambda: hostile_folders(scale)
-    yield lambda: pytests("commands listened to: sockets and pickles", "tests/test_durability.py", "-k", "unpickled",
+    yield lambda: pytests("commands listened to: sockets and pickles", "tests/test_hostile.py", "-k", "unpickled",
                           cases=6)
 
 

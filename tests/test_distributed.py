@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_durability import cut_at, same_end
+from resuming import cut_at, same_end
 from torch import Tensor
 
 from sentence_forge.encoders.encoder import Encoder

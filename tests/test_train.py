@@ -20,9 +20,9 @@ import pytest
 import torch
 from conftest import TINY, Done
 from omegaconf import OmegaConf
+from resuming import cut_at, same_end
 from sentence_transformers import SentenceTransformer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_durability import cut_at, same_end
 
 from sentence_forge.runtime.overrides import options
 from sentence_forge.train.batches import Batches, ClassesTimesTexts, NoDuplicates, Shuffled
