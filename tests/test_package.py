@@ -34,6 +34,7 @@ with initialize_config_module("sentence_forge.configs", version_base="1.3"):
 assert count > 20, count
 sample = resources.files("sentence_forge.data_readers") / "sample"
 assert (sample / "zh" / "titles.csv").is_file() and (sample / "LICENSE").is_file()
+assert (resources.files("sentence_forge.eval.report") / "templates" / "base.html.j2").is_file()
 from sentence_forge.data_readers.titles import read_corpus
 assert len(read_corpus(sample / "en" / "titles.csv").ids) == 420
 """

@@ -42,12 +42,17 @@ def hundred(value: float | None) -> str:
 
 def change(value: float | None) -> str:
     """Return a difference times 100 with its sign; empty where there is none."""
-    return "" if value is None else f"{100 * value:+.2f}".replace("-", "−")
+    return "" if value is None else signed(value, 2)
 
 
 def signed(value: float, decimals: int = 0) -> str:
-    """Return a share of all pairs, in % with its sign."""
-    return f"{100 * value:+.{decimals}f}".replace("-", "−")
+    """Return a number times 100 with its sign; zero has none.
+
+    >>> signed(0.5), signed(-0.00001, 2)
+    ('+50', '0.00')
+    """
+    text = f"{100 * value:+.{decimals}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
 
 
 def interval(limits: Limits | None, *, sign: bool = False) -> str:

@@ -17,6 +17,8 @@ _MEANINGS = {
                "best possible order.",
 }
 
+_FEW_MEASURES = 2
+
 
 def protocol(about: ReportJson) -> str:
     """Say what the numbers are."""
@@ -32,19 +34,19 @@ def story(about: ReportJson) -> str:
         return ""
     if not before["tasks"]:
         return f"{before['model']} can do none of these tasks, so there is nothing to compare."
+    verdicts = [verdict(row["delta_ci95"]) for row in before["tasks"].values()]
+    counts = [f"{words} on {verdicts.count(kind)}" for kind, words in
+              (("good", "better"), ("bad", "worse"), ("same", "no clear difference")) if kind in verdicts]
+    of_all = f" Of {len(verdicts)} tasks: {', '.join(counts)}." if len(verdicts) > 1 else ""
+    if len(before["averages"]) > _FEW_MEASURES:  # the table has them
+        return f"Against {before['model']}: {', '.join(counts)} of {len(verdicts)} tasks.{_without_overlap(about)}"
     parts = []
     for measure, row in before["averages"].items():
         on = "" if len(before["averages"]) == 1 else f" {measure_name(measure)}"
         mean = " on average" if row["tasks"] > 1 else ""
         parts.append(f"{change(row['delta'])}{on}{mean} (95 % interval {interval(row['delta_ci95'], sign=True)}, "
                      f"{p_value(row['p'])})")
-    text = f"Against {before['model']}: {'; '.join(parts)}.{_without_overlap(about)}"
-    verdicts = [verdict(row["delta_ci95"]) for row in before["tasks"].values()]
-    if len(verdicts) == 1:
-        return text
-    counts = [f"{words} on {verdicts.count(kind)}" for kind, words in
-              (("good", "better"), ("bad", "worse"), ("same", "no clear difference")) if kind in verdicts]
-    return f"{text} Of {len(verdicts)} tasks: {', '.join(counts)}."
+    return f"Against {before['model']}: {'; '.join(parts)}.{_without_overlap(about)}{of_all}"
 
 
 def _without_overlap(about: ReportJson) -> str:
