@@ -6,10 +6,12 @@
 # %% Train on the sample's graded pairs
 import sentence_forge as sf
 
-run = sf.train("loss=cosine", "data=sample", "model=minilm", "loop.epochs=2")
+MODEL = "minilm"
+
+run = sf.train("loss=cosine", "data=sample", f"model={MODEL}", "loop.epochs=2")
 
 # %% Measure it beside the untouched model, on dev rows of four kinds
-report = sf.evaluate(run, baseline="minilm", suite="sample_all")
+report = sf.evaluate(run, baseline=MODEL, suite="sample_all")
 print(report)  # in a notebook, `report` alone shows the page
 
 # %% The same as numbers: the paired difference with its 95 % interval, task by task

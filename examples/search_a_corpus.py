@@ -1,6 +1,6 @@
 """Index a corpus of titles and search it; find near-duplicates; change a title and index again.
 
-``python examples/search_a_corpus.py`` takes about fifteen seconds on two cores, offline.
+``python examples/search_a_corpus.py`` takes about twenty seconds on two cores, offline.
 """
 
 # %% A corpus is a file with a column `title`
@@ -9,9 +9,10 @@ import csv
 import sentence_forge as sf
 from sentence_forge.data_readers.sample import sample_path
 
-TITLES = sample_path("en", "titles")  # yours: TITLES = "titles.csv"
+MODEL = "minilm"  # or a run, a folder, a hub id
+TITLES = sample_path("en", "titles")  # yours: TITLES = Path("titles.csv")
 
-sf.export("minilm", corpus=TITLES, out="news")  # a run, a folder or a hub id in place of "minilm"
+sf.export(MODEL, corpus=TITLES, out="news")
 
 # %% Search it
 with sf.Index.open("news") as index:
@@ -32,4 +33,4 @@ with open("titles.csv", "w", encoding="utf-8", newline="") as file:
 
 sf.export(corpus="titles.csv", out="news", only="index")
 with sf.Index.open("news") as index:
-    print("\nfound now:", index.search(["drugs hidden among fruit"], k=1)[0][0].title)
+    print("\nfound now:", index.search(["cocaine among pineapples"], k=1)[0][0].title)

@@ -8,13 +8,14 @@ notebook in VS Code, Spyder and, by Jupytext, in Jupyter.
 import sentence_forge as sf
 from sentence_forge.data_readers.sample import sample_path
 
+MODEL = "minilm"  # or "bert", a folder, a hub id
 PAIRS = sample_path("en", "sts_train")  # yours: PAIRS = "pairs.csv"
 
 rows = sf.read(PAIRS)
 print(f"{len(rows)} pairs, the first: {rows[0]}")
 
 # %% Train: the words are those of `python -m train`
-run = sf.train("loss=cosine", f"data={PAIRS}", "model=minilm", "loop.epochs=1")
+run = sf.train("loss=cosine", f"data={PAIRS}", f"model={MODEL}", "loop.epochs=1")
 print(f"the run is in {run.folder}, its report in {run.folder / 'report' / 'report.html'}")
 
 # %% Use it, here or by any program that reads a sentence-transformers folder
