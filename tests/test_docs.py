@@ -24,10 +24,10 @@ PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").rglob(
 COMMAND = re.compile(r"(?:python -m|torchrun --nproc-per-node \d+ -m) (?P<words>(?:train|eval|export|search)\b[^`\n]*)")
 PLACES = {"<run>": "run", "<first run>": "run", "<that folder>": "sweep", "<folder with stsb>": "data",
           "<owner>/<name>": "owner/name", "$SENTENCE_FORGE_DATA": "data", "$D": "data", "<folder>": "data",
-          "loss=mine": "loss=cosine", "suite=ours": "suite=triplets",   # what one adds
+          "loss=mine": "loss=cosine", "suite=ours": "suite=triplets",  # what one adds
           "=<name>": None}  # of every name the house test tries it
-FILES = ("pairs.csv", "titles.csv", "hard.csv", "questions.csv", "SICK.txt", "data/news_en_agnews/test.csv.gz",
-         "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz")
+FILES = ("pairs.csv", "titles.csv", "hard.csv", "judged.csv", "questions.csv", "SICK.txt",
+         "data/news_en_agnews/test.csv.gz", "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz")
 FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb", "data/nli_en_lingnli",
            "data/nli_en_snli", "mypackage")
 
@@ -36,7 +36,7 @@ def commands() -> Iterator[tuple[str, str]]:
     """Yield each command of the pages, with the page's name."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        fenced = re.findall(r"```(?:sh)?\n(.*?)```", text, re.DOTALL)
+        fenced = re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.DOTALL)
         spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
         for code in [*"\n".join(fenced).splitlines(), *(" ".join(span.split()) for span in spans)]:
             if found := COMMAND.match(code.strip().removeprefix(". .venv/bin/activate && ")):
