@@ -9,15 +9,18 @@ is built, and k_factor raised until it holds.
 from __future__ import annotations
 
 import logging
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, rank
+from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import faiss
+    import numpy.typing as npt
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +48,33 @@ class FastIndex:
         self._vectors = np.asarray(vectors)  # a memmap's own indexing costs more than the gather
 
     @classmethod
-    def load(cls, path: Path, vectors: FloatArray, k_factor: int) -> FastIndex:
-        """Open the codes at ``path``."""
+    def load(cls, path: Path, vectors: FloatArray, k_factor: int,
+             data: npt.NDArray[np.uint8] | None = None) -> FastIndex:
+        """Return the index that `build_fast` wrote to a file.
+
+        FAISS believes what a file says of itself: it reserves any memory, and opens and writes other files that are
+        named as its lists. So all but the numbers that were learnt must be, byte for byte, what `build_fast` writes.
+
+        Args:
+            path: the file.
+            vectors: float32 [n, dim], whose codes they are.
+            k_factor: candidates re-scored for each hit asked for.
+            data: the file's bytes, uint8 [size], where it was opened before; may be a memory map.
+
+        Raises:
+            UserError: the file holds anything else.
+        """
         import faiss
 
-        return cls(faiss.read_index(str(path)), vectors, k_factor)
+        data = np.fromfile(path, np.uint8) if data is None else data
+        head, middle, codes = _frame(*vectors.shape)
+        learnt = slice(len(head), len(head) + 64 * vectors.shape[1])  # 16 centroids of each part of a vector
+        if (len(data) != learnt.stop + len(middle) + codes or data[:learnt.start].tobytes() != head
+                or data[learnt.stop:learnt.stop + len(middle)].tobytes() != middle
+                or not np.isfinite(data[learnt].view("<f4")).all()):
+            raise UserError(f"{path}: is not a fast index of these vectors as it is written here; index the corpus "
+                            "again in another folder (out=)")
+        return cls(faiss.deserialize_index(np.array(data)), vectors, k_factor)
 
     def candidates(self, k: int) -> int:
         """Return how many rows are re-scored for ``k`` hits."""
@@ -68,20 +93,22 @@ class FastIndex:
         for start in range(0, len(queries), 1024):
             _, found = self.codes.search(queries[start:start + 1024], self.candidates(k))
             for query, near in enumerate(found, start=start):
+                near = near[near >= 0]
+                if len(near) < k:  # codes that lead nowhere, in an index that somebody changed
+                    near = np.arange(len(self._vectors))
                 scores[query], rows[query] = rank(self._vectors, queries[query], near, k)
         return scores, rows
 
 
 def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL,
-               before: tuple[Path, int] | None = None) -> dict[str, Any] | None:
+               before: FastIndex | None = None) -> dict[str, Any] | None:
     """Build the fast index of ``vectors``, write it to ``path`` and measure it.
 
     Args:
         vectors: float32 [n, dim], unit length; may be a memory map.
         path: where the codes go.
         promise: recall@10 against the exact scan that must be reached.
-        before: the codes that this index had before, and their k_factor. Where what was learnt for them still keeps
-            the promise it is not learnt anew.
+        before: the fast index that there was. Where its code book still keeps the promise none is learnt anew.
 
     Returns:
         What the manifest keeps: ``factory``, ``k_factor``, ``recall_at_10`` and the number of ``queries`` it was
@@ -91,8 +118,8 @@ def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL,
 
     factory = f"PQ{sub_quantisers(vectors.shape[1])}x4fs"
     queries, tenth = sample_queries(vectors)
-    for learnt, k_factors in [*([] if before is None else [(before[0], (before[1],))]), (None, K_FACTORS)]:
-        codes = _codes(vectors, factory, learnt)
+    for old, k_factors in [*([] if before is None else [(before.codes, (before.k_factor,))]), (None, K_FACTORS)]:
+        codes = _codes(vectors, factory, old)
         for k_factor in k_factors:
             recall = recall_at_10(FastIndex(codes, vectors, k_factor), queries, tenth)
             log.info("fast index %s: recall@%d %.4f at k_factor %d", factory, RECALL_AT, recall, k_factor)
@@ -104,20 +131,32 @@ def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL,
     return None
 
 
-def _codes(vectors: FloatArray, factory: str, learnt: Path | None) -> faiss.Index:
-    """Return the codes of ``vectors``, by the code book of the index at ``learnt``, or one learnt from them."""
+def _codes(vectors: FloatArray, factory: str, codes: faiss.Index | None) -> faiss.Index:
+    """Return the codes of ``vectors``, by the code book of ``codes``, which are emptied, or one learnt from them."""
     import faiss
 
-    if learnt is None:
+    if codes is None:
         codes = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         sample = np.random.default_rng(_SEED).permutation(len(vectors))[:_TRAINING_ROWS]
         codes.train(vectors[np.sort(sample)])
     else:
-        codes = faiss.read_index(str(learnt))
         codes.reset()
     for start in range(0, len(vectors), _BLOCK):
         codes.add(np.ascontiguousarray(vectors[start:start + _BLOCK]))
     return codes
+
+
+def _frame(rows: int, dim: int) -> tuple[bytes, bytes, int]:
+    """Return what stands in FAISS's file before the centroids, between them and the codes, and the codes' size.
+
+    That is ``write_index`` of an ``IndexPQFastScan``: dimension, rows, metric, sizes; then implementation, block size,
+    and rows and sub-quantisers rounded up to 32 and 2.
+    """
+    parts = sub_quantisers(dim)
+    padded_rows, padded_parts = -(-rows // 32) * 32, parts + parts % 2
+    codes = padded_rows * padded_parts // 2
+    return (struct.pack("<4siqqqBi4Q", b"IPfs", dim, rows, 1 << 20, 1 << 20, True, 0, dim, parts, 4, 16 * dim),
+            struct.pack("<i4Q", 0, 32, padded_rows, padded_parts, codes), codes)
 
 
 def sample_queries(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -4,25 +4,37 @@ Generation N is ``rows-N.parquet`` (id, title, sha of the title; live rows in co
 unit vector a row), ``index-N.faiss`` (where a fast index pays), ``rejected-N.csv``, and ``manifest-N.json``, which is
 written last, names every file with its sha256, and is checksummed itself. Files are never changed once a manifest
 names them, so readers need no lock. The newest valid manifest wins and the one before is kept to fall back on.
+
+An index may come from somebody else, whose manifest fits whatever the files hold. So what a file claims of itself is
+checked before it is used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import fsync, sha256_file, write_atomic
+from sentence_forge.runtime.files import check_link, fsync, remove, sha256_file, write_atomic
 from sentence_forge.runtime.manifests import sealed, unsealed
+from sentence_forge.search.checked import map_vectors, read_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
-_FILE = re.compile(r"(manifest-(\d+)\.json|rows-\d+\.parquet|vectors-\d+\.npy|index-\d+\.faiss|rejected-\d+\.csv)$")
+SEGMENTS = "segments"
+_FILE = re.compile(r"manifest-(\d+)\.json|rows-\d+\.parquet|vectors-\d+\.npy|index-\d+\.faiss|rejected-\d+\.csv")
+_STAGED = re.compile(r"(\.tmp-)+(manifest-\d+\.json|rejected(-\d+\.csv)?)(-\d+)+")
+_ATTEMPTS = 100  # of a reader, where a writer replaces one generation after the other
 
 
 @dataclass(frozen=True)
@@ -58,26 +70,49 @@ class Generation:
         """The manifest."""
         return self.folder / f"manifest-{self.number}.json"
 
+    @property
+    def data(self) -> list[Path]:
+        """All files but the manifest, there or not."""
+        return [self.rows, self.vectors, self.fast, self.rejected]
+
     def damaged(self) -> list[Path]:
         """Return the files whose bytes are no longer those that were committed; reads all of them."""
         files = self.manifest["files"]
         return [self.folder / name for name in files
                 if not (self.folder / name).is_file() or sha256_file(self.folder / name) != files[name]["sha256"]]
 
-    def ids(self) -> list[str]:
-        """Read the rows' ids."""
-        import pyarrow.parquet as pq
+    def read_rows(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the rows; see `search.checked.read_columns`."""
+        return read_columns(self.rows, columns, self.manifest["rows"])
 
-        with pq.ParquetFile(self.rows) as file:
-            return file.read(columns=["id"])["id"].to_pylist()
+    def map_vectors(self) -> np.memmap:
+        """Return the vectors, float32 [rows, dim]; see `search.checked.map_vectors`."""
+        return map_vectors(self.vectors, self.manifest["rows"], self.manifest["dim"])
+
+    def map_fast(self) -> npt.NDArray[np.uint8] | None:
+        """Return the bytes of the FAISS index as a memory map; None where the exact scan answers."""
+        if self.manifest["fast"] is None:
+            return None
+        return np.memmap(self.fast, np.uint8, "r") if self.fast.stat().st_size else np.empty(0, np.uint8)
+
+
+def check_links(folder: Path) -> None:
+    """Check that links in an index lead nowhere where writing and removing would hurt.
+
+    Raises:
+        UserError: ``folder`` is a link to a folder with other files, or its ``segments`` is a link.
+    """
+    check_link(folder, rf"{_FILE.pattern}|rejected\.csv|{SEGMENTS}")
+    if (folder / SEGMENTS).is_symlink():
+        raise UserError(f"{folder / SEGMENTS}: is a link, and would be written to; remove it")
 
 
 def numbers(folder: Path) -> list[int]:
     """Return the numbers of all manifests in ``folder``, valid or not, newest first."""
     if not folder.is_dir():
         return []
-    found = (_FILE.match(path.name) for path in folder.iterdir())
-    return sorted((int(match[2]) for match in found if match and match[2]), reverse=True)
+    found = (_FILE.fullmatch(path.name) for path in folder.iterdir())
+    return sorted((int(match[1]) for match in found if match and match[1]), reverse=True)
 
 
 def read_generation(folder: Path, number: int) -> Generation:
@@ -93,13 +128,28 @@ def read_generation(folder: Path, number: int) -> Generation:
         manifest = unsealed(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a newer one has replaced it meanwhile") from None
-    if manifest.get("generation") != number:
-        raise UserError(f"{path}: damaged, it is the manifest of another generation")
+    found = Generation(folder, number, manifest)
+    if not _is_ours(found):
+        raise UserError(f"{path}: damaged, it is not the manifest of this generation")
     for name, expected in manifest["files"].items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != expected["bytes"]:
             raise UserError(f"{file}: missing or cut short")
-    return Generation(folder, number, manifest)
+    return found
+
+
+def _is_ours(generation: Generation) -> bool:
+    """Return whether a manifest has the keys and types of ours, and names this generation's files alone."""
+    about, needed = generation.manifest, {generation.rows.name, generation.vectors.name, generation.rejected.name}
+    files, fast = about.get("files"), about.get("fast")
+    counts = [about.get(key) for key in ("rows", "dim", "distinct")]
+    if fast is not None:
+        needed.add(generation.fast.name)
+        counts.append(fast.get("k_factor") if isinstance(fast, dict) else None)
+    return (about.get("generation") == generation.number and isinstance(about.get("fingerprint"), str)
+            and all(type(count) is int and 0 < count < 2**40 for count in counts)
+            and isinstance(files, dict) and needed <= set(files) <= {path.name for path in generation.data}
+            and all(isinstance(each, dict) and {"bytes", "sha256"} <= each.keys() for each in files.values()))
 
 
 def newest(folder: Path) -> Generation | None:
@@ -110,19 +160,20 @@ def newest(folder: Path) -> Generation | None:
     Raises:
         UserError: there are manifests and none is valid.
     """
-    present = numbers(folder)
-    problem = ""
-    for number in present:
-        try:
-            found = read_generation(folder, number)
-        except UserError as error:
-            problem = str(error)
-            log.warning("%s; going back to the generation before it", problem)
-            continue
-        return found
-    if present:
-        raise UserError(f"{folder}: no manifest is whole ({problem}); index the corpus again in a new folder")
-    return None
+    for _ in range(_ATTEMPTS):
+        present, problem = numbers(folder), ""
+        for number in present:
+            try:
+                return read_generation(folder, number)
+            except UserError as error:
+                if (folder / f"manifest-{number}.json").exists():  # else a writer has replaced it meanwhile
+                    problem = str(error)
+                    log.warning("%s; going back to the generation before it", problem)
+        if not present:
+            return None
+        if problem and numbers(folder) == present:
+            break
+    raise UserError(f"{folder}: no manifest is whole ({problem}); index the corpus again in a new folder")
 
 
 def commit(generation: Generation, about: Mapping[str, Any]) -> Generation:
@@ -130,8 +181,7 @@ def commit(generation: Generation, about: Mapping[str, Any]) -> Generation:
 
     When this returns, the switch is on the disk.
     """
-    data = [path for path in (generation.rows, generation.vectors, generation.fast, generation.rejected)
-            if path.exists()]
+    data = [path for path in generation.data if path.exists()]
     for path in data:
         fsync(path)
     fsync(generation.folder)
@@ -147,13 +197,15 @@ def prune(folder: Path) -> None:
     """
     kept: list[Generation] = []
     for number in numbers(folder):
-        with contextlib.suppress(UserError):
+        try:
             generation = read_generation(folder, number)
-            # To fall back on damaged vectors would be no help, so an older one is looked at byte by byte.
-            if len(kept) < 2 and not (kept and generation.damaged()):
-                kept.append(generation)
+        except UserError:
+            continue
+        # To fall back on damaged vectors would be no help, so an older one is looked at byte by byte.
+        if len(kept) < 2 and not (kept and generation.damaged()):
+            kept.append(generation)
     keep = {name for generation in kept for name in (generation.path.name, *generation.manifest["files"])}
     # Manifests first: one that names files already gone would look damaged to whoever opens it meanwhile.
     for path in sorted(folder.iterdir(), key=lambda path: path.suffix != ".json"):
-        if (_FILE.match(path.name) and path.name not in keep) or (path.name.startswith(".tmp-") and path.is_file()):
-            path.unlink()
+        if (_FILE.fullmatch(path.name) and path.name not in keep) or _STAGED.fullmatch(path.name):
+            remove(path)

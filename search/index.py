@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,10 @@ from sentence_forge.search.generation import Generation, newest, numbers
 from sentence_forge.search.pairs import most_similar_pairs
 from sentence_forge.search.thresholds import Thresholds, read_thresholds
 
+log = logging.getLogger(__name__)
+
 NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
-_OPEN_ATTEMPTS = 5
+_OPEN_ATTEMPTS = 100
 
 
 class Hit(NamedTuple):
@@ -60,6 +63,18 @@ def index_folder(folder: str | Path) -> Path:
     return index
 
 
+def _check_text(text: str, role: Role) -> None:
+    if not isinstance(text, str):
+        raise UserError(f"{role}: is {type(text).__name__}, not a string; decode it first")
+    if not text.strip():
+        raise UserError(f"{role}: is empty; type some words")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{role}: {text[:80]!r} holds a lone surrogate, as of bytes that are not UTF-8, which no "
+                        "tokenizer takes; give it as UTF-8") from None
+
+
 class Index:
     """One generation of an index, open for reading; it stays whole while a newer one is written.
 
@@ -70,24 +85,20 @@ class Index:
     """
 
     def __init__(self, generation: Generation, export: Path, encoder: TextEncoder | None) -> None:
-        import pyarrow.parquet as pq
-
         self._generation = generation
         self._export = export
         self._encoder: TextEncoder | None = None
         if encoder is not None:
             self._use(encoder)
-        with pq.ParquetFile(generation.rows) as file:
-            rows = file.read(columns=["id", "title"]).combine_chunks()
-        self._rows = rows
-        self.ids: Sequence[str] = LazyStrings(rows["id"].chunks)
-        self.titles: Sequence[str] = LazyStrings(rows["title"].chunks)
-        self.vectors: np.memmap = np.load(generation.vectors, mmap_mode="r", allow_pickle=False)
+        self._rows = generation.read_rows(["id", "title"])
+        self.ids: Sequence[str] = LazyStrings(self._rows["id"].chunks)
+        self.titles: Sequence[str] = LazyStrings(self._rows["title"].chunks)
+        self.vectors: np.memmap = generation.map_vectors()
         self._array = np.asarray(self.vectors)
+        self._fast_bytes = generation.map_fast()  # by the time it is needed, a writer may have removed the file
         self._fast: FastIndex | None = None
+        self._fast_is_damaged = False
         self._cut: FloatArray | None = None
-        if len(self.titles) != len(self.vectors):
-            raise UserError(f"{generation.vectors}: {len(self.vectors)} vectors for {len(self.titles)} titles")
 
     @classmethod
     def open(cls, folder: str | Path, encoder: TextEncoder | None = None) -> Self:
@@ -101,17 +112,15 @@ class Index:
             UserError: there is no index here, no generation of it is whole, or ``encoder`` isn't the one that made it.
         """
         index = index_folder(folder)
-        for attempt in range(_OPEN_ATTEMPTS):
+        for _ in range(_OPEN_ATTEMPTS):
             generation = newest(index)
             if generation is None:
                 raise UserError(f"{folder}: {NO_INDEX}")
             try:
                 return cls(generation, index.parent, encoder)
             except FileNotFoundError:
-                # A writer went on by two generations between our reading the manifest and opening its files.
-                if attempt == _OPEN_ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+                continue  # a writer went on by two generations between our reading the manifest and opening its files
+        raise UserError(f"{folder}: is replaced again and again as it is opened; try again")
 
     @property
     def fingerprint(self) -> str:
@@ -167,11 +176,10 @@ class Index:
         """Return the unit vectors of query texts, float32 [len(texts), dim]; or of such as the index could hold.
 
         Raises:
-            UserError: an empty text, or one whose vector is zero or not finite.
+            UserError: a text that is empty or no valid Unicode, or whose vector is zero or not finite.
         """
         for text in texts:
-            if not text.strip():
-                raise UserError(f"{role}: is empty; type some words")
+            _check_text(text, role)
         vectors = self.encoder.encode(list(texts), role=role)
         bad = bad_row(vectors)
         if bad is not None:
@@ -231,8 +239,12 @@ class Index:
     def fast(self) -> FastIndex | None:
         """The fast index, loaded at first use; None where the exact scan answers."""
         about = self._generation.manifest["fast"]
-        if self._fast is None and about is not None:
-            self._fast = FastIndex.load(self._generation.fast, self._array, about["k_factor"])
+        if self._fast is None and about is not None and not self._fast_is_damaged:
+            try:
+                self._fast = FastIndex.load(self._generation.fast, self._array, about["k_factor"], self._fast_bytes)
+            except UserError as error:
+                log.warning("%s. Until then every query scans all vectors", error)
+                self._fast_is_damaged = True
         return self._fast
 
     def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
@@ -283,7 +295,7 @@ class Index:
 
     def close(self) -> None:
         """Let go of the mapped files; the index can't be searched afterwards."""
-        self._fast = self._cut = None
+        self._fast = self._cut = self._fast_bytes = None
         self._array = np.empty((0, 0), np.float32)
         del self.vectors
 

@@ -20,13 +20,14 @@ from sentence_forge.encoders.similarity import IntArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.locks import writer_lock
 from sentence_forge.search.encoder import check_fingerprint
-from sentence_forge.search.generation import Generation, newest, prune
+from sentence_forge.search.fast import FastIndex
+from sentence_forge.search.generation import Generation, check_links, newest, prune
 from sentence_forge.search.segments import (
     Hashes,
     Segment,
     drop_segments,
+    hashes_of,
     known_hashes,
-    read_hashes,
     read_segments,
     text_hashes,
     write_segment,
@@ -104,6 +105,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
     begun = time.monotonic()
     _check(ids, titles)
     rows = Rows(ids, titles, text_hashes(titles), rejected)
+    check_links(folder)
     with writer_lock(folder):
         base = newest(folder)
         if base is not None:
@@ -157,13 +159,18 @@ def _live_vectors(base: Generation | None, damaged: Sequence[Path]) -> list[Segm
         log.warning("%s: damaged, its bytes differ from the manifest's sha256; it will be made anew", path)
     if base is None or base.rows in damaged or base.vectors in damaged:
         return []
-    return [Segment(read_hashes(base.rows), np.load(base.vectors, mmap_mode="r", allow_pickle=False))]
+    return [Segment(hashes_of(base.read_rows(["sha"])), base.map_vectors())]
 
 
-def _fast_before(base: Generation | None, damaged: Sequence[Path]) -> tuple[Path, int] | None:
-    if base is None or base.manifest["fast"] is None or base.fast in damaged:
+def _fast_before(base: Generation | None, damaged: Sequence[Path]) -> FastIndex | None:
+    """Return the last generation's fast index, to learn no new code book; None where there is none or it is damaged."""
+    if base is None or base.manifest["fast"] is None or {base.fast, base.vectors} & set(damaged):
         return None
-    return base.fast, base.manifest["fast"]["k_factor"]
+    try:
+        return FastIndex.load(base.fast, base.map_vectors(), base.manifest["fast"]["k_factor"])
+    except UserError as error:
+        log.warning("%s; it will be made anew", error)
+        return None
 
 
 def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
@@ -219,6 +226,7 @@ def _difference(base: Generation | None, rows: Rows, damaged: Sequence[Path]) ->
     """Return how many rows were added, changed and removed against ``base``, by id."""
     if base is None or base.rows in damaged:
         return len(rows.ids), 0, 0
-    before = dict(zip(base.ids(), read_hashes(base.rows).tolist(), strict=True))
+    table = base.read_rows(["id", "sha"])
+    before = dict(zip(table["id"].to_pylist(), hashes_of(table).tolist(), strict=True))
     known = [(before[name], sha) for name, sha in zip(rows.ids, rows.hashes.tolist(), strict=True) if name in before]
     return len(rows.ids) - len(known), sum(old != new for old, new in known), len(before) - len(known)

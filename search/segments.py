@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,16 +19,16 @@ import numpy.typing as npt
 
 from sentence_forge.encoders.fingerprint import precision_of, same_model
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import staged_folder
+from sentence_forge.runtime.files import remove, staged_folder
 from sentence_forge.runtime.manifests import read_manifest, write_manifest
+from sentence_forge.search.checked import HASH_BYTES, map_vectors, read_columns
+from sentence_forge.search.generation import SEGMENTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
-FOLDER = "segments"
-HASH_BYTES = 16
 Hashes = npt.NDArray[np.bytes_]
 
 
@@ -48,7 +47,7 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
 
 def segment_folder(index: Path, hashes: Hashes) -> Path:
     """Return where the segment of these texts is, or will be."""
-    return index / FOLDER / hashlib.sha256(hashes.tobytes()).hexdigest()[:2 * HASH_BYTES]
+    return index / SEGMENTS / hashlib.sha256(hashes.tobytes()).hexdigest()[:2 * HASH_BYTES]
 
 
 def write_segment(index: Path, hashes: Hashes, vectors: npt.NDArray[np.float32], fingerprint: str) -> None:
@@ -79,24 +78,38 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
         UserError: a segment was encoded by another model.
     """
     segments = []
-    for folder in sorted((index / FOLDER).glob("*")):
+    for folder in sorted((index / SEGMENTS).glob("*")):
+        if folder.name.startswith(".") or folder.is_symlink():
+            remove(folder)
+            continue
         try:
-            manifest = None if folder.name.startswith(".") else read_manifest(folder)
+            of, segment = _read_segment(folder)
         except UserError as error:
             log.warning("%s; its texts will be encoded again", error)
-            manifest = None
-        if manifest is None:
-            shutil.rmtree(folder)
+            remove(folder)
             continue
-        if manifest["fingerprint"] != fingerprint:
-            begun = precision_of(manifest["fingerprint"])
-            how = f"in another precision; go on with precision={begun}" \
-                if same_model(manifest["fingerprint"], fingerprint) else "of another model; go on with that model"
+        if of != fingerprint:
+            how = f"in another precision; go on with precision={precision_of(of)}" if same_model(of, fingerprint) \
+                else "of another model; go on with that model"
             raise UserError(f"{index}: holds an unfinished index {how}, remove the folder, or write to another one "
                             "(out=)")
-        vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        segments.append(Segment(read_hashes(folder / "rows.parquet"), vectors))
+        segments.append(segment)
     return segments
+
+
+def _read_segment(folder: Path) -> tuple[str, Segment]:
+    """Return the fingerprint of a segment's encoder, and its texts.
+
+    Raises:
+        UserError: it is damaged or was never finished.
+    """
+    manifest = read_manifest(folder)
+    rows, of = manifest.get("rows"), manifest.get("fingerprint")
+    if not isinstance(rows, int) or not isinstance(of, str) or not {"rows.parquet", "vectors.npy"} <= set(
+            manifest["files"]):
+        raise UserError(f"{folder}: its manifest is not that of a segment")
+    hashes = hashes_of(read_columns(folder / "rows.parquet", ["sha"], rows))
+    return of, Segment(hashes, map_vectors(folder / "vectors.npy", rows))
 
 
 def known_hashes(segments: Sequence[Segment]) -> Hashes:
@@ -106,12 +119,12 @@ def known_hashes(segments: Sequence[Segment]) -> Hashes:
 
 def drop_segments(index: Path) -> None:
     """Remove the journal, once what it holds is committed."""
-    going = index / f".tmp-{FOLDER}"
-    shutil.rmtree(going, ignore_errors=True)
-    if (index / FOLDER).exists():
+    going = index / f".tmp-{SEGMENTS}"
+    remove(going)
+    if (index / SEGMENTS).exists():
         # Renamed first: a kill half-way through would leave segments that look damaged.
-        (index / FOLDER).rename(going)
-        shutil.rmtree(going)
+        (index / SEGMENTS).rename(going)
+        remove(going)
 
 
 def hash_column(hashes: Hashes) -> pa.Array:
@@ -122,11 +135,8 @@ def hash_column(hashes: Hashes) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(HASH_BYTES), len(hashes), [None, buffer])
 
 
-def read_hashes(path: Path) -> Hashes:
-    """Return the ``sha`` column of a Parquet file as S16 [n]."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        digests = file.read(columns=["sha"])["sha"].combine_chunks()
+def hashes_of(table: pa.Table) -> Hashes:
+    """Return the ``sha`` column of a table as S16 [n]."""
+    digests = table["sha"].combine_chunks()
     return np.frombuffer(digests.buffers()[1], dtype=f"S{HASH_BYTES}", count=len(digests),
                          offset=HASH_BYTES * digests.offset)

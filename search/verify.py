@@ -10,9 +10,8 @@ from sentence_forge.encoders.similarity import bad_row
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.search.fast import RECALL, FastIndex, recall_at_10, sample_queries
-from sentence_forge.search.generation import Generation, numbers, read_generation
+from sentence_forge.search.generation import SEGMENTS, Generation, numbers, read_generation
 from sentence_forge.search.index import index_folder
-from sentence_forge.search.segments import FOLDER
 
 _BLOCK = 65_536
 _UNIT = 1e-5
@@ -41,7 +40,7 @@ def verify(folder: str | Path) -> list[str]:
         damaged = [f"{path}: damaged, its bytes differ from the manifest's sha256" for path in generation.damaged()]
         # What isn't as it was written needs no further looking into, and may not even be readable.
         problems += damaged or _contradictions(generation)
-    for segment in sorted((index / FOLDER).glob("[0-9a-f]*")):
+    for segment in sorted((index / SEGMENTS).glob("[0-9a-f]*")):
         try:
             read_manifest(segment)
         except UserError as error:
@@ -52,16 +51,13 @@ def verify(folder: str | Path) -> list[str]:
 def _contradictions(generation: Generation) -> list[str]:
     """Return where a generation's files, each as it was written, contradict one another or the promises made."""
     about = generation.manifest
-    ids = generation.ids()
-    vectors = np.load(generation.vectors, mmap_mode="r", allow_pickle=False)
+    try:
+        ids, vectors = generation.read_rows(["id", "title"])["id"].to_pylist(), generation.map_vectors()
+    except UserError as error:
+        return [str(error)]
     problems = []
-    if len(ids) != about["rows"]:
-        problems.append(f"{generation.rows}: {len(ids)} rows, but the manifest says {about['rows']}")
     if len(set(ids)) != len(ids):
         problems.append(f"{generation.rows}: {len(ids) - len(set(ids))} ids repeat")
-    if vectors.shape != (about["rows"], about["dim"]) or vectors.dtype != np.float32:
-        return [*problems, f"{generation.vectors}: {vectors.dtype} {vectors.shape}, but the manifest says "
-                           f"float32 {(about['rows'], about['dim'])}"]
     for start in range(0, len(vectors), _BLOCK):
         block = np.asarray(vectors[start:start + _BLOCK])
         bad = bad_row(block)
@@ -78,9 +74,10 @@ def _contradictions(generation: Generation) -> list[str]:
 
 
 def _fast_problems(generation: Generation, vectors: np.ndarray) -> list[str]:
-    fast = FastIndex.load(generation.fast, vectors, generation.manifest["fast"]["k_factor"])
-    if fast.codes.ntotal != len(vectors):
-        return [f"{generation.fast}: {fast.codes.ntotal} rows for {len(vectors)} vectors"]
+    try:
+        fast = FastIndex.load(generation.fast, vectors, generation.manifest["fast"]["k_factor"])
+    except UserError as error:
+        return [str(error)]
     recall = recall_at_10(fast, *sample_queries(vectors))
     if recall < RECALL:
         return [f"{generation.fast}: recall@10 {recall:.4f} against the exact scan, under {RECALL}"]

@@ -13,10 +13,10 @@ from sentence_forge.data_readers.rejected import Rejected, write_rejected
 from sentence_forge.encoders.similarity import FloatArray, IntArray
 from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import sha256_file
-from sentence_forge.search.fast import build_fast
+from sentence_forge.runtime.files import remove, sha256_file
+from sentence_forge.search.fast import FastIndex, build_fast
 from sentence_forge.search.generation import Generation, commit, numbers
-from sentence_forge.search.segments import Hashes, Segment, hash_column, known_hashes, read_hashes
+from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of, known_hashes
 
 _BLOCK = 8192
 
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
 def same_rows(base: Generation, rows: Rows) -> bool:
     """Tell whether ``base`` already holds exactly these rows, in this order, with these rejected."""
-    if base.manifest["rows"] != len(rows.ids) or not np.array_equal(read_hashes(base.rows), rows.hashes):
+    if base.manifest["rows"] != len(rows.ids) or not np.array_equal(hashes_of(base.read_rows(["sha"])), rows.hashes):
         return False
     staged = base.folder / f".tmp-rejected-{os.getpid()}"
     try:
@@ -40,11 +40,11 @@ def same_rows(base: Generation, rows: Rows) -> bool:
         same_rejected = sha256_file(staged) == base.manifest["files"][base.rejected.name]["sha256"]
     finally:
         staged.unlink(missing_ok=True)
-    return same_rejected and base.ids() == list(rows.ids)
+    return same_rejected and base.read_rows(["id"])["id"].to_pylist() == list(rows.ids)
 
 
 def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], fingerprint: str, fast_from: int,
-                     before: tuple[Path, int] | None = None) -> Generation:
+                     before: FastIndex | None = None) -> Generation:
     """Write and commit the generation after the newest one.
 
     Args:
@@ -53,17 +53,16 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         sources: what holds a vector for each of ``rows.hashes``.
         fingerprint: of the encoder that made the vectors.
         fast_from: rows from which a fast index is built.
-        before: the fast index there was, whole, and its k_factor; see `search.index.build_fast`.
+        before: the fast index that there was; see `search.fast.build_fast`.
 
     Raises:
         UserError: the disk is full, or no source holds one of the vectors; nothing of the new generation is left.
     """
     places = _places(folder, sources, rows.hashes)
     new = Generation(folder, max(numbers(folder), default=0) + 1, {})
-    data = (new.rows, new.vectors, new.fast, new.rejected)
     dim = sources[0].vectors.shape[1]
     # A run that was killed here may have left some of them, under the same number.
-    _remove(data)
+    _remove(new)
     try:
         with naming_a_full_disk(new.vectors, needs=4 * dim * len(rows.ids)):
             fast = _write_data(new, rows, _gather(sources, places), dim, fast_from, before)
@@ -73,12 +72,12 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         })
     except BaseException:
         if not new.path.exists():
-            _remove(data)
+            _remove(new)
         raise
 
 
 def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: int, fast_from: int,
-                before: tuple[Path, int] | None) -> dict[str, Any] | None:
+                before: FastIndex | None) -> dict[str, Any] | None:
     """Write all files but the manifest; return what the manifest is to say of the fast index."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -92,9 +91,9 @@ def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: 
     return build_fast(vectors, new.fast, before=before) if len(vectors) >= fast_from else None
 
 
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _remove(generation: Generation) -> None:
+    for path in generation.data:
+        remove(path)
 
 
 def _places(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArray:

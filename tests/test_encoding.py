@@ -184,7 +184,7 @@ def test_a_code_book_is_used_again_while_it_keeps_its_promise(tmp_path: Path) ->
     about = build_fast(vectors, old)
     assert about is not None
     vectors[::100] = unit_vectors(40, 32, seed=1)
-    again = build_fast(vectors, new, before=(old, about["k_factor"]))
+    again = build_fast(vectors, new, before=FastIndex.load(old, vectors, about["k_factor"]))
     assert again is not None and again["recall_at_10"] >= 0.999
     assert np.array_equal(book(new), book(old))
     recall = recall_at_10(FastIndex.load(new, vectors, again["k_factor"]), *sample_queries(vectors))
@@ -192,5 +192,5 @@ def test_a_code_book_is_used_again_while_it_keeps_its_promise(tmp_path: Path) ->
 
     others = np.abs(unit_vectors(4000, 32, seed=2)) ** 4  # as another corpus: the old code book says little of it
     others /= np.linalg.norm(others, axis=1, keepdims=True)
-    learnt = build_fast(others, new, before=(old, 1))
+    learnt = build_fast(others, new, before=FastIndex.load(old, vectors, 1))
     assert learnt is None or not np.array_equal(book(new), book(old))

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from corpora import WordEncoder, answers_equal_brute_force, build, titles_like
+from faults import Acknowledge, forked
 
 from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.runtime.errors import UserError
@@ -80,6 +82,36 @@ def test_an_open_index_stays_as_it_was_while_newer_ones_are_written(tmp_path: Pa
         for seed in (1, 2, 3):
             build(tmp_path, titles_like(20, seed))
         assert index.search(["storm report"], 50) == before
+
+
+def test_an_index_opened_before_two_reindexings_has_its_fast_index(tmp_path: Path) -> None:
+    build(tmp_path, titles_like(300), fast_from=40)
+    with Index.open(tmp_path, WordEncoder()) as index:
+        for seed in (1, 2):
+            build(tmp_path, titles_like(300, seed), fast_from=40)
+        assert not (tmp_path / "index-1.faiss").exists()
+        assert index.fast is not None
+        assert index.search(["storm report"], 5) == index.search(["storm report"], 5, exact=True)
+
+
+def test_readers_always_find_an_index_while_a_writer_goes_from_one_to_the_next(tmp_path: Path) -> None:
+    build(tmp_path, titles_like(20))
+
+    def write(acknowledge: Acknowledge) -> None:
+        for seed in range(1, 41):
+            build(tmp_path, titles_like(20, seed))
+        acknowledge("done")
+
+    def read(acknowledge: Acknowledge) -> None:
+        while not list(tmp_path.glob("manifest-4*.json")):
+            with Index.open(tmp_path, WordEncoder()) as index:
+                assert len(index.search(["storm report"], 3)[0]) == 3
+            acknowledge("found")
+
+    with ThreadPoolExecutor() as both:
+        writer, reader = both.submit(forked, write), both.submit(forked, read)
+    assert writer.result().acknowledged == ["done"]
+    assert reader.result().status == 0 and len(reader.result().acknowledged) > 20
 
 
 def test_rejected_rows_are_listed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from corpora import WordEncoder, build, titles_like, unit_vectors
 from sentence_forge.encoders.similarity import normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search import cli
-from sentence_forge.search.display import cut, width_of
+from sentence_forge.search.display import cut, hits_table, pairs_table, times_line, width_of
 from sentence_forge.search.index import Index
 from sentence_forge.search.pairs import most_similar_pairs
 
@@ -69,6 +70,10 @@ def test_queries_that_cannot_be_answered_are_refused(tmp_path: Path) -> None:
             index.search(["storm"], 0)
         with pytest.raises(UserError, match="is empty"):
             index.search(["storm", " "])
+        with pytest.raises(UserError, match=r"query: is bytes, not a string; decode it first"):
+            index.search([b"storm"])
+        with pytest.raises(UserError, match=r"query: 'storm \\udcff' holds a lone surrogate"):
+            index.search(["storm \udcff"])
         with pytest.raises(TypeError):
             index.search("storm")
         assert len(index.search(["storm"], 99)[0]) == 2
@@ -169,6 +174,27 @@ def test_cli_errors_are_one_line_and_exit_2(arguments: tuple[str, ...], message:
     assert cli.main(list(arguments)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+HARM = "\x1b]0;pwned\x07\x1b[2Jstorm \x9b31m\u202egnp.exe\u2028\x85 \u2066end"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_titles_and_queries_steer_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    build(tmp_path / "index", [HARM, f"{HARM} again"], ids=["1", HARM])
+    said = []
+    for arguments in (["storm"], [HARM], ["--pairs"], [HARM, "--json"], ["--pairs", "--json"]):
+        assert cli.main([str(tmp_path), *arguments]) == 0
+        said.append(capfd.readouterr().out)
+    assert json.loads(said[-2])["query"] == json.loads(said[-1])["title1"] == HARM
+    with Index.open(tmp_path, WordEncoder()) as index:
+        for width in (40, 200):
+            said += [*hits_table(index.search([HARM])[0], width), *pairs_table(index.pairs(), width),
+                     times_line(HARM, 1, 2, 0.1, 0.1, width)]
+    for shown in said:
+        plain = re.sub(r"\x1b\[[0-2]?m", "", shown)  # bold and dim are ours
+        assert "storm" in plain or "pwned" in plain
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", plain), plain
 
 
 def test_cli_names_the_file_and_line_that_is_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

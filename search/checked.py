@@ -1,0 +1,64 @@
+"""Rows and vectors read from files that may be damaged, or made by somebody who means harm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sentence_forge.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HASH_BYTES = 16
+
+
+def read_columns(path: Path, columns: Sequence[str], rows: int) -> pa.Table:
+    """Return columns of a Parquet file (id and title: strings, sha: 16 bytes), each in one chunk without nulls.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or does not hold these columns with ``rows`` rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=list(columns)).combine_chunks()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({(str(error).splitlines() or ['unreadable'])[0]})") from None
+    fits = [name in table.column_names and not table[name].null_count and table[name].type in (
+        (pa.binary(HASH_BYTES),) if name == "sha" else (pa.string(), pa.large_string())) for name in columns]
+    if len(table) != rows or not all(fits):
+        raise UserError(f"{path}: damaged, it does not hold {rows} rows of {', '.join(columns)}")
+    return table
+
+
+def map_vectors(path: Path, rows: int, dim: int | None = None) -> np.memmap:
+    """Return an npy file's vectors, float32 [rows, dim], as a memory map.
+
+    Args:
+        path: the file.
+        rows: what it must hold.
+        dim: what it must hold; None for any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or holds something else.
+    """
+    try:
+        vectors = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, OverflowError, MemoryError, SyntaxError) as error:
+        raise UserError(f"{path}: damaged ({(str(error).splitlines() or ['unreadable'])[0]})") from None
+    shape = (rows, vectors.shape[-1] if dim is None and vectors.ndim else dim)
+    if vectors.dtype != np.float32 or vectors.shape != shape or not vectors.flags.c_contiguous:
+        raise UserError(f"{path}: holds {vectors.dtype} {vectors.shape}, but the manifest says float32 {shape}")
+    return vectors
