@@ -57,7 +57,7 @@ def dev_measure(shape: str, columns: Columns, encode: Encode, predict: Predict |
     rows, vectors, anchors = _encoded(shape, columns, encode, queries)
     if shape == "pair_class":
         assert predict is not None
-        return {"accuracy": _accuracy(predict(vectors[rows[:, 0]], vectors[rows[:, 1]]), columns["label"])}
+        return {"accuracy": _accuracy(predict(anchors, vectors[rows[:, 1]]), columns["label"])}
     unit, anchor = _normalised(vectors), _normalised(anchors)
     if shape == "pair_score":
         return _correlations(_cosines(anchor, unit[rows[:, 1]]), columns["score"])

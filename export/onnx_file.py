@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
+from sentence_forge.encoders.computing.chain import Chain
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.making.static import PaddedMean
 
@@ -32,12 +33,11 @@ class Unavailable(Exception):
 class _Vectors(nn.Module):
     """The whole model as one graph: transformer, pooling and whatever follows."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, chain: Chain, dim: int | None) -> None:
         super().__init__()
-        first, *rest = model.children()
-        first = PaddedMean(first) if isinstance(first, StaticEmbedding) else first
-        self.chain = nn.ModuleList([first, *rest])
-        self.dim = model.truncate_dim
+        first, *rest = chain.modules
+        self.chain = nn.ModuleList([PaddedMean(first) if isinstance(first, StaticEmbedding) else first, *rest])
+        self.dim = dim
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -57,10 +57,13 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise Unavailable("the onnx extra is not installed (pip install 'sentence-forge[onnx]')") from None
-    family = str(getattr(getattr(encoder.model[0], "config", None), "model_type", "static"))
+    chain = encoder.forward.chains["document"]
+    if encoder.forward.asymmetric:
+        raise Unavailable("its queries go through other modules than its documents, and one file holds one side only")
+    family = str(getattr(chain.config, "model_type", "static" if chain.static else type(chain.first).__name__))
     if family in NOT_WRITTEN:
         raise Unavailable(f"torch's exporter can't write {NOT_WRITTEN[family]}")
-    if family != "static" and getattr(encoder.model.tokenizer, "backend_tokenizer", None) is None:
+    if not chain.static and getattr(chain.tokenizer, "backend_tokenizer", None) is None:
         raise Unavailable("this model's tokenizer has no fast version, which queries without torch need")
     device, training = encoder.model.device, encoder.model.training
     example = torch.arange(5, 19).view(2, 7)
@@ -69,13 +72,13 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
     try:
         with _quiet(), torch.inference_mode(False):
             torch.onnx.export(
-                _Vectors(encoder.model.cpu().eval()), (example, torch.ones_like(example)), file, dynamo=True,
-                input_names=["input_ids", "attention_mask"], output_names=["sentence_embedding"], opset_version=OPSET,
-                dynamic_shapes={"input_ids": shapes, "attention_mask": shapes}, external_data=False, verbose=False)
+                _Vectors(chain, encoder.model.cpu().eval().truncate_dim), (example, torch.ones_like(example)), file,
+                dynamo=True, input_names=["input_ids", "attention_mask"], output_names=["sentence_embedding"],
+                opset_version=OPSET, dynamic_shapes={"input_ids": shapes, "attention_mask": shapes},
+                external_data=False, verbose=False)
     except Exception as error:
         file.unlink(missing_ok=True)
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Unavailable(f"torch's exporter can't write this {family} model: {first}") from error
+        raise Unavailable(f"torch's exporter can't write this {family} model: {plain_reason(error)}") from error
     finally:
         encoder.model.to(device).train(training)
 
@@ -92,6 +95,12 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         said.setLevel(level)
+
+
+def plain_reason(error: Exception) -> str:
+    """Return the first sentence of a library's error, without the colours and the advice meant for its developers."""
+    said = re.sub(r"\x1b?\[[0-9;]*m", "", str(error)).partition("Next steps:")[0].strip()
+    return (said or type(error).__name__).splitlines()[0]
 
 
 def agreement(reference: np.ndarray, made: np.ndarray) -> dict[str, Any]:

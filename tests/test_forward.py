@@ -52,7 +52,7 @@ def run(forward: Forward, tokens: Tokens) -> tuple[Tensor, Tensor]:
 @pytest.fixture(params=[1, 64], ids=["", "filled"])
 def multiple(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams as they are, and filled up as on a processor where few shapes are best."""
-    monkeypatch.setattr("sentence_forge.encoders.computing.forward.rows_at_once", lambda device: request.param)
+    monkeypatch.setattr("sentence_forge.encoders.computing.ways.rows_at_once", lambda device: request.param)
 
 
 @pytest.mark.usefixtures("multiple")
@@ -92,7 +92,7 @@ def test_recomputing_draws_the_same_dropout_in_both_passes(tmp_path: Path, monke
         return run(Forward(encoder.model, tokens_at_once=40), tokens)
 
     recomputed = trained()
-    monkeypatch.setattr("sentence_forge.encoders.computing.forward.checkpoint",
+    monkeypatch.setattr("sentence_forge.encoders.computing.ways.checkpoint",
                         lambda call, *given, use_reentrant: call(*given))
     kept = trained()
     assert torch.equal(recomputed[0], kept[0])
@@ -145,7 +145,7 @@ def test_weights_are_cast_together_and_autocast_computes_the_same(family: tuple[
             found.append((*run(Forward(model, **how), tokens), counter.count))
         assert frozen.grad is None
         # the second time autocast does it
-        monkeypatch.setattr("sentence_forge.encoders.computing.forward.cast_weights", lambda model: {})
+        monkeypatch.setattr("sentence_forge.encoders.computing.ways.cast_weights", lambda model: {})
     (vectors, slopes, casts), (vectors_right, slopes_right, casts_right) = found
     vectors_exact, slopes_exact = run(Forward(model, **how), tokens)
     frozen.requires_grad_(True)

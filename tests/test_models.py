@@ -33,8 +33,10 @@ SAMPLE = ROOT / "data_readers" / "sample" / "en"
 SHORT = ["loss=mnrl", "loop.max_steps=3", "loop.batch_size=8", "loop.projector=0", "hydra.run.dir=run"]
 FAMILIES = ["bert", "distilbert", "mpnet", "roberta", "xlmr", "albert", "xlnet", "modernbert"]
 HUB_IDS = {
-    "albert": "albert/albert-base-v2", "bert": "google-bert/bert-base-uncased",
-    "bert_large": "google-bert/bert-large-uncased", "distilbert": "distilbert/distilbert-base-uncased",
+    "bge_m3": "BAAI/bge-m3", "bge_small_zh": "BAAI/bge-small-zh-v1.5", "e5_small": "intfloat/multilingual-e5-small",
+    "gte_multilingual": "Alibaba-NLP/gte-multilingual-base",
+    "text2vec_base_chinese": "shibing624/text2vec-base-chinese", "albert": "albert/albert-base-v2",
+    "bert": "google-bert/bert-base-uncased", "bert_large": "google-bert/bert-large-uncased", "distilbert": "distilbert/distilbert-base-uncased",
     "minilm": "sentence-transformers/all-MiniLM-L6-v2", "modernbert": "answerdotai/ModernBERT-base",
     "mpnet": "microsoft/mpnet-base", "roberta": "FacebookAI/roberta-base",
     "roberta_wwm": "hfl/chinese-roberta-wwm-ext", "xlmr": "FacebookAI/xlm-roberta-base",

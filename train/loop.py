@@ -61,7 +61,7 @@ class Rows:
         text_ids: int64 ``[rows, columns]``, positions in ``tokens``.
         labels: what the loss made of the label column, ``[rows]`` first; None without labels.
         numbers: int64 ``[rows]``, the 1-based data row in the file each came from, for messages.
-        queries: every distinct text's tokens as a query, where the first column's have a prompt of their own.
+        queries: every distinct text's tokens as a query, where the first column's are encoded otherwise than the rest.
         parts: of a mix, the rows of each source, which are numbered on from one to the next; above are then only
             ``numbers``.
     """
@@ -298,7 +298,7 @@ def batch_loss(encoder: Encoder, loss: Loss, rows: Rows, chosen: np.ndarray, wor
     own = chosen[world.share(len(chosen))]
     some = own if len(own) else chosen[:1]  # a process without a row embeds one all the same, and gives none of it
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        embeddings = encoder.forward(rows.batch(some))
+        embeddings = encoder.forward(rows.batch(some), queries=0 if rows.queries is None else len(some))
     columns = [world.gather(column[: len(own)], len(chosen)) for column in embeddings.float().split(len(some))]
     labels = None if rows.labels is None else encoder.forward.to_device(rows.labels.numpy()[chosen])
     return loss(columns, labels, encoder.forward.to_device(text_ids))

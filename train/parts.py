@@ -13,7 +13,7 @@ import torch
 from sentence_forge.data_readers import checks
 from sentence_forge.data_readers.lazy import LazyStrings
 from sentence_forge.data_readers.shapes import SHAPES
-from sentence_forge.encoders.computing.token_cache import tokenize_once, tokenizer_hash
+from sentence_forge.encoders.computing.token_cache import tokenize_once
 from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.protocol import Role
@@ -97,8 +97,8 @@ def make_rows(data: Data, dev: Data, loss: Loss, encoder: Encoder) -> Rows:
         labels = _encoded_labels(own, part, split)
         if isinstance(own, Classifies):
             _encoded_labels(own, part, held_out)  # a class the head can't name shows now, not at the first evaluation
-        role = _role(part)
-        queries = _tokens(encoder, split.texts, "query") if _two_prompts(encoder, role) else None
+        role = _role(part, encoder)
+        queries = _tokens(encoder, split.texts, "query") if _two_sides(encoder, role) else None
         made.append(Rows(tokens=_tokens(encoder, split.texts, role), text_ids=split.text_ids, numbers=split.numbers,
                          labels=labels, queries=queries))
     if len(made) == 1:
@@ -130,9 +130,9 @@ def measure(dev: Data, loss: Loss, encoder: Encoder, step: int) -> tuple[dict[st
     histograms: dict[str, np.ndarray] = {}
     deciding = []
     for number, (part, split) in enumerate(dev.parts):
-        prefix, role = f"{part.name}/" if part.name else "", _role(part)
+        prefix, role = f"{part.name}/" if part.name else "", _role(part, encoder)
         look_up, anchors = _look_up(encoder, split.texts, role, step), None
-        if _two_prompts(encoder, role):
+        if _two_sides(encoder, role):
             anchors = _look_up(encoder, split.columns[SHAPES[part.shape].texts[0]], "query", step)
         head = predictor(_loss_of(loss, number), encoder.model.device)
         found = dev_measure(part.shape, split.columns, look_up, head, queries=anchors)
@@ -161,17 +161,18 @@ def _loss_of(loss: Loss, number: int) -> Loss:
     return loss.of_part(number) if isinstance(loss, MixedLoss) else loss
 
 
-def _role(part: Part) -> Role | None:
-    return "document" if SHAPES[part.shape].retrieval else None
+def _role(part: Part, encoder: Encoder) -> Role | None:
+    """Return the role of all columns but the first, which holds queries where there is one."""
+    shape = SHAPES[part.shape]
+    return "document" if shape.retrieval or (encoder.forward.asymmetric and len(shape.texts) > 1) else None
 
 
-def _two_prompts(encoder: Encoder, role: Role | None) -> bool:
-    return role is not None and encoder.prompt("query") != encoder.prompt(role)
+def _two_sides(encoder: Encoder, role: Role | None) -> bool:
+    return role is not None and encoder.role_key("query") != encoder.role_key(role)
 
 
 def _tokens(encoder: Encoder, texts: Sequence[str], role: Role | None) -> Tokens:
-    identity = tokenizer_hash(encoder.model.tokenizer, max_length=encoder.max_length, prompt=encoder.prompt(role))
-    tokens = tokenize_once(texts, functools.partial(encoder.tokenize, role=role), identity)
+    tokens = tokenize_once(texts, functools.partial(encoder.tokenize, role=role), encoder.tokenizer_hash(role))
     cut = f", {tokens.truncated} cut at {encoder.max_length}" if tokens.truncated else ""
     log.info("texts: %d distinct, %.1f tokens each%s", len(tokens), float(tokens.lengths.mean()), cut)
     return tokens

@@ -30,8 +30,9 @@ IN_MEMORY = 1 << 30  # bytes; a larger output is mapped from a file
 
 
 def encode_texts(texts: Iterable[str], dim: int, tokenize: Callable[[Sequence[str]], Tokens], start: Start, *,
-                 tokens_a_batch: int, out: Vectors | None = None, progress: Callable[[int], None] | None = None,
-                 texts_a_block: int = TEXTS_A_BLOCK, in_memory: int = IN_MEMORY) -> Vectors:
+                 tokens_a_batch: int, equal_lengths: bool = False, out: Vectors | None = None,
+                 progress: Callable[[int], None] | None = None, texts_a_block: int = TEXTS_A_BLOCK,
+                 in_memory: int = IN_MEMORY) -> Vectors:
     """Return the vectors of ``texts``, float32 ``[n, dim]``, in their order.
 
     Args:
@@ -40,6 +41,7 @@ def encode_texts(texts: Iterable[str], dim: int, tokenize: Callable[[Sequence[st
         tokenize: a block's texts to their tokens; must be free to run in another thread.
         start: computes a batch.
         tokens_a_batch: most tokens, padding included, in a batch (one text may exceed it).
+        equal_lengths: whether the texts of a batch must have one length.
         out: where the vectors go, float32 ``[n, dim]``, such as ``numpy.lib.format.open_memmap(...)``; by default new
             memory, or above ``in_memory`` bytes the map of a file without a name in ``$TMPDIR``.
         progress: told how many texts were encoded since it was last called.
@@ -58,7 +60,7 @@ def encode_texts(texts: Iterable[str], dim: int, tokenize: Callable[[Sequence[st
         out = new_vectors(len(texts), dim, in_memory)
     done = 0
     for block in encode_blocks(_blocks(texts, out, texts_a_block), tokenize, start, tokens_a_batch=tokens_a_batch,
-                               progress=progress):
+                               equal_lengths=equal_lengths, progress=progress):
         done += len(block)
     if done != len(out):
         raise ValueError(f"out has {len(out)} rows for {done} texts")
@@ -66,13 +68,14 @@ def encode_texts(texts: Iterable[str], dim: int, tokenize: Callable[[Sequence[st
 
 
 def encode_blocks(blocks: Iterable[tuple[Sequence[str], Vectors]], tokenize: Callable[[Sequence[str]], Tokens],
-                  start: Start, *, tokens_a_batch: int,
+                  start: Start, *, tokens_a_batch: int, equal_lengths: bool = False,
                   progress: Callable[[int], None] | None = None) -> Iterator[Vectors]:
     """Encode block after block, each into its own rows, and yield these when they are all there.
 
     While a block is in the caller's hands, the next one is being tokenised and its first batch computed.
     """
-    for rows, batch, wait, is_last in _one_ahead(_batches(blocks, tokenize, start, tokens_a_batch)):
+    for rows, batch, wait, is_last in _one_ahead(
+            _batches(blocks, tokenize, start, tokens_a_batch, equal_lengths)):
         rows[batch] = wait()
         if progress:
             progress(len(batch))
@@ -80,8 +83,11 @@ def encode_blocks(blocks: Iterable[tuple[Sequence[str], Vectors]], tokenize: Cal
             yield rows
 
 
-def batches_by_length(lengths: npt.NDArray[np.int64], tokens_a_batch: int) -> Iterator[npt.NDArray[np.int64]]:
+def batches_by_length(lengths: npt.NDArray[np.int64], tokens_a_batch: int, *,
+                      equal_lengths: bool = False) -> Iterator[npt.NDArray[np.int64]]:
     """Yield positions in ``lengths`` (tokens a text), longest first, cut where a batch's padded size meets the budget.
+
+    With ``equal_lengths`` it is cut where the length changes, too.
 
     Longest first, so that running out of memory shows at once.
     """
@@ -89,6 +95,8 @@ def batches_by_length(lengths: npt.NDArray[np.int64], tokens_a_batch: int) -> It
     begin = 0
     while begin < len(order):
         end = begin + max(1, tokens_a_batch // max(1, int(lengths[order[begin]])))
+        if equal_lengths:
+            end = begin + int((lengths[order[begin:end]] == lengths[order[begin]]).sum())
         yield order[begin:end]
         begin = end
 
@@ -127,11 +135,12 @@ def _blocks(texts: Iterable[str], out: Vectors, size: int) -> Iterator[tuple[Seq
 
 
 def _batches(blocks: Iterable[tuple[Sequence[str], Vectors]], tokenize: Callable[[Sequence[str]], Tokens], start: Start,
-             tokens_a_batch: int) -> Iterator[tuple[Vectors, npt.NDArray[np.int64], Callable[[], Vectors], bool]]:
+             tokens_a_batch: int, equal_lengths: bool,
+             ) -> Iterator[tuple[Vectors, npt.NDArray[np.int64], Callable[[], Vectors], bool]]:
     """Yield each batch begun: its block's rows, its places in them, what waits for it, and if it is the last."""
     for tokens, rows in _tokenized(blocks, tokenize):
         left = len(tokens)
-        for batch in batches_by_length(tokens.lengths, tokens_a_batch):
+        for batch in batches_by_length(tokens.lengths, tokens_a_batch, equal_lengths=equal_lengths):
             left -= len(batch)
             yield rows, batch, start(tokens.take(batch)), left == 0
 

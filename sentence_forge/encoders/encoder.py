@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from sentence_forge.encoders.computing.device import pick_device
 from sentence_forge.encoders.computing.forward import Forward
-from sentence_forge.encoders.computing.tokens import Tokens, tokenize
+from sentence_forge.encoders.computing.token_cache import tokenizer_hash
+from sentence_forge.encoders.computing.tokens import Tokens, refuse_what_is_no_text
 from sentence_forge.encoders.corpus import encode_blocks, encode_texts, with_rows
 from sentence_forge.encoders.fingerprint import BF16, fingerprint
 from sentence_forge.encoders.making.build import pretrained
+from sentence_forge.encoders.making.checks import make_ready
 from sentence_forge.encoders.making.prompts import prompt_of
-from sentence_forge.encoders.making.static import length_limit
 from sentence_forge.encoders.protocol import Role, TextEncoder
 
 TOKENS_A_BATCH = {"cpu": 16_384, "gpu": 65_536}  # what the forward is given at once; it groups them as it likes
-_LONGEST = 1_000_000  # tokens; a tokenizer without a limit gives a number beyond it
 
 
 class Encoder(TextEncoder):
@@ -37,6 +36,7 @@ class Encoder(TextEncoder):
     """
 
     def __init__(self, model: SentenceTransformer, name: str = "model", *, fast: bool = True) -> None:
+        make_ready(model)
         self.model = model
         self.name = name
         self.forward = Forward(model, fast=fast)
@@ -50,23 +50,22 @@ class Encoder(TextEncoder):
 
     @property
     def max_length(self) -> int | None:
-        """Tokens a text keeps, special tokens included; None is all of them."""
-        if isinstance(self.model[0], StaticEmbedding):
-            return length_limit(self.model[0])
-        length = self.model.max_seq_length or self.model.tokenizer.model_max_length
-        return None if length > _LONGEST else int(length)  # XLNet's tokenizer says 1e30
+        """Tokens a text keeps, special tokens included; None keeps all of them."""
+        return self.forward.chains["document"].max_length
 
     def prompt(self, role: Role | None = None) -> str:
-        """Return what stands before a text of this role, mostly nothing; see ``encoders.making.prompts.prompt_of``."""
+        """Return the prompt that is put before a text of this role, often an empty one; see ``making.prompts``."""
         return prompt_of(self.model, role)
 
     def role_key(self, role: Role | None) -> str:
         """Return a key of how texts of this role are encoded: roles with equal keys give equal vectors."""
-        return self.prompt(role)
+        chains = self.forward.chains
+        other = next(each for each in (None, "query", "document") if chains[each] == chains[role])
+        return f"{other or ''}\0{self.prompt(role)}"
 
     @property
     def prompts(self) -> dict[str, str]:
-        """What stands before queries and documents, as a model's folder tells it."""
+        """The prompts before queries and documents, by role."""
         return {"query": self.prompt("query"), "document": self.prompt("document")}
 
     @functools.cached_property
@@ -75,9 +74,20 @@ class Encoder(TextEncoder):
         return fingerprint(self.model)
 
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> Tokens:
-        """Return the texts' tokens, cut at the model's length, with the role's prompt before them if it has one."""
+        """Return the texts' tokens, cut at the model's length, each text behind the role's prompt if it has one.
+
+        Raises:
+            UserError: a text that no tokenizer takes, or one with a token that the weights don't know.
+        """
         before = self.prompt(role)
-        return tokenize(self.model.tokenizer, [before + text for text in texts] if before else texts, self.max_length)
+        if before:
+            refuse_what_is_no_text(texts)
+        return self.forward.chains[role].tokenize([before + text for text in texts] if before else texts)
+
+    def tokenizer_hash(self, role: Role | None = None) -> str | None:
+        """Return a hash of everything that decides ``tokenize``, for caches; None where it can't be hashed."""
+        chain = self.forward.chains[role]
+        return tokenizer_hash(chain.tokenizer, max_length=chain.max_length, prompt=self.prompt(role))
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Return how many texts are longer than the model takes."""
@@ -98,7 +108,8 @@ class Encoder(TextEncoder):
             ValueError: ``out`` has not one row a text.
         """
         with self._evaluating():
-            return encode_texts(texts, self.dim, functools.partial(self.tokenize, role=role), self._start,
+            return encode_texts(texts, self.dim, functools.partial(self.tokenize, role=role),
+                                functools.partial(self._start, role=role),
                                 tokens_a_batch=self._tokens_a_batch, out=out, progress=progress)
 
     def encode_blocks(self, blocks: Iterable[Sequence[str]], *, role: Role | None = None,
@@ -106,15 +117,16 @@ class Encoder(TextEncoder):
         """Encode blocks of texts and yield each one's float32 ``[n, dim]``; the next is being encoded meanwhile."""
         with self._evaluating():
             yield from encode_blocks(with_rows(blocks, self.dim), functools.partial(self.tokenize, role=role),
-                                     self._start, tokens_a_batch=self._tokens_a_batch, progress=progress)
+                                     functools.partial(self._start, role=role),
+                                     tokens_a_batch=self._tokens_a_batch, progress=progress)
 
     @property
     def _tokens_a_batch(self) -> int:
         return TOKENS_A_BATCH["cpu" if self.model.device.type == "cpu" else "gpu"]
 
     @torch.inference_mode()
-    def _start(self, tokens: Tokens) -> Callable[[], np.ndarray]:
-        vectors = self.forward(tokens)
+    def _start(self, tokens: Tokens, role: Role | None = None) -> Callable[[], np.ndarray]:
+        vectors = self.forward(tokens, role=role)
         return lambda: vectors.float().cpu().numpy()
 
     @contextlib.contextmanager

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from sentence_forge.encoders.computing.chain import Chain
 
 INT8 = "-int8"  # suffix: the model's ONNX file with int8 weights
 BF16 = "-bf16"  # suffix: the model with bf16 weights
@@ -30,32 +32,50 @@ def fingerprint(model: SentenceTransformer) -> str:
     computes in another precision than the weights' adds a suffix, ``INT8`` or ``BF16``.
     """
     import torch
-    from sentence_transformers.base.modules.module import Module
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    from sentence_forge.encoders.making.static import length_limit
+    from sentence_forge.encoders.computing.chain import chains_of
 
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    modules = []
-    for module in list(model.children())[1:]:
-        modules.append([type(module).__name__, module.get_config_dict() if isinstance(module, Module) else {}])
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    about = {
-        "modules": modules,
-        "config": {name: getattr(config, name) for name in _DECIDING if hasattr(config, name)},
-        "tokenizer": json.loads(getattr(model.tokenizer, "backend_tokenizer", model.tokenizer).to_str()),
-        "max_length": length_limit(model[0]) if isinstance(model[0], StaticEmbedding) else model.max_seq_length,
-        "prompts": dict(model.prompts),
-        "default_prompt": model.default_prompt_name,
-    }
+    chains = chains_of(model)
+    if chains["query"] == chains["document"]:
+        about = _described(chains["document"])
+    else:
+        about = {"chains": {str(role): _described(chain) for role, chain in chains.items()}}
+    about |= {"prompts": dict(model.prompts), "default_prompt": model.default_prompt_name}
     if model.truncate_dim is not None:
         about["truncate_dim"] = model.truncate_dim
-    about["tokenizer"].update(padding=None, truncation=None)  # each call sets them anew
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _described(chain: Chain) -> dict[str, Any]:
+    """Return what decides a chain's vectors beside its weights."""
+    from sentence_transformers.base.modules.module import Module
+
+    plain = not (chain.words or chain.bag)  # the first module's config adds nothing
+    modules = [[type(module).__name__, module.get_config_dict() if isinstance(module, Module) else {}]
+               for module in chain.modules[1 if plain else 0:]]
+    config = getattr(getattr(chain.first, "auto_model", None), "config", None)
+    return {
+        "modules": modules,
+        "config": {name: getattr(config, name) for name in _DECIDING if hasattr(config, name)},
+        "tokenizer": _tokenizer(chain.tokenizer),
+        "max_length": chain.max_length if chain.static else getattr(chain.first, "max_seq_length", None),
+    }
+
+
+def _tokenizer(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401 - of transformers, tokenizers, sentence-transformers
+    """Return everything that decides a tokenizer's ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if hasattr(backend, "to_str"):  # written in Rust
+        return json.loads(backend.to_str()) | {"padding": None, "truncation": None}  # each call sets these anew
+    options = {name: value for name, value in sorted(getattr(tokenizer, "init_kwargs", vars(tokenizer)).items())
+               if isinstance(value, bool | int | str | list | set) and not name.endswith(("_file", "_or_path"))}
+    options = {name: sorted(value) if isinstance(value, set) else value for name, value in options.items()}
+    return {"class": type(tokenizer).__name__, "vocabulary": list(tokenizer.get_vocab()), "options": options}
 
 
 def precision_of(fingerprint: str) -> str:

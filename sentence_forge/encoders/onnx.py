@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from sentence_forge.encoders.computing.tokens import Tokens, flat_tokens
+from sentence_forge.encoders.computing.tokens import Tokens, flat_tokens, refuse_what_is_no_text
 from sentence_forge.encoders.corpus import encode_blocks, encode_texts, with_rows
 from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.runtime.errors import UserError
@@ -59,7 +59,8 @@ class OnnxEncoder(TextEncoder):
                       progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
         """Encode blocks of texts and yield each one's float32 ``[n, dim]``; the next is being encoded meanwhile."""
         return encode_blocks(with_rows(blocks, self.dim), functools.partial(self._vectors.tokenize, role=role),
-                             self._vectors.start, tokens_a_batch=self._vectors.tokens_a_batch, progress=progress)
+                             self._vectors.start, tokens_a_batch=self._vectors.tokens_a_batch,
+                             equal_lengths=self._vectors.equal_lengths, progress=progress)
 
 
 class OnnxVectors:
@@ -68,17 +69,19 @@ class OnnxVectors:
     Args:
         file: int64 ``input_ids`` and ``attention_mask`` ``[batch, length]`` to float32 ``[batch, dim]``.
         tokenizer: a ``tokenizer.json``.
-        how: ``dim``, ``max_length``, ``prompts`` by role, ``special_tokens``, ``pad_id``, ``left_padding``.
+        how: ``dim``, ``max_length``, ``prompts`` by role, ``special_tokens``, ``pad_id``, ``left_padding``; since
+            exports have them also ``truncation_side`` and ``equal_lengths``, whether a batch must hold one length only.
         tokens_a_batch: most tokens, padding included, in a batch; few, so that their activations stay in the cache.
     """
 
     def __init__(self, file: Path, tokenizer: Path, how: Mapping[str, Any], *,
                  tokens_a_batch: int = TOKENS_A_BATCH) -> None:
         self.tokens_a_batch = tokens_a_batch
+        self.equal_lengths = bool(how.get("equal_lengths"))
         self._how = how
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         if how["max_length"] is not None:
-            self._tokenizer.enable_truncation(max_length=how["max_length"])
+            self._tokenizer.enable_truncation(how["max_length"], direction=how.get("truncation_side", "right"))
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -90,14 +93,20 @@ class OnnxVectors:
                  progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Return float32 ``[n, dim]`` vectors, in the texts' order."""
         return encode_texts(texts, self._how["dim"], functools.partial(self.tokenize, role=role), self.start,
-                            tokens_a_batch=self.tokens_a_batch, out=out, progress=progress)
+                            tokens_a_batch=self.tokens_a_batch, equal_lengths=self.equal_lengths, out=out,
+                            progress=progress)
 
     def prompt(self, role: Role | None = None) -> str:
         """Return what stands before a text of this role."""
         return self._how["prompts"][role or "default"]
 
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> Tokens:
-        """Return the texts' tokens, cut at the model's length, with the role's prompt before them."""
+        """Return the texts' tokens, cut at the model's length, with the role's prompt before them.
+
+        Raises:
+            UserError: a text that no tokenizer takes.
+        """
+        refuse_what_is_no_text(texts)
         before = self.prompt(role)
         made = self._tokenizer.encode_batch_fast([before + text for text in texts] if before else list(texts),
                                                  add_special_tokens=self._how["special_tokens"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
 import re
 from collections.abc import Iterable
 
@@ -49,3 +51,9 @@ def one_of(names: Iterable[str], wrong: str) -> str:
     if near:
         return "did you mean " + " or ".join(repr(name) for name in near) + "?"
     return "there are: " + ", ".join(names) if names else "there are none"
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, but not the same one twice in a process."""
+    logging.getLogger("sentence_forge").warning(message)

@@ -28,7 +28,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 NAME = "sentence_forge_flat"
-ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "mpnet")  # their positions begin behind the padding's
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,36 @@
-"""From a batch's flat tokens to its sentence embeddings, however the model and the device do that best.
+"""From a batch's flat tokens to its sentence embeddings, by the fastest way that gives the right ones.
 
-Padding exists only here. There are three ways, each tried on the batch's own texts before it is believed:
-
-- ``flat``: texts one behind the other, see ``computing.flat``; padding only fills a stream or a last row up. Any
-  model whose attention transformers lets a caller bring.
-- ``groups``: texts of nearly equal length, each group padded to its own longest (MPNet, XLNet).
-- ``padded``: the whole batch as one padded rectangle, what everybody else does; the way others are compared with.
+Right is what a text gets that is encoded alone. Before the first batch each way (see ``computing.ways``) is held
+against that, on some of the batch's own texts and on a short and two long ones pieced together from them.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 from torch import Tensor
-from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
 
-from sentence_forge.encoders.computing.autocast import cast_weights
-from sentence_forge.encoders.computing.batching import parts, plan_groups
-from sentence_forge.encoders.computing.device import host_memory
-from sentence_forge.encoders.computing.flat import ROBERTA_LIKE, Layout, by_length, flat_attention, in_bins
-from sentence_forge.encoders.computing.matmul import quick_products, rows_at_once
+from sentence_forge.encoders.computing.chain import Chain, chains_of
 from sentence_forge.encoders.computing.tokens import Tokens
-from sentence_forge.encoders.making.static import static_features
+from sentence_forge.encoders.computing.ways import Ways
+from sentence_forge.encoders.protocol import Role
+from sentence_forge.runtime.errors import UserError, warn_once
 
 log = logging.getLogger(__name__)
 
-CPU_TOKENS = 1024  # computed at a time on a CPU: what they need stays in the cache
-ROW = 128  # positions a row on a GPU, where no text is longer
 TOLERANCE = 1e-5
 HALF_TOLERANCE = 5e-2
+_SAID = {"flat": "without any padding", "equal": "in batches of equal length", "alone": "one by one",
+         "groups": "in batches of nearly equal length"}
 
 
 @dataclass
 class Work:
-    """What forwards have computed on: texts, their tokens, and tokens with the padding."""
+    """Counts of what forwards have computed: texts, their tokens, and positions with the padding."""
 
     texts: int = 0
     real: int = 0
@@ -59,8 +46,8 @@ class Forward:
     """Runs a SentenceTransformer on flat tokens.
 
     Args:
-        model: any sentence-transformers model whose first module takes ``input_ids`` and ``attention_mask``, or none.
-        fast: False always takes the padded way, with which tests compare the others.
+        model: any sentence-transformers model that ``encoders.making.checks`` lets pass.
+        fast: False takes padded rectangles, as others do, where a text's vector doesn't depend on its neighbours there.
         rows: whether the flat way lays texts out in rows of equal length; None is yes on a GPU, and
             where it is compiled.
         tokens_at_once: beyond so many tokens a forward keeps no activations and computes them again for the backward,
@@ -73,249 +60,149 @@ class Forward:
                  tokens_at_once: int | None = None, compiled: bool = False) -> None:
         self.model = model
         self.fast = fast
-        self.rows = rows
-        self.tokens_at_once = tokens_at_once
-        self.compiled = compiled
-        self.way: str | None = None  # known from the first batch on
-        self.kernel = False  # whether the flat way may use torch's varlen kernel; likewise
-        self.pad_id = int(getattr(model.tokenizer, "pad_token_id", 0) or 0)
-        self.left_padding = getattr(model.tokenizer, "padding_side", "right") == "left"
         self.work = Work()
+        self.chains: dict[Role | None, Chain] = chains_of(model)
+        self._ways = {chain: Ways(chain, lambda: model.device, rows=rows, tokens_at_once=tokens_at_once,
+                                  compiled=compiled, count=self._count) for chain in self.chains.values()}
+        self._chosen: dict[Chain, str] = {}
 
-    def __call__(self, tokens: Tokens) -> Tensor:
-        """Return ``[n, dim]`` embeddings, in the texts' order, on the model's device; cut at its ``truncate_dim``."""
-        if self.way is None:
-            self.way = self._choose(tokens)
-        return self._ways()[self.way](tokens)[:, : self.model.truncate_dim]
+    def __call__(self, tokens: Tokens, *, role: Role | None = None, queries: int = 0) -> Tensor:
+        """Return ``[n, dim]`` embeddings, in the texts' order, on the model's device; cut at its ``truncate_dim``.
 
-    def _ways(self) -> dict[str, Callable[[Tokens], Tensor]]:
-        return {"static": self._static, "flat": self._flat, "groups": self._grouped, "padded": self._padded}
-
-    @property
-    def _device(self) -> torch.device:
-        return self.model.device
-
-    def _choose(self, tokens: Tokens) -> str:
-        """Return the fastest way that gives what the padded way gives, on some of the batch's own texts."""
-        if isinstance(self.model[0], StaticEmbedding):
-            return "static"
-        if not self.fast:
-            return "padded"
-        trial = self._trial(tokens)
-        was_training, work, self.work = self.model.training, self.work, Work()
-        self.model.eval()
-        try:
-            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-                right = self._padded(trial).float()
-                for way in ("flat", "groups") if self._may_be_flat() else ("groups",):
-                    found = [self._ways()[way](trial)]
-                    if way == "flat":
-                        found.append(self._flat(trial, by_words=True))
-                    off = max(_apart(each, right) for each in found)
-                    # half-precision weights round differently in every shape
-                    if off <= (TOLERANCE if self.model.dtype == torch.float32 else HALF_TOLERANCE):
-                        self.kernel = way == "flat" and self._device.type == "cuda" and self._kernel_agrees(trial)
-                        return way
-                    log.info("the %s way is off by %.1e from the padded one here, so it isn't taken", way, off)
-        finally:
-            self.model.train(was_training)
-            self.work = work
-        return "padded"
-
-    def _kernel_agrees(self, trial: Tokens) -> bool:
-        """Whether the varlen kernel runs on this GPU and gives what padding gives, in bf16."""
-        self.kernel = True
-        try:
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                off = _apart(self._flat(trial), self._padded(trial))
-        except (RuntimeError, ImportError, TypeError) as error:  # an older card, a head width it doesn't know
-            log.info("the varlen kernel can't be used here: %s", str(error).splitlines()[0])
-            return False
-        if off > HALF_TOLERANCE:
-            log.info("the varlen kernel is off by %.1e from the padded way here, so it isn't used", off)
-        return off <= HALF_TOLERANCE
-
-    def _trial(self, tokens: Tokens) -> Tokens:
-        """Return the longest and the shortest texts, and one longer than any sliding window, pieced together."""
-        order = np.argsort(tokens.lengths, kind="stable")
-        some = tokens.take(np.unique(np.concatenate([order[:8], order[-8:]])))
-        window = max((getattr(self._config, name, None) or 0) for name in ("sliding_window", "local_attention"))
-        length = min(2 * window or 64, int(self.model.max_seq_length or 512))
-        if length <= int(some.lengths.max()):
-            return some
-        long = np.resize(some.ids, length)
-        return Tokens(np.concatenate([some.ids, long]), np.append(some.offsets, some.offsets[-1] + length))
+        Args:
+            tokens: of n texts.
+            role: of all texts.
+            queries: so many of the first texts are queries and the others documents; 0 where ``role`` says what they
+                are.
+        """
+        if queries and self.asymmetric:
+            made = [self(tokens.take(np.arange(queries)), role="query")]
+            if queries < len(tokens):
+                made.append(self(tokens.take(np.arange(queries, len(tokens))), role="document"))
+            return torch.cat(made)
+        chain = self.chains["document" if queries else role]
+        if chain not in self._chosen:
+            self._chosen[chain] = self._choose(self._ways[chain], tokens)
+        return self._ways[chain].way(self._chosen[chain])(tokens)[:, : self.model.truncate_dim]
 
     @property
-    def _bare(self) -> Any:  # noqa: ANN401 - a transformers model
-        return self.model[0].auto_model
+    def asymmetric(self) -> bool:
+        """Whether queries go through other modules than documents."""
+        return self.chains["query"] != self.chains["document"]
 
     @property
-    def _config(self) -> Any:  # noqa: ANN401 - a transformers config
-        return self._bare.config if isinstance(self.model[0], Transformer) else None
+    def way(self) -> str | None:
+        """The way that documents take; known from the first batch on."""
+        return self._chosen.get(self.chains["document"])
 
-    def _may_be_flat(self) -> bool:
-        """Whether transformers lets us bring the attention; what it then computes is tried."""
-        return (isinstance(self.model[0], Transformer)
-                and bool(getattr(self._bare, "_supports_attention_backend", False))
-                and not self._config.output_hidden_states)
+    @property
+    def kernel(self) -> bool:
+        """Whether the flat way uses torch's varlen kernel; known from the first batch on."""
+        return self._ways[self.chains["document"]].kernel
 
-    def _static(self, tokens: Tokens) -> Tensor:
-        self._count(len(tokens), len(tokens.ids), len(tokens.ids))
-        features = {name: value.to(self._device) for name, value in static_features(tokens).items()}
-        return self.model(features)["sentence_embedding"]
-
-    def _flat(self, tokens: Tokens, *, by_words: bool = False) -> Tensor:
-        """Embed without padding: sorted by length, a part at a time that the device does best."""
-        rows = (self.compiled or self._device.type != "cpu") if self.rows is None else self.rows
-        order = np.argsort(tokens.lengths, kind="stable")
-        tokens = tokens.take(order)
-        limit = self.tokens_at_once or self._fitting()
-        again = torch.is_grad_enabled() and len(tokens.ids) > limit
-        runs = list(parts(tokens.offsets, limit if rows else min(CPU_TOKENS, limit)))
-        words: Tensor | None = None
-        if by_words or (len(runs) > 1 and torch.is_grad_enabled()):
-            # one look-up for all: the gradient of a vocabulary's embeddings is as large as the vocabulary
-            words = self._bare.get_input_embeddings()(self.to_device(tokens.ids.astype(np.int64)))
-        made = []
-        for part in runs:
-            texts = tokens.take(np.arange(part.start, part.stop))
-            layout = self._in_rows(texts.lengths) if rows else by_length(texts.lengths, rows_at_once(self._device))
-            ids = texts.ids if words is None else words[tokens.offsets[part.start]:tokens.offsets[part.stop]]
-            self._count(len(texts), len(texts.ids), layout.size)
-            one = functools.partial(self._stream, layout)
-            made.append(self._recomputed(one, ids) if again else one(ids))
-        back = np.empty(len(order), dtype=np.int64)
-        back[order] = np.arange(len(order))
-        return torch.cat(made)[self.to_device(back)]
-
-    def _in_rows(self, lengths: np.ndarray) -> Layout:
-        longest = int(lengths.max())
-        if not self.compiled:
-            return in_bins(lengths, max(ROW, -(-longest // 64) * 64))
-        # few shapes: rows of a power of two, and their number to an eighth or a sixteenth of it
-        row = max(ROW, 1 << (longest - 1).bit_length())
-        return in_bins(lengths, row, max(2, (1 << (int(lengths.sum()) // row).bit_length()) // 16))
-
-    def _stream(self, layout: Layout, content: np.ndarray | Tensor) -> Tensor:
-        """Embed the texts of one stream; ``content`` are their ids or word embeddings, ``[tokens]`` text by text."""
-        positions = np.zeros(layout.size, dtype=np.int64)
-        positions[layout.places] = layout.within
-        if self._config.model_type in ROBERTA_LIKE:
-            positions += self._config.pad_token_id + 1
-        inputs: dict[str, Any] = {"position_ids": self.to_device(positions)[None]}
-        if isinstance(content, Tensor):
-            if layout.size > len(content):
-                content = content.new_zeros(layout.size, content.shape[1]).index_copy(
-                    0, self.to_device(layout.places), content)
-            inputs["inputs_embeds"] = content[None]
-        else:
-            ids = np.full(layout.size, self.pad_id, dtype=np.int64)
-            ids[layout.places] = content
-            inputs["input_ids"] = self.to_device(ids)[None]
-        if layout.row:
-            segments = self.to_device(layout.segments())
-            inputs["rows"] = (segments[:, None, :, None] == segments[:, None, None, :])
-            if self.kernel:
-                inputs["bounds"] = (self.to_device(layout.bounds()), layout.row)
-        else:
-            inputs["spans"] = layout.spans
-        # evaluations have a new shape each time, so they are not compiled
-        compiled = self.compiled and torch.is_grad_enabled()
-        # anew for each part of a batch, so that the parts' gradients add up in float32
-        weights = {} if compiled else cast_weights(self._bare)
-        with flat_attention(self._bare), nullcontext() if compiled else quick_products(self._device):
-            if compiled:
-                made = self._compiled(**inputs)
-            elif weights:
-                made = functional_call(self._bare, weights, (), inputs)
-            else:
-                made = self._bare(**inputs)
-        return self._pooled(made.last_hidden_state[0], layout)
-
-    @functools.cached_property
-    def _compiled(self) -> Any:  # noqa: ANN401 - a transformers model
-        torch._dynamo.config.recompile_limit = max(32, torch._dynamo.config.recompile_limit)  # shapes of rows
-        # without CUDA graphs: they hand out memory that accumulating gradients would still be using
-        return torch.compile(self._bare, dynamic=False)
-
-    def _pooled(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """Give ``hidden``, ``[positions, width]``, to the modules after the transformer, which know rectangles only."""
-        lengths, width = layout.lengths, hidden.shape[1]
-        real = np.arange(int(lengths.max())) < lengths[:, None]
-        places = layout.places
-        texts = hidden.index_select(0, self.to_device(places)) if layout.row else hidden[: len(places)]
-        # a copy of what is there: to gather padding from some position would add up its gradients there, one by one
-        cells = hidden.new_zeros(real.size, width).index_copy(0, self.to_device(np.flatnonzero(real)), texts)
-        features = {"token_embeddings": cells.view(*real.shape, width),
-                    "attention_mask": self.to_device(real.astype(np.int64))}
-        for module in list(self.model.children())[1:]:
-            features = module(features)
-        return features["sentence_embedding"]
-
-    def _grouped(self, tokens: Tokens) -> Tensor:
-        budget = CPU_TOKENS if self._device.type == "cpu" else 32 * CPU_TOKENS
-        limit = self.tokens_at_once or self._fitting()
-        again = torch.is_grad_enabled() and len(tokens.ids) > limit
-        groups = plan_groups(tokens.lengths, min(budget, limit))
-        made = []
-        for group in groups:
-            texts = tokens.take(group)
-            self._count(len(texts), len(texts.ids), len(texts) * int(texts.lengths.max()))
-            made.append(self._recomputed(self._group, texts) if again else self._group(texts))
-        back = np.empty(len(tokens), dtype=np.int64)
-        back[np.concatenate(groups)] = np.arange(len(tokens))
-        return torch.cat(made)[self.to_device(back)]
-
-    def _group(self, texts: Tokens) -> Tensor:
-        with quick_products(self._device):
-            return self._rectangle(texts)
-
-    def _padded(self, tokens: Tokens) -> Tensor:
-        self._count(len(tokens), len(tokens.ids), len(tokens) * int(tokens.lengths.max()))
-        return self._rectangle(tokens)
-
-    def _recomputed(self, embed: Callable[[Any], Tensor], given: Any) -> Tensor:  # noqa: ANN401 - what embed takes
-        # torch draws the same dropout again on the devices of the tensors it is handed, and on the CPU
-        return checkpoint(lambda _: embed(given), torch.empty(0, device=self._device), use_reentrant=False)
-
-    def _rectangle(self, tokens: Tokens) -> Tensor:
-        rectangle = (len(tokens), int(tokens.lengths.max()))
-        columns = np.arange(rectangle[1])
-        real = columns[None, :] < tokens.lengths[:, None]
-        if self.left_padding:
-            real = real[:, ::-1]
-        ids = np.full(rectangle, self.pad_id, dtype=np.int64)
-        ids[real] = tokens.ids
-        features = {"input_ids": self.to_device(ids), "attention_mask": self.to_device(real.astype(np.int64))}
-        return self.model(features)["sentence_embedding"]
+    def to_device(self, values: np.ndarray) -> Tensor:
+        """Copy to the model's device, without making a GPU wait."""
+        return self._ways[self.chains[None]].to_device(values)
 
     def _count(self, texts: int, real: int, padded: int) -> None:
         self.work.texts += texts
         self.work.real += real
         self.work.padded += padded
 
-    def to_device(self, values: np.ndarray) -> Tensor:
-        """Copy to the model's device, without making a GPU wait."""
-        made = torch.from_numpy(np.ascontiguousarray(values))
-        return made.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else \
-            made.to(self._device)
+    def _choose(self, ways: Ways, tokens: Tokens) -> str:
+        """Return the fastest way that gives each text what it gets alone."""
+        possible = ways.possible
+        if len(possible) == 1:
+            return possible[0]
+        if not self.fast:
+            possible = ["padded", "equal", "alone"]
+        trial = _trial(ways.chain, tokens)
+        was_training = [module.training for module in ways.chain.modules]
+        work, self.work = self.work, Work()
+        for module in ways.chain.modules:
+            module.eval()
+        try:
+            with torch.no_grad(), torch.autocast(self.model.device.type, enabled=False):
+                alone = _judge(ways, trial)
+                padded = _off(ways, "padded", trial, alone)
+                way = next(way for way in possible if way == "alone" or self._fits(
+                    padded if way == "padded" else _off(ways, way, trial, alone), way))
+                if not self._fits(padded):
+                    warn_once("model: in a padded batch its vectors depend on the other texts there, by "
+                              f"{padded:.0e}, and so they do in stock sentence-transformers; here each text gets the "
+                              f"vector that it has alone: they are encoded {_SAID[way]}")
+                if way == "flat" and self.model.device.type == "cuda":
+                    ways.kernel = _kernel_agrees(ways, trial, alone)
+                return way
+        finally:
+            for module, training in zip(ways.chain.modules, was_training, strict=True):
+                module.train(training)
+            self.work = work
 
-    def _fitting(self) -> int:
-        """Return about how many tokens' activations fit half of the memory.
-
-        34 bytes a token, layer and unit of width in half precision, twice that in single (Korthikanti et al. 2022,
-        https://arxiv.org/abs/2205.05198, without attention's own, small for sentences).
-        """
-        if self._device.type == "cuda":
-            memory = torch.cuda.get_device_properties(self._device).total_memory
-        else:
-            memory = host_memory()
-        width = int(getattr(self._config, "hidden_size", 0) or 768)
-        layers = int(getattr(self._config, "num_hidden_layers", 0) or 12)
-        return max(CPU_TOKENS, int(memory / 2 / (68 * layers * width)))
+    def _fits(self, off: float, way: str = "") -> bool:
+        # half-precision weights round differently in every shape
+        fits = off <= (TOLERANCE if self.model.dtype == torch.float32 else HALF_TOLERANCE)
+        if way and not fits:
+            log.info("the %s way isn't taken: it is off by %.1e from texts encoded alone", way, off)
+        return fits
 
 
-def _apart(found: Tensor, right: Tensor) -> float:
-    """Return the largest difference, relative to the largest value."""
-    return float((found.float() - right.float()).abs().max() / right.abs().max())
+def _judge(ways: Ways, trial: Tokens) -> Tensor:
+    """Return the vectors of the trial's texts, each encoded alone.
+
+    Raises:
+        UserError: the modules don't fit together.
+    """
+    try:
+        return ways.way("alone")(trial).float()
+    except (KeyError, RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        names = ", ".join(type(module).__name__ for module in ways.chain.modules)
+        said = (str(error).strip() or "?").splitlines()[0]
+        raise UserError(f"model: its modules ({names}) can't encode a text: {type(error).__name__}: {said}") from error
+
+
+def _off(ways: Ways, name: str, trial: Tokens, alone: Tensor) -> float:
+    """Return the largest difference between a way and the texts alone, relative to the largest value."""
+    try:
+        found = [ways.way(name)(trial)]
+        if name == "flat":
+            found.append(ways.flat(trial, by_words=True))
+    except (KeyError, RuntimeError, TypeError, IndexError, AttributeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        log.info("the %s way can't be taken: %s: %s", name, type(error).__name__, error)
+        return float("inf")
+    return max(float((each.float() - alone).abs().max() / alone.abs().max()) for each in found)
+
+
+def _kernel_agrees(ways: Ways, trial: Tokens, alone: Tensor) -> bool:
+    """Whether the varlen kernel runs on this GPU and gives in bf16 what texts get alone."""
+    ways.kernel = True
+    try:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            off = float((ways.flat(trial).float() - ways.way("alone")(trial).float()).abs().max() / alone.abs().max())
+    except (RuntimeError, ImportError, TypeError) as error:  # an older card, a head width it doesn't know
+        log.info("the varlen kernel can't be used here: %s", str(error).splitlines()[0])
+        return False
+    if off > HALF_TOLERANCE:
+        log.info("the varlen kernel is off by %.1e from texts encoded alone, so it isn't used", off)
+    return off <= HALF_TOLERANCE
+
+
+def _trial(chain: Chain, tokens: Tokens) -> Tokens:
+    """Return short and long texts of the batch, and some pieced together from them.
+
+    One of these is longer than any sliding window and two are of nearly one length; whatever depends on its neighbours
+    shows among texts of so different lengths.
+    """
+    order = np.argsort(tokens.lengths, kind="stable")
+    some = tokens.take(np.unique(np.concatenate([order[:2], order[len(order) // 2:][:1], order[-2:]])))
+    if not len(some.ids):
+        return some
+    window = max((getattr(chain.config, name, None) or 0) for name in ("sliding_window", "local_attention"))
+    longest = min(2 * window or 64, chain.max_length or 512)
+    pieces = [np.resize(some.ids, max(1, length)) for length in (longest, longest * 7 // 8, longest // 16)]
+    ends = some.offsets[-1] + np.cumsum([len(piece) for piece in pieces])
+    return Tokens(np.concatenate([some.ids, *pieces]), np.concatenate([some.offsets, ends]))

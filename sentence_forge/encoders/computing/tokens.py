@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from sentence_forge.runtime.errors import UserError
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -49,34 +51,68 @@ def joined(parts: Iterable[Tokens]) -> Tokens:
     return Tokens(np.concatenate([part.ids for part in parts]), offsets, sum(part.truncated for part in parts))
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> Tokens:  # noqa: ANN401
-    """Tokenise ``texts`` in parallel (the Rust tokenizer's own threads), cut at ``max_length`` tokens.
-
-    Same ids as sentence-transformers' ``preprocess`` gives, without the padding.
+def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None, *,  # noqa: ANN401
+             in_words: bool = False) -> Tokens:
+    """Tokenise texts, cut at ``max_length`` tokens: the ids of sentence-transformers' ``preprocess``, without padding.
 
     Args:
-        tokenizer: of transformers; or of tokenizers, as static embeddings have it, which then cuts by itself.
+        tokenizer: of transformers, written in Rust (which uses all cores) or in Python; or of tokenizers, as static
+            embeddings have it, which then cuts by itself.
         texts: any number of them.
-        max_length: special tokens included; None is all of them.
+        max_length: special tokens included; None keeps all of them.
+        in_words: the tokenizer is one of sentence-transformers', of word embeddings and bags of words.
+
+    Raises:
+        UserError: something that is no text, or no valid one, such as half of a surrogate pair.
     """
-    if isinstance(tokenizer, Tokenizer):
-        return flat_tokens(tokenizer.encode_batch_fast(list(texts), add_special_tokens=False), max_length)
-    backend = tokenizer.backend_tokenizer
-    if max_length is None:
-        backend.no_truncation()
-    else:
-        backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
-    backend.no_padding()
-    backend.encode_special_tokens = tokenizer.split_special_tokens
-    return flat_tokens(backend.encode_batch_fast(list(texts)), max_length)
+    try:
+        if isinstance(tokenizer, Tokenizer):
+            return flat_tokens(tokenizer.encode_batch_fast(list(texts), add_special_tokens=False), max_length)
+        if in_words:
+            ids = [tokenizer.tokenize(text) for text in texts]
+            return _stream([each[:max_length] for each in ids],
+                           sum(max_length is not None and len(each) > max_length for each in ids))
+        if not tokenizer.is_fast:
+            return _in_python(tokenizer, texts, max_length)
+        backend = tokenizer.backend_tokenizer
+        if max_length is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        backend.no_padding()
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+        return flat_tokens(backend.encode_batch_fast(list(texts)), max_length)
+    except (TypeError, ValueError, AttributeError) as error:
+        refuse_what_is_no_text(texts)
+        raise error
+
+
+def refuse_what_is_no_text(texts: Sequence[str]) -> None:
+    """Raise a UserError that names the first text that no tokenizer takes, if there is one."""
+    for number, text in enumerate(texts, start=1):
+        try:
+            text.encode("utf-8")
+        except (AttributeError, UnicodeEncodeError):
+            raise UserError(f"text {number} of {len(texts)}, {text!r:.80}, is no valid text; give a str without "
+                            "surrogates (read the file as UTF-8)") from None
 
 
 def flat_tokens(encodings: Sequence[Any], max_length: int | None) -> Tokens:
     """Return what the Rust tokenizer made of texts, cut at ``max_length``, as one stream."""
     ids = [encoding.ids for encoding in encodings]
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(each) for each in ids], out=offsets[1:])
-    flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=offsets[-1])
     truncated = sum(len(each) == max_length and bool(encoding.overflowing)
                     for each, encoding in zip(ids, encodings, strict=True))
-    return Tokens(flat, offsets, truncated)
+    return _stream(ids, truncated)
+
+
+def _in_python(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> Tokens:  # noqa: ANN401
+    ids = tokenizer(list(texts), truncation=max_length is not None, max_length=max_length)["input_ids"] if texts else []
+    at_the_limit = [text for text, each in zip(texts, ids, strict=True) if len(each) == max_length]
+    whole = tokenizer(at_the_limit, verbose=False)["input_ids"] if at_the_limit else []
+    return _stream(ids, sum(len(each) > (max_length or 0) for each in whole))
+
+
+def _stream(ids: Sequence[list[int]], truncated: int) -> Tokens:
+    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(each) for each in ids], out=offsets[1:])
+    return Tokens(np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=offsets[-1]), offsets, truncated)

@@ -8,22 +8,19 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import (
-    Dense,
-    Normalize,
-    Pooling,
-    StaticEmbedding,
-    Transformer,
-)
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
-from sentence_forge.encoders.computing.flat import ROBERTA_LIKE
+from sentence_forge.encoders.computing.chain import chains_of
+from sentence_forge.encoders.making.checks import longest, make_ready
 from sentence_forge.encoders.making.convert import as_safetensors
+from sentence_forge.encoders.making.families import warn_of_missing_prompts
+from sentence_forge.encoders.making.layouts import modern_layout
 from sentence_forge.encoders.making.lora import add, merged
+from sentence_forge.encoders.making.modules import pooling_mode, with_dense, with_normalize, with_pooling
 from sentence_forge.encoders.making.prompts import set_prompts
 from sentence_forge.encoders.making.safety import vet
-from sentence_forge.encoders.making.static import limit_length
 from sentence_forge.encoders.making.weights import locate
 from sentence_forge.encoders.making.wordpiece import learn_wordpiece
 from sentence_forge.runtime.errors import UserError, one_of
@@ -31,13 +28,6 @@ from sentence_forge.runtime.values import check_dims
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # a bar for 100 tensors, in the middle of our own lines
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "tanh": nn.Tanh, "identity": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU,
-}
-# The field's other spellings of sentence-transformers' modes.
-POOLINGS = {**{mode: mode for mode in Pooling.POOLING_MODES}, "mean_sqrt_len": "mean_sqrt_len_tokens",
-            "weighted_mean": "weightedmean", "last_token": "lasttoken"}
 
 
 def pretrained(
@@ -67,7 +57,7 @@ def pretrained(
         pooling: mean, cls, max, mean_sqrt_len, weighted_mean or last_token; None is the model's own, else mean.
         dense: layers after the pooling, each ``{out_features, activation}``; new ones are seeded by ``seed``.
         normalize: whether vectors have unit length; None is the model's own, else no.
-        prompts: what stands before queries and documents (``query``, ``document``); None is the model's own.
+        prompts: put before queries and documents (``query``, ``document``); None is the model's own.
         dtype: of the parameters; training wants float32.
         lora: see ``making.lora.add``; adapters that lie in a sentence-transformers folder are merged on loading.
         trust_remote_code: whether code in the folder may run.
@@ -83,9 +73,10 @@ def pretrained(
     trust = {"trust_remote_code": trust_remote_code}
     model_kwargs: dict[str, Any] = {"dtype": _dtype(dtype)}
     if weights.is_sentence_transformer:
-        model = _loading(weights.folder, lambda: SentenceTransformer(
-            str(weights.folder), device="cpu", trust_remote_code=trust_remote_code, model_kwargs=model_kwargs,
-            local_files_only=True))
+        with modern_layout(weights.folder) as folder:
+            model = _loading(weights.folder, lambda: SentenceTransformer(
+                str(folder), device="cpu", trust_remote_code=trust_remote_code, model_kwargs=model_kwargs,
+                local_files_only=True))
         model = merged(model)
         modules = list(model.children())
     else:
@@ -93,9 +84,9 @@ def pretrained(
             str(weights.folder), model_kwargs=model_kwargs | trust, processor_kwargs=dict(trust), config_kwargs=trust))
         modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")]
         model = SentenceTransformer(modules=modules, device="cpu")
-    modules = _with_pooling(modules, pooling)
-    modules = _with_dense(modules, dense, seed)
-    modules = _with_normalize(modules, normalize)
+    modules = with_pooling(modules, pooling)
+    modules = with_dense(modules, dense, seed)
+    modules = with_normalize(modules, normalize)
     if modules != list(model.children()):
         prompts_now = {name: prompt or "" for name, prompt in model.prompts.items()}
         model = SentenceTransformer(modules=modules, device="cpu", prompts=prompts_now,
@@ -104,7 +95,10 @@ def pretrained(
                                     truncate_dim=None if dense else model.truncate_dim)
     set_prompts(model, prompts or {})
     if max_length is not None:
-        _limit_length(model, max_length)
+        _cut_at(model, max_length)
+    make_ready(model)
+    if not any(prompt is not None for prompt in (prompts or {}).values()):
+        warn_of_missing_prompts(model, path, weights.folder)
     return add(model.to(_dtype(dtype)), lora, seed)  # modules that take no dtype when they are loaded
 
 
@@ -147,7 +141,7 @@ def from_scratch(
         pooling: as in ``pretrained``.
         dropout: of hidden states and attention.
         normalize: whether vectors have unit length.
-        prompts: what stands before queries and documents.
+        prompts: put before queries and documents.
         seed: of the weights.
     """
     least = {"vocabulary": (vocabulary, 1), "hidden": (hidden, 1), "layers": (layers, 1), "heads": (heads, 1),
@@ -170,12 +164,12 @@ def from_scratch(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         bert = BertModel(config)
-    modules: list[nn.Module] = [_as_transformer(bert, tokenizer), Pooling(hidden, pooling_mode=_pooling(pooling))]
+    modules: list[nn.Module] = [_as_transformer(bert, tokenizer), Pooling(hidden, pooling_mode=pooling_mode(pooling))]
     if normalize:
         modules.append(Normalize())
     model = SentenceTransformer(modules=modules, device="cpu")
     set_prompts(model, prompts or {})
-    _limit_length(model, max_length)
+    _cut_at(model, max_length)
     return model
 
 
@@ -206,69 +200,15 @@ def _dtype(name: str) -> torch.dtype:
     return known[name]
 
 
-def _pooling(name: str) -> Any:  # noqa: ANN401 - a Literal of ST's
-    if name not in POOLINGS:
-        raise UserError(f"model.pooling: there is no {name!r}; {one_of(POOLINGS, name)}")
-    return POOLINGS[name]
+def _cut_at(model: SentenceTransformer, length: int) -> None:
+    """Cut texts at the length that a user typed.
 
-
-def _with_pooling(modules: list[nn.Module], pooling: str | None) -> list[nn.Module]:
-    if pooling is None:
-        return modules
-    if not any(isinstance(module, Pooling) for module in modules):
-        raise UserError(f"model.pooling={pooling}: this model has no pooling to change")
-    mode = _pooling(pooling)
-    return [Pooling(module.embedding_dimension, pooling_mode=mode, include_prompt=module.include_prompt)
-            if isinstance(module, Pooling) else module for module in modules]
-
-
-def _with_dense(modules: list[nn.Module], dense: Sequence[Mapping[str, Any]], seed: int) -> list[nn.Module]:
-    if not dense:
-        return modules
-    tail = [module for module in modules if isinstance(module, Normalize)]
-    body = [module for module in modules if not isinstance(module, Normalize)]
-    width = SentenceTransformer(modules=body, device="cpu").get_embedding_dimension()
-    assert width is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for layer in dense:
-            _check_dense(layer)
-            activation = str(layer.get("activation", "tanh"))
-            if activation not in ACTIVATIONS:
-                raise UserError(f"model.dense: no activation {activation!r}; {one_of(ACTIVATIONS, activation)}")
-            body.append(Dense(width, layer["out_features"], activation_function=ACTIVATIONS[activation]()))
-            width = layer["out_features"]
-    return body + tail
-
-
-def _check_dense(layer: Any) -> None:  # noqa: ANN401 - what YAML holds
-    if not isinstance(layer, Mapping) or "out_features" not in layer:
-        raise UserError(f"model.dense: {layer!r} is no layer; give {{out_features: <size>, activation: tanh}}")
-    for name in layer:
-        if name not in ("out_features", "activation"):
-            near = one_of(("out_features", "activation"), str(name))
-            raise UserError(f"model.dense: there is no key {name!r}; {near}")
-    size = layer["out_features"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise UserError(f"model.dense: out_features is {size!r}; give a whole number above 0")
-
-
-def _with_normalize(modules: list[nn.Module], normalize: bool | None) -> list[nn.Module]:
-    has = any(isinstance(module, Normalize) for module in modules)
-    if normalize is None or normalize == has:
-        return modules
-    return [*modules, Normalize()] if normalize else [m for m in modules if not isinstance(m, Normalize)]
-
-
-def _limit_length(model: SentenceTransformer, max_length: int) -> None:
-    if isinstance(model[0], StaticEmbedding):
-        limit_length(model[0], max_length)
-        return
-    config: Any = getattr(model[0], "config", None)
-    positions = getattr(config, "max_position_embeddings", None) or -1  # XLNet says -1: it has no such limit
-    if getattr(config, "model_type", None) in ROBERTA_LIKE:
-        positions -= (config.pad_token_id or 0) + 1  # theirs begin behind the padding's
-    if max_length < 3 or 0 < positions < max_length:
-        most = f"3..{positions}, the model's positions" if positions > 0 else "what a text needs, 3 or more"
-        raise UserError(f"model.max_length: {max_length} is outside {most}")
-    model.max_seq_length = max_length
+    Raises:
+        UserError: the weights don't take that many tokens.
+    """
+    for chain in chains_of(model).values():
+        most = longest(chain)
+        if not chain.static and (length < 3 or (most or length) < length):
+            range_ = f"3..{most}, the model's positions" if most else "what a text needs, 3 or more"
+            raise UserError(f"model.max_length: {length} is outside {range_}")
+        chain.cut_at(length)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentence_forge.encoders.making.weights import PICKLE, Weights
+from sentence_forge.encoders.making.weights import PICKLE, Weights, modules_of
 from sentence_forge.runtime.cache import cached, folder_of
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
@@ -66,9 +66,7 @@ def as_safetensors(weights: Weights, name: str) -> Weights:
 
 def _folders(folder: Path) -> list[Path]:
     """Return a model's folder and those of its modules."""
-    file = folder / "modules.json"
-    modules = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    paths = {folder / module.get("path", "") for module in modules} | {folder}
+    paths = {folder, *(part for part, _ in modules_of(folder))} if (folder / "modules.json").is_file() else {folder}
     return sorted(path for path in paths if path.is_dir())
 
 

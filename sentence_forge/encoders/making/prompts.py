@@ -1,11 +1,10 @@
-"""What stands before a text: by the role it plays in a search, or by default."""
+"""Prompts: a few words that are put before a text, by its role in a search or for every text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.runtime.errors import UserError, one_of
@@ -15,7 +14,7 @@ _NAMES: dict[Role, tuple[str, ...]] = {"query": ("query",), "document": ("docume
 
 
 def prompt_of(model: SentenceTransformer, role: Role | None = None) -> str:
-    """Return what stands before a text of this role; mostly nothing.
+    """Return the prompt of a role, often an empty one.
 
     Without a role it is the default prompt, as in stock ``encode``; with one, what ``encode_query`` or
     ``encode_document`` takes. A model that has a prompt for neither role has its default one in both: a model for
@@ -31,7 +30,7 @@ def set_prompts(model: SentenceTransformer, prompts: Mapping[str, str | None]) -
     """Give ``model`` the prompts of a config, ``query`` and ``document``; None leaves the model's own.
 
     Raises:
-        UserError: another name, a prompt that is no text, or a model that leaves prompts out of its pooling.
+        UserError: another name, or a prompt that is no text.
     """
     for name, prompt in prompts.items():
         if name not in _NAMES:
@@ -40,7 +39,3 @@ def set_prompts(model: SentenceTransformer, prompts: Mapping[str, str | None]) -
             raise UserError(f"model.prompts.{name}: {prompt!r} is no text; put it in quotes")
         if prompt is not None:
             model.prompts[name] = prompt
-    if any(model.prompts.values()) and any(isinstance(module, Pooling) and not module.include_prompt
-                                           for module in model.children()):
-        raise UserError("model: leaves its prompts out of the pooling (include_prompt: false, as INSTRUCTOR does), "
-                        "which is not done here; give a model that pools them")

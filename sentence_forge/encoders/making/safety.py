@@ -6,7 +6,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sentence_forge.encoders.making.weights import locate
+from sentence_forge.encoders.making.weights import locate, routed
 from sentence_forge.runtime.errors import UserError
 
 _OWN_MODULES = "sentence_transformers."
@@ -24,17 +24,7 @@ def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True)
     Raises:
         UserError: names the file and what it wants.
     """
-    modules = _read(folder / "modules.json")
-    parts = [folder]
-    if modules is not None:
-        if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-            raise UserError(f"{folder / 'modules.json'}: is no list of modules")
-        for module in modules:
-            parts.append(folder / _inside(folder / "modules.json", module.get("path", "")))
-            kind = str(module.get("type", ""))
-            if not kind.startswith(_OWN_MODULES) and not trust_remote_code:
-                raise UserError(f"{folder / 'modules.json'}: wants to run code of its own ({kind}); if you trust it, "
-                                "type model.trust_remote_code=true")
+    parts = [folder, *_vet_modules(folder, _read(folder / "modules.json"), trust_remote_code)]
     for part in parts:
         adapter = _read(part / "adapter_config.json")
         if adapter is not None:
@@ -50,6 +40,24 @@ def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True)
             shards = index.get("weight_map") if isinstance(index, dict) else None
             for shard in set(map(str, shards.values())) if isinstance(shards, dict) else ():
                 _inside(part / name, shard)
+
+
+def _vet_modules(folder: Path, modules: Any, trust_remote_code: bool) -> list[Path]:  # noqa: ANN401 - what JSON holds
+    """Return the folders of a model's modules, those inside routers included."""
+    if modules is None:
+        return []
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise UserError(f"{folder / 'modules.json'}: is no list of modules")
+    parts = []
+    for module in modules:
+        part, kind = folder / _inside(folder / "modules.json", module.get("path", "")), str(module.get("type", ""))
+        inner = routed(part, kind)
+        parts += [part, *(part / _inside(part, name) for name in inner)]
+        for each in (kind, *inner.values()):
+            if not each.startswith(_OWN_MODULES) and not trust_remote_code:
+                raise UserError(f"{folder / 'modules.json'}: wants to run code of its own ({each}); if you trust it, "
+                                "type model.trust_remote_code=true")
+    return parts
 
 
 def _vet_attention(file: Path, about: Any) -> None:  # noqa: ANN401 - what JSON holds

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from torch import Tensor, nn
 
-from sentence_forge.encoders.computing.tokens import Tokens
+from sentence_forge.encoders.computing.chain import chains_of
 from sentence_forge.encoders.making.prompts import set_prompts
 from sentence_forge.encoders.making.safety import vet
 from sentence_forge.encoders.making.weights import locate
@@ -41,7 +41,7 @@ def static(
         vocabulary: most entries a learnt tokenizer has.
         max_length: tokens a text keeps; None is all of them.
         normalize: whether vectors have unit length.
-        prompts: what stands before queries and documents.
+        prompts: put before queries and documents.
         seed: of the weights.
 
     Raises:
@@ -54,27 +54,9 @@ def static(
         torch.manual_seed(seed)
         embedding = StaticEmbedding(backend, embedding_dim=dim)
     model = SentenceTransformer(modules=[embedding, *([Normalize()] if normalize else [])], device="cpu")
-    limit_length(embedding, max_length)
+    chains_of(model)[None].cut_at(max_length)
     set_prompts(model, prompts or {})
     return model
-
-
-def static_features(tokens: Tokens) -> dict[str, Tensor]:
-    """Return what ``StaticEmbedding`` takes: int64 ``input_ids`` ``[tokens]`` and ``offsets`` ``[n]``, on the CPU."""
-    return {"input_ids": torch.from_numpy(tokens.ids).long(), "offsets": torch.from_numpy(tokens.offsets[:-1])}
-
-
-def length_limit(embedding: StaticEmbedding) -> int | None:
-    """Return how many tokens of a text are taken; None is all of them."""
-    return (embedding.tokenizer.truncation or {}).get("max_length")
-
-
-def limit_length(embedding: StaticEmbedding, max_length: int | None) -> None:
-    """Take at most ``max_length`` tokens of a text; the tokenizer keeps it, so stock cuts there too."""
-    if max_length is None:
-        embedding.tokenizer.no_truncation()
-    else:
-        embedding.tokenizer.enable_truncation(max_length)
 
 
 class PaddedMean(nn.Module):

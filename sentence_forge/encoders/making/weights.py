@@ -6,16 +6,20 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sentence_forge.encoders.making.layouts import TRANSFORMERS
 from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
 PICKLE = "pytorch_model.bin"
-_WITH_WEIGHTS = ("Transformer", "StaticEmbedding", "Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling")
+_WITH_WEIGHTS = (*TRANSFORMERS, "Transformer", "StaticEmbedding", "WordEmbeddings", "WordWeights", "Dense", "LayerNorm",
+                 "CNN", "LSTM", "WeightedLayerPooling")
+ROUTERS = ("Router", "Asym")
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,40 @@ class Weights:
         """The folders that must hold weights, the one with the tokenizer first."""
         if not self.is_sentence_transformer:
             return [self.folder]
-        modules = json.loads((self.folder / "modules.json").read_text(encoding="utf-8"))
-        return [self.folder / module.get("path", "") for module in modules
-                if str(module.get("type", "")).rpartition(".")[2] in _WITH_WEIGHTS]
+        return [part for part, kind in modules_of(self.folder) if kind.rpartition(".")[2] in _WITH_WEIGHTS]
+
+
+def modules_of(folder: Path) -> list[tuple[Path, str]]:
+    """Return the folder and type of each module of a sentence-transformers folder, those inside routers included."""
+    found = []
+    for module in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
+        part, kind = folder / module.get("path", ""), str(module.get("type", ""))
+        found += [(part, kind), *((part / name, inner) for name, inner in routed(part, kind).items())]
+    return found
+
+
+def routed(part: Path, kind: str) -> dict[str, str]:
+    """Return the types of a router's modules by their sub-folders; empty for any other module.
+
+    Raises:
+        UserError: the router's config is no readable one.
+    """
+    if kind.rpartition(".")[2] not in ROUTERS:
+        return {}
+    file = next((each for each in (part / "router_config.json", part / "config.json") if each.is_file()), None)
+    try:
+        types = {} if file is None else json.loads(file.read_text(encoding="utf-8"))["types"]
+        return {str(name): str(inner) for name, inner in types.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{file}: is no config of a router") from None
 
 
 def locate(name: str, package: str | None = None) -> Weights:
     """Find the weights of ``name``.
 
     In this order: an existing folder (a model folder, or a run, checkpoint or export, whose ``model/`` it is); the
-    installed Python ``package`` that carries them in its folder ``model/``; the hub's cache; the hub.
+    folder below ``$SENTENCE_FORGE_MODELS`` that is called like the name's last part; the installed Python ``package``
+    that carries them in its folder ``model/``; the hub's cache; the hub.
 
     Raises:
         UserError: a folder that is no model; a name that is nowhere to be had.
@@ -59,6 +87,9 @@ def locate(name: str, package: str | None = None) -> Weights:
         return Weights(_model_folder(given), f"folder {name}")
     if given.exists():
         raise UserError(f"{name}: is a file; model= takes a model folder, a run folder or a hub id")
+    mine = os.environ.get("SENTENCE_FORGE_MODELS")
+    if mine and given.name and (folder := Path(mine).expanduser() / given.name).is_dir():
+        return Weights(_model_folder(folder), f"folder {folder}")
     if package is not None and (spec := importlib.util.find_spec(package)) and spec.submodule_search_locations:
         folder = Path(spec.submodule_search_locations[0], "model")
         if folder.is_dir():
