@@ -83,7 +83,7 @@ def test_the_three_files_say_the_same(report: Report, tmp_path: Path) -> None:
     for says in ("gone", "82.00 before training", "all"):
         assert says in markdown and any(says in text for text in texts)
     columns = {line.count("|") - line.count("\\|") for line in markdown.split("\n\n")[3].splitlines()}
-    assert columns == {11}
+    assert columns == {8}
     assert about["tasks"]["large"]["failures"][0]["text1"] in markdown
 
 

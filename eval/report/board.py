@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
-from sentence_forge.eval.report.formatting import change, hundred, interval, mean_sd, measure_name, plain
+from sentence_forge.eval.report.formatting import hundred, interval, mean_sd, measure_name, plain
 from sentence_forge.eval.report.leaderboard import Board, Entry, average
 from sentence_forge.eval.report.markdown import markdown_table, markdown_text
-from sentence_forge.eval.report.tables import Cell, Column, Table
+from sentence_forge.eval.report.tables import Cell, Column, Table, gain
 from sentence_forge.eval.schema import limits, value
 
 
@@ -17,9 +17,8 @@ def board_table(board: Board) -> Table:
     columns = [Column("run", texts=True), *(Column(_head(board, name)) for name in board.tasks), Column("average"),
                Column("gain"), *(Column(key, texts=True) for key in [*board.keys, *board.job])]
     rows = [[Cell(entry.name), *(_score(board, entry, name) for name in board.tasks),
-             Cell(_average(board, entry), average(entry, board.shared)),
-             Cell(_gain(entry), entry.gain["delta"] if entry.gain else -1), *map(Cell, _settings(board, entry))]
-            for entry in board.entries]
+             Cell(_average(board, entry), average(entry, board.shared)), _gain(entry),
+             *map(Cell, _settings(board, entry))] for entry in board.entries]
     for group in board.seeds:
         rows.append([Cell(f"mean ± sd of {len(group.names)} seeds", kind="total", note=", ".join(group.names)),
                      *(Cell(mean_sd(group.tasks.get(name))) for name in board.tasks), Cell(mean_sd(group.average)),
@@ -59,10 +58,10 @@ def table(board: Board) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["run", *board.tasks, "average", "gain", "gain_low", "gain_high", *board.keys, *board.job])
     for entry in board.entries:
-        gain = [entry.gain["delta"], *(entry.gain["delta_ci95"] or ("", ""))] if entry.gain else ["", "", ""]
+        gains = [entry.gain["delta"], *(entry.gain["delta_ci95"] or ("", ""))] if entry.gain else ["", "", ""]
         scores = [value(entry.tasks[name]) if name in entry.tasks else "" for name in board.tasks]
         writer.writerow([plain(entry.name), *scores,
-                         average(entry, board.shared) if entry.tasks and board.shared else "", *gain,
+                         average(entry, board.shared) if entry.tasks and board.shared else "", *gains,
                          *map(plain, _settings(board, entry))])
     return file.getvalue()
 
@@ -88,6 +87,6 @@ def _average(board: Board, entry: Entry) -> str:
     return hundred(average(entry, board.shared)) if entry.tasks and board.shared else "–"
 
 
-def _gain(entry: Entry) -> str:
-    return "" if entry.gain is None else (f"{change(entry.gain['delta'])} "
-                                          f"({interval(entry.gain['delta_ci95'], sign=True)})")
+def _gain(entry: Entry) -> Cell:
+    found = entry.gain
+    return Cell("", -1) if found is None else gain(found["delta"], found["delta_ci95"])

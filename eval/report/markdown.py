@@ -27,11 +27,9 @@ def markdown_code(text: str) -> str:
 
 def markdown_table(table: Table) -> list[str]:
     """Return a table's lines, an empty one last."""
-    columns, rows = table.shown("text")
-    lines = [_line(markdown_text(column.head) for column in columns),
-             "|" + "".join("---|" if column.texts else "---:|" for column in columns)]
-    for row in rows:
-        first, *others = (markdown_text(cell.text) for cell in row)
+    heads, *rows = ([markdown_text(cell) for cell in line] for line in table.lines())
+    lines = [_line(heads), "|" + "".join("---|" if texts else "---:|" for texts in table.texts())]
+    for (first, *others), row in zip(rows, table.rows, strict=True):
         lines.append(_line([f"**{first}**" if row[0].kind == "total" else first, *others]))
     return [*lines, ""]
 

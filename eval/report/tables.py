@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import cast
 
 from sentence_forge.eval.report.formatting import (
     change,
@@ -37,7 +37,7 @@ class Cell:
     Args:
         text: what every form shows.
         value: what a page sorts by.
-        note: a page's small second line; text forms have columns of their own for it.
+        note: a page's small second line; in parentheses elsewhere.
         kind: a page's CSS class.
         share: 0 to 1, a page's shade or bar behind the text.
         link: a page's address.
@@ -52,14 +52,19 @@ class Cell:
     link: str = ""
     bars: Sequence[Bar] = ()
 
+    @property
+    def line(self) -> str:
+        """The text with its note, as forms without small print have it."""
+        return f"{self.text} ({self.note})" if self.note else self.text
+
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading, whether it holds texts, and whether only one form shows it."""
+    """A column's heading, whether it holds texts, and whether a page alone has it, since it is drawn."""
 
     head: str
     texts: bool = False
-    only: Literal["", "page", "text"] = ""
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,16 +93,32 @@ class Table:
     folded: bool = False
     kind: str = "small"
 
-    def shown(self, form: Literal["page", "text"]) -> tuple[list[Column], list[list[Cell]]]:
-        """Return the columns of a form and its rows."""
-        kept = [number for number, column in enumerate(self.columns) if column.only in ("", form)]
-        return [self.columns[number] for number in kept], [[row[number] for number in kept] for row in self.rows]
+    def lines(self) -> list[list[str]]:
+        """Return the headings and the rows as text, without what is drawn."""
+        kept = [number for number, column in enumerate(self.columns) if not column.drawn]
+        return [[self.columns[number].head for number in kept],
+                *([row[number].line for number in kept] for row in self.rows)]
+
+    def texts(self) -> list[bool]:
+        """Return which columns of ``lines`` hold texts."""
+        return [column.texts for column in self.columns if not column.drawn]
 
 
 def columns(*heads: str, texts: Iterable[str] = ()) -> list[Column]:
     """Return columns of numbers, but for those in ``texts``; without such, the first one is of texts."""
     kinds = set(texts) or {heads[0]}
     return [Column(head, head in kinds) for head in heads]
+
+
+def number(value: float | None, limits: Limits | None = None, kind: str = "") -> Cell:
+    """Return the cell of a fraction with its interval."""
+    return Cell(hundred(value), value, "" if limits is None else interval(limits), kind)
+
+
+def gain(delta: float, limits: Limits | None = None, p: float | None = None, kind: str = "") -> Cell:
+    """Return the cell of a difference with its interval and p, where they are known."""
+    note = "" if limits is None else interval(limits, sign=True) + ("" if p is None else f", {p_value(p)}")
+    return Cell(change(delta), delta, note, f"{kind} {verdict(limits)}".strip())
 
 
 def overview(about: ReportJson) -> list[Table]:
@@ -113,56 +134,43 @@ def task_title(name: str, row: TaskRow) -> str:
 
 def tasks_table(about: ReportJson) -> Table:
     """Return a row a task, then the averages, with the difference from the baseline where there is one."""
-    before = about.get("baseline")
+    baseline = about.get("baseline")
     several = len(about["averages"]) > 1
     pearson = any("pearson_cosine" in row for row in about["tasks"].values())
-    heads = [Column("task", texts=True), *[Column("measure", only="text")] * several,
-             Column(headline(about["averages"])), Column("95 %", only="text"), Column("", only="page")]
-    if before:
-        heads += [*(Column(head, only="text") for head in ("before", "change", "95 %", "p")),
-                  Column(f"against {before['model']}", only="page")]
-    heads += [*[Column("Pearson")] * pearson, Column("scored"), Column("texts cut")]
+    heads = [Column("task", texts=True), Column(headline(about["averages"])), Column("", drawn=True),
+             *[Column("baseline"), Column("difference")] * bool(baseline), *[Column("Pearson")] * pearson,
+             Column("scored"), Column("texts cut")]
 
-    def line(title: Cell, score: Score, old: Score | None, measure: str, last: Sequence[Cell]) -> list[Cell]:
-        bars, spread = [Bar(score["value"], score["ci95"])], interval(score["ci95"])
-        cells = [title, *[Cell(measure_name(measure))] * several,
-                 Cell(hundred(score["value"]), note=spread, kind="value"), Cell(spread)]
-        gain = []
-        if before and old:
-            bars.insert(0, Bar(old["value"], old["ci95"], old=True))
-            sure = interval(old["delta_ci95"], sign=True)
-            gain = [Cell(hundred(old["value"])), Cell(change(old["delta"])), Cell(sure), Cell(p_value(old["p"])),
-                    Cell(change(old["delta"]), note=f"{sure}, {p_value(old['p'])}",
-                         kind=f"change {verdict(old['delta_ci95'])}")]
-        elif before:
-            gain = [Cell("–"), Cell(""), Cell(""), Cell(""), Cell("–", kind="change same")]
-        return [*cells, Cell("", kind="span", bars=bars), *gain, *last]
+    def line(title: Cell, now: Score, then: Score | None, last: Sequence[Cell]) -> list[Cell]:
+        bars = [Bar(now["value"], now["ci95"])]
+        compared = [Cell("–", kind="baseline"), Cell("–", kind="change same")]
+        if then:
+            bars.insert(0, Bar(then["value"], then["ci95"], old=True))
+            compared = [number(then["value"], kind="baseline"),
+                        gain(then["delta"], then["delta_ci95"], then["p"], "change")]
+        return [title, number(now["value"], now["ci95"], "value"), Cell("", kind="span", bars=bars),
+                *compared * bool(baseline), *last]
 
     rows = []
     for name, row in about["tasks"].items():
-        old = before["tasks"].get(name) if before else None
         r = hundred(row["pearson_cosine"]) if "pearson_cosine" in row else ""
-        last = [*[Cell(r, kind="minor first")] * pearson, Cell(count(row["n"]), kind="minor second"),
-                Cell(count(row["truncated"]), kind="minor third")]
         title = Cell(task_title(name, row), note=measure_name(row["measure"]) if several else "", link=f"#{name}")
-        rows.append(line(title, _score(row), old and _score_before(old), row["measure"], last))
+        old = baseline["tasks"].get(name) if baseline else None
+        rows.append(line(title, _score(row), old and _score(old), [
+            *[Cell(r, kind="minor first")] * pearson, Cell(count(row["n"]), kind="minor second"),
+            Cell(count(row["truncated"]), kind="minor third")]))
     for measure, mean in about["averages"].items():
         if mean["tasks"] > 1:
             title = Cell(f"average {measure_name(measure)}" if several else "average", kind="total")
-            rows.append(line(title, mean, before["averages"].get(measure) if before else None, measure,
+            rows.append(line(title, mean, baseline["averages"].get(measure) if baseline else None,
                              [Cell("", kind="minor")] * (2 + pearson)))
     return Table("tasks", "Tasks", heads, rows, kind="summary",
-                 caption="Filled: this model. Hollow: the one that it is compared with." if before else "")
+                 caption="Filled: this model. Hollow: the baseline." if baseline else "")
 
 
-def _score(row: TaskRow) -> Score:
-    """Return the number that counts of a task's row, as averages have it."""
-    return Score(value=value(row), ci95=limits(row))
-
-
-def _score_before(row: TaskGain) -> Score:
-    """Return the baseline's number on a task and the difference from it."""
-    return Score(value=value(row), ci95=limits(row), delta=row["delta"], delta_ci95=row["delta_ci95"], p=row["p"])
+def _score(row: TaskRow | TaskGain) -> Score:
+    """Return a task's number, and the difference where the row has one, as averages have them."""
+    return cast("Score", {**row, "value": value(row), "ci95": limits(row)})
 
 
 def models_table(about: ReportJson) -> Table | None:
@@ -177,18 +185,17 @@ def models_table(about: ReportJson) -> Table | None:
     def cell(name: str, found: Score | None) -> Cell:
         if found is None:
             return Cell("–")
-        note = (f"{change(found['delta'])}, {interval(found['delta_ci95'], sign=True)}" if "delta" in found
-                else interval(found["ci95"]))
+        note = gain(found["delta"], found["delta_ci95"]).line if "delta" in found else interval(found["ci95"])
         return Cell(hundred(found["value"]), found["value"], note, "best" if found["value"] == best[name] else "")
 
-    rows = [[Cell(row["model"]), *(cell(name, row["tasks"].get(name)) for name in names),
-             Cell(hundred(row["average"]), row["average"])] for row in models]
+    rows = [[Cell(row["model"]), *(cell(name, row["tasks"].get(name)) for name in names), number(row["average"])]
+            for row in models]
     rows += [[Cell(f"{row['model']}, mean ± sd of {len(row['seeds'])} seeds", kind="total"),
               *(Cell(mean_sd(row["tasks"].get(name))) for name in names), Cell(mean_sd(row["average"]))]
              for row in about.get("seeds", ())]
     note = "the difference from the baseline, with its 95 % interval" if about.get("baseline") else "the 95 % interval"
     return Table("models", "Models", columns("model", *names, f"average {measure_name(next(iter(about['averages'])))}"),
-                 rows, caption=f"Small: {note}. The highest of each task is bold.")
+                 rows, caption=f"Below each score: {note}. The highest of each task is bold.")
 
 
 def dims_table(about: ReportJson) -> Table | None:
@@ -200,16 +207,14 @@ def dims_table(about: ReportJson) -> Table | None:
     several = len(names) > 1
     rows = []
     for row in found:
-        scores = [row["tasks"].get(name) for name in names]
         average = row.get("average")
-        rows.append([Cell(str(row["dim"]), row["dim"]), *(Cell(hundred(score and score["value"])) for score in scores),
-                     *[Cell(hundred(average and average["value"]))] * several,
-                     Cell(change(average.get("delta")) if average else ""),
-                     Cell(interval(average["delta_ci95"], sign=True) if average and average.get("delta_ci95") else "")])
-    heads = columns("dimensions", *names, *["average"] * several, "difference", "95 %")
-    return Table("dims", "Cut to fewer dimensions", heads, rows,
-                 caption="The first numbers of each vector, as many as the row says, brought to length 1. Difference: "
-                         "from whole vectors, of the average, over the same resamples.")
+        scores = [*(row["tasks"].get(name) for name in names), *[average] * several]
+        rows.append([Cell(str(row["dim"]), row["dim"]), *(number(score["value"] if score else None)
+                                                          for score in scores),
+                     gain(average["delta"], average["delta_ci95"]) if average and "delta" in average else Cell("")])
+    return Table("dims", "Cut to fewer dimensions", columns("dimensions", *names, *["average"] * several, "difference"),
+                 rows, caption="The first numbers of each vector, as many as the row says, brought to length 1. "
+                               "Difference: from whole vectors, of the average, over the same resamples.")
 
 
 def trust_table(about: ReportJson) -> Table | None:
@@ -224,7 +229,7 @@ def trust_table(about: ReportJson) -> Table | None:
         rows.append([Cell(name), _share(row["truncated"], row["texts"]), _share(found["duplicates"], row["n"]),
                      *_overlap(found["trained_on"], row), *[Cell("" if mean is None else hundred(mean))] * means])
     heads = columns("task", "texts cut", "repeated", "trained on, to the letter", "normalised", "texts seen", "score",
-                    "without", "change without", *["mean of sub-sets"] * means)
+                    "without", "difference without", *["mean of sub-sets"] * means)
     return Table("trust", "How far to trust it", heads, rows,
                  caption=f"{trained_on(about)} Normalised: without case, punctuation and runs of spaces, the texts of "
                          "a pair in any order. The score that counts is over all rows, sub-sets joined (“all”); the "
@@ -232,22 +237,19 @@ def trust_table(about: ReportJson) -> Table | None:
 
 
 def _overlap(known: TrainedOn | None, row: TaskRow) -> list[Cell]:
-    score = Cell(hundred(value(row)))
+    score = number(value(row))
     if known is None:
         return [*[Cell("?", kind="same")] * 3, score, Cell("?", kind="same"), Cell("")]
     without = known.get("without")
     last = [Cell("same", kind="same"), Cell("")]
     if without:
-        gain = Cell("")
-        if "delta" in without:
-            sure = interval(without["delta_ci95"], sign=True) if "delta_ci95" in without else ""
-            gain = Cell(change(without["delta"]), note=sure)
-        last = [Cell(f"{hundred(without['value'])} of {without['n']:,}"), gain]
+        last = [Cell(f"{hundred(without['value'])} of {without['n']:,}"),
+                gain(without["delta"], without.get("delta_ci95")) if "delta" in without else Cell("")]
     return [_share(known["exact"], row["n"]), _share(known["normalised"], row["n"]),
             _share(known["texts"], known["of_texts"]), score, *last]
 
 
-def _share(number: int | None, of: int | None) -> Cell:
-    if not number:
-        return Cell(count(number), kind="same")
-    return Cell(count(number), number, note=f"{100 * number / max(1, of or 0):.1f} %")
+def _share(found: int | None, of: int | None) -> Cell:
+    if not found:
+        return Cell(count(found), kind="same")
+    return Cell(count(found), found, note=f"{100 * found / max(1, of or 0):.1f} %")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sentence_forge.eval.report.formatting import (
@@ -10,12 +12,10 @@ from sentence_forge.eval.report.formatting import (
     hundred,
     interval,
     measure_name,
-    p_value,
     signed,
-    verdict,
 )
-from sentence_forge.eval.report.tables import Cell, Column, Table, columns
-from sentence_forge.eval.schema import PairError, ReportJson, TaskGain, TaskRow, limits
+from sentence_forge.eval.report.tables import Cell, Table, columns, gain, number
+from sentence_forge.eval.schema import PairError, ReportJson, Score, TaskGain, TaskRow, limits
 
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
@@ -38,24 +38,17 @@ def _parts(row: TaskRow) -> Table | None:
         return None
     measures = list(dict.fromkeys(measure for part in parts.values() for measure in part
                                   if measure != "n" and not measure.endswith("_ci95")))
-    sure = any(f"{measure}_ci95" in part for part in parts.values() for measure in measures)
-    scored = measures[:1] if row["measure"] == "spearman_cosine" else measures
+    shown = measures[:1] if row["measure"] == "spearman_cosine" else measures
 
-    def cells(part: Any) -> list[Cell]:  # noqa: ANN401 - the keys are the measures' names
-        made = []
-        for measure in scored:
-            found = part.get(measure)
-            made.append(Cell(hundred(found), found, kind="bar", share=max(0.0, found or 0.0)))
-            made += [Cell(interval(part.get(f"{measure}_ci95")))] * sure
-        return made
+    def cell(part: Mapping[str, Any], measure: str) -> Cell:
+        found = part.get(measure)
+        return replace(number(found, part.get(f"{measure}_ci95"), "bar"), share=max(0.0, found or 0.0))
 
-    rows = [[Cell(name or "no name"), Cell(count(part["n"])), *cells(part)] for name, part in parts.items()]
-    heads = [Column("part", texts=True), Column("scored")]
-    for measure in scored:
-        heads += [Column(measure_name(measure)), *[Column("95 %")] * sure]
+    rows = [[Cell(name or "no name"), Cell(count(part["n"])), *(cell(part, measure) for measure in shown)]
+            for name, part in parts.items()]
     mean = row.get("spearman_cosine_mean_of_domains")
-    return Table("parts", "By part", heads, rows, caption="Each part is ranked alone" +
-                 (f"; their mean is {hundred(mean)}." if mean is not None else ".") if sure else "")
+    return Table("parts", "By part", columns("part", "scored", *map(measure_name, shown)), rows,
+                 caption=f"Each part is ranked alone; their mean is {hundred(mean)}." if mean is not None else "")
 
 
 def _further_measures(row: TaskRow, old: TaskGain | None) -> Table | None:
@@ -64,19 +57,17 @@ def _further_measures(row: TaskRow, old: TaskGain | None) -> Table | None:
         return None
     found: Any = row  # the keys are the measures' names
     before = old.get("also", {}) if old else {}
-    rows = []
-    for name in row["also"]:
-        cells = [Cell(measure_name(name)), Cell(hundred(found[name])), Cell(interval(found[f"{name}_ci95"]))]
-        if name in before:
-            gain = before[name]
-            cells += [Cell(hundred(gain["value"])), Cell(change(gain["delta"]), kind=verdict(gain["delta_ci95"])),
-                      Cell(interval(gain["delta_ci95"], sign=True)), Cell(p_value(gain["p"]))]
-        rows.append(cells)
+    rows = [[Cell(measure_name(name)), number(found[name], found[f"{name}_ci95"]),
+             *([number(before[name]["value"]), _gain(before[name])] if name in before else [])] for name in row["also"]]
     left_out = (f" {row['without_relevant']:,} queries without a relevant document are left out."
                 if row["without_relevant"] else "")
     return Table("measures", "Further measures",
-                 columns("measure", "value", "95 %", *["before", "change", "95 % ", "p"] if before else []), rows,
+                 columns("measure", "value", *["baseline", "difference"] if before else []), rows,
                  caption=f"{count(row['n'])} queries over {row['documents']:,} documents.{left_out}")
+
+
+def _gain(found: Score) -> Cell:
+    return gain(found["delta"], found["delta_ci95"], found["p"])
 
 
 def _missed(row: TaskRow) -> Table | None:
@@ -96,21 +87,17 @@ def _similarities(row: TaskRow) -> Table | None:
     if "spearman_dot" not in row:
         return None
     found: Any = row  # the keys are made of the names of similarities
-    rows = [[Cell(name), *(cell for statistic in ("spearman", "pearson")
-                           for cell in (Cell(hundred(found[f"{statistic}_{name}"])),
-                                        Cell(interval(found.get(f"{statistic}_{name}_ci95")))))]
-            for name in _SIMILARITIES]
-    return Table("similarities", "By similarity", columns("similarity", "Spearman", "95 %", "Pearson", "95 % "), rows)
+    rows = [[Cell(name), *(number(found[f"{statistic}_{name}"], found.get(f"{statistic}_{name}_ci95"))
+                           for statistic in ("spearman", "pearson"))] for name in _SIMILARITIES]
+    return Table("similarities", "By similarity", columns("similarity", "Spearman", "Pearson"), rows)
 
 
 def _thresholds(row: TaskRow) -> Table | None:
     if "best_f1" not in row:
         return None
     f1, accuracy = row["best_f1"], row["best_accuracy"]
-    rows = [[Cell("F1"), Cell(f"{f1['cosine']:.3f}"), Cell(hundred(f1["f1"])), Cell(hundred(f1["precision"])),
-             Cell(hundred(f1["recall"]))],
-            [Cell("accuracy"), Cell(f"{accuracy['cosine']:.3f}"), Cell(hundred(accuracy["accuracy"])), Cell(""),
-             Cell("")]]
+    rows = [[Cell("F1"), Cell(f"{f1['cosine']:.3f}"), number(f1["f1"]), number(f1["precision"]), number(f1["recall"])],
+            [Cell("accuracy"), Cell(f"{accuracy['cosine']:.3f}"), number(accuracy["accuracy"]), Cell(""), Cell("")]]
     return Table("thresholds", "Best thresholds", columns("by", "cosine from", "value", "precision", "recall"), rows,
                  caption=f"{row['positives']:,} of {count(row['n'])} pairs match.")
 
@@ -120,13 +107,13 @@ def _confusion(row: TaskRow) -> Table | None:
         return None
     names, matrix = row["confusion"]["labels"], row["confusion"]["gold_by_predicted"]
     rows = []
-    for number, (name, counts) in enumerate(zip(names, matrix, strict=True)):
+    for at, (name, counts) in enumerate(zip(names, matrix, strict=True)):
         total = max(1, sum(counts))
         rows.append([Cell(name), *(Cell(count(each), kind="heat", share=each / total) for each in counts),
-                     Cell(hundred(counts[number] / total))])
+                     number(counts[at] / total)])
     sums = [sum(column) for column in zip(*matrix, strict=True)]
-    rows.append([Cell("precision"), *(Cell(hundred(matrix[number][number] / total if total else None))
-                                      for number, total in enumerate(sums)), Cell("")])
+    rows.append([Cell("precision"), *(number(matrix[at][at] / total if total else None)
+                                      for at, total in enumerate(sums)), Cell("")])
     heads = columns("gold label", *(f"predicted {name}" for name in names), "recall")
     return Table("confusion", "Confusion", heads, rows,
                  caption="A row is what people say, a column what the model says.")

@@ -21,12 +21,10 @@ def terminal(about: ReportJson) -> str:
 
 def aligned(table: Table) -> list[str]:
     """Return a table's lines in columns, the first one's texts to the left, numbers to the right."""
-    columns, rows = table.shown("text")
-    cells = [[plain(text) for text in row] for row in ([column.head for column in columns],
-                                                       *([cell.text for cell in row] for row in rows))]
+    cells = [[plain(text) for text in line] for line in table.lines()]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(_padded(cell, size, left=column.texts) for cell, size, column in
-                      zip(row, widths, columns, strict=True)).rstrip() for row in cells]
+    return ["  ".join(_padded(cell, size, left=left) for cell, size, left in
+                      zip(row, widths, table.texts(), strict=True)).rstrip() for row in cells]
 
 
 def _padded(cell: str, size: int, *, left: bool) -> str:
