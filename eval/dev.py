@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.eval.stats import Floats, pearson, spearman
+from sentence_forge.eval.tasks.base import unit_vectors
 from sentence_forge.runtime.errors import UserError
 
 BATCH = 64  # rows among which an anchor ranks its positive
@@ -58,7 +59,7 @@ def dev_measure(shape: str, columns: Columns, encode: Encode, predict: Predict |
     if shape == "pair_class":
         assert predict is not None
         return {"accuracy": _accuracy(predict(anchors, vectors[rows[:, 1]]), columns["label"])}
-    unit, anchor = _normalised(vectors), _normalised(anchors)
+    unit, anchor = unit_vectors(vectors), unit_vectors(anchors)
     if shape == "pair_score":
         return _correlations(_cosines(anchor, unit[rows[:, 1]]), columns["score"])
     if shape == "pair":
@@ -81,7 +82,7 @@ def similarity_histograms(shape: str, columns: Columns, encode: Encode, *,
     """
     _check_shape(shape)
     rows, vectors, anchors = _encoded(shape, columns, encode, queries)
-    unit, anchor = _normalised(vectors), _normalised(anchors)
+    unit, anchor = unit_vectors(vectors), unit_vectors(anchors)
     if shape == "labelled_text":
         return _by_label(unit, rows[:, 0], columns["label"])
     cosine = _cosines(anchor, unit[rows[:, 1]])
@@ -115,11 +116,6 @@ def _encoded(shape: str, columns: Columns, encode: Encode, queries: Encode | Non
         raise UserError("the dev split has no rows; give more data or a larger dev share")
     vectors = np.asarray(encode(list(row_of)))
     return rows, vectors, vectors[rows[:, 0]] if queries is None else np.asarray(queries(list(columns[names[0]])))
-
-
-def _normalised(vectors: NDArray[np.float32]) -> Floats:
-    norm = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    return vectors / np.where(norm == 0, 1.0, norm)
 
 
 def _cosines(left: Floats, right: Floats) -> Floats:

@@ -13,10 +13,11 @@ import numpy as np
 
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.encoders.protocol import TextEncoder
-from sentence_forge.eval.schema import Geometry, Spread, Threshold
+from sentence_forge.eval.schema import Geometry, Spread
 from sentence_forge.eval.stats import Floats
 from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, unit_vectors
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
+from sentence_forge.eval.thresholds import best_threshold
 
 MOST = 3000  # texts whose pairs are all compared
 POSITIVE = 0.8  # of the score range: 4 of 5, "mostly equivalent", as SimCSE takes STS benchmark's positives
@@ -66,23 +67,6 @@ def anisotropy(unit: Floats) -> float:
     """Return the mean cosine of two different rows of ``unit`` [n, dim]: 0 where directions are spread evenly."""
     n = len(unit)
     return float(((unit.sum(axis=0) ** 2).sum() - (unit * unit).sum()) / (n * (n - 1)))
-
-
-def best_threshold(score: Floats, positive: np.ndarray) -> Threshold:
-    """Return the threshold with the best F1 of ``score >= threshold``: ``cosine``, ``precision``, ``recall``, ``f1``.
-
-    The threshold lies half-way to the next lower score, so that scores which tie are never parted. Of several with the
-    same F1, the highest.
-    """
-    order = np.argsort(-score, kind="stable")
-    ranked, right = score[order], np.cumsum(positive[order])
-    taken = np.arange(1, len(score) + 1)
-    ends = np.append(ranked[1:] < ranked[:-1], True)
-    f1 = np.where(ends, 2 * right / (taken + right[-1]), -1.0)
-    best = int(np.argmax(f1))
-    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
-    return {"cosine": round(float((ranked[best] + below) / 2), 6), "precision": float(right[best] / taken[best]),
-            "recall": float(right[best] / right[-1]), "f1": float(f1[best])}
 
 
 def calibrate(encoder: TextEncoder, data_dir: Path | None, language: str = "en") -> dict[str, Any]:

@@ -102,16 +102,6 @@ def percentile_interval(samples: Floats, level: float = 0.95) -> tuple[float, fl
     return float(low), float(high)
 
 
-def bootstrap_ci(x: ArrayLike, y: ArrayLike, statistic: Statistic = "spearman", *, resamples: int = 2000,
-                 seed: Seed = 0, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the correlation of ``x`` and ``y``, over pairs.
-
-    Raises:
-        ValueError: as ``pearson``.
-    """
-    return percentile_interval(bootstrap([x], y, statistic, resamples=resamples, seed=seed)[0], level)
-
-
 def paired_bootstrap(x_a: ArrayLike, x_b: ArrayLike, y: ArrayLike, statistic: Statistic = "spearman", *,
                      resamples: int = 2000, seed: Seed = 0) -> Difference:
     """Return by how much ``x_a`` correlates better with ``y`` than ``x_b`` does; both see the same resamples.

@@ -8,13 +8,17 @@ from scipy import stats as reference
 
 from sentence_forge.eval.stats import (
     bootstrap,
-    bootstrap_ci,
     paired_bootstrap,
     pearson,
     percentile_interval,
     resample_counts,
     spearman,
 )
+
+
+def bootstrap_ci(x: np.ndarray, y: np.ndarray, statistic: str = "spearman", **settings: int) -> tuple[float, float]:
+    return percentile_interval(bootstrap([x], y, statistic, **settings)[0])
+
 
 RNG = np.random.default_rng(7)
 SMOOTH = RNG.normal(size=200)

@@ -17,16 +17,16 @@ from test_eval import WordSum
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.eval.evaluate import evaluate
-from sentence_forge.eval.geometry import best_threshold
 from sentence_forge.eval.report.page import page
 from sentence_forge.eval.report.report import Report
 from sentence_forge.eval.tasks.base import EncodedTexts
-from sentence_forge.eval.tasks.binary import BinaryPairs, average_precision, best_accuracy
+from sentence_forge.eval.tasks.binary import BinaryPairs, average_precision
 from sentence_forge.eval.tasks.mteb import MTEB
 from sentence_forge.eval.tasks.nli import NLI, load_head
 from sentence_forge.eval.tasks.retrieval import KnownItem, LabelledRetrieval
 from sentence_forge.eval.tasks.sts import ScoredPairs
 from sentence_forge.eval.tasks.triplets import TripletAccuracy
+from sentence_forge.eval.thresholds import best_accuracy, best_threshold
 from sentence_forge.losses.softmax import Softmax
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.train.checkpoint import save_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,38 +23,34 @@ Head = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[str] | NDAr
 FEWEST = 10  # rows below which a score says nothing
 
 
-class TaskRows(Protocol):
-    """The rows of a task, read."""
+@dataclass(frozen=True, kw_only=True)
+class TaskRows(ABC):
+    """The rows of a task, read: to be derived from by each kind of rows.
+
+    Args:
+        path: the file's name in a report.
+        sha256: the hash of the file's bytes.
+        domains: the sub-set of each unit, where a file names them.
+    """
+
+    path: str
+    sha256: str
+    domains: list[str] | None = None
+
+    @property
+    @abstractmethod
+    def units(self) -> Sequence[tuple[str, ...]]:
+        """What is scored, one entry each: a pair, a title; resampled, and looked for in the training data."""
 
     @property
     def texts(self) -> list[str]:
         """All texts, each once."""
-        ...
+        return list(dict.fromkeys(text for unit in self.units for text in unit))
 
     @property
     def by_role(self) -> Mapping[Role, Sequence[str]]:
         """The texts by their role in a search; empty where they have none."""
-        ...
-
-    @property
-    def units(self) -> Sequence[tuple[str, ...]]:
-        """What is scored, one entry each: a pair, a title; resampled, and looked for in the training data."""
-        ...
-
-    @property
-    def domains(self) -> Sequence[str] | None:
-        """The sub-set of each unit, where a file names them."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """The file's name in a report."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """The hash of the file's bytes."""
-        ...
+        return {}
 
 
 class EncodedTexts(TextEncoder):
@@ -140,10 +137,8 @@ class TaskResult:
 class Task(Protocol):
     """An evaluation: one file of code, one YAML in ``configs/suite``."""
 
-    @property
-    def needs_head(self) -> bool:
-        """Whether only a model with a classifier of pairs can do it."""
-        ...
+    needs_head: bool = False
+    """Whether only a model with a classifier of pairs can do it."""
 
     def where(self, data_dir: Path | None) -> str:
         """Say which file is meant, found or not."""

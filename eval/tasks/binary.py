@@ -10,12 +10,11 @@ import numpy as np
 
 from sentence_forge.data_readers.table import ROW, read_table
 from sentence_forge.encoders.protocol import TextEncoder
-from sentence_forge.eval.geometry import best_threshold
-from sentence_forge.eval.schema import Threshold
 from sentence_forge.eval.stats import Counts, Floats, Seed, percentile_interval, resample_counts
 from sentence_forge.eval.tasks.base import Bools, TaskResult, finite_vectors, task_row
 from sentence_forge.eval.tasks.file_task import FileTask
 from sentence_forge.eval.tasks.sts import Pairs, scored, similarities
+from sentence_forge.eval.thresholds import best_accuracy, best_threshold
 from sentence_forge.runtime.errors import UserError
 
 _FIELDS = ("sentence1", "sentence2", "score")
@@ -98,18 +97,3 @@ def precision_of_resamples(score: Floats, positive: Bools) -> Callable[[Counts],
             return (gained * precision).sum(axis=1) / np.where(hits[:, -1] > 0, hits[:, -1], np.nan)
 
     return of_resample
-
-
-def best_accuracy(score: Floats, positive: Bools) -> Threshold:
-    """Return the ``cosine`` from which calling a pair positive is right most often, and that ``accuracy``."""
-    order = np.argsort(-score, kind="stable")
-    ranked, right = score[order], positive[order]
-    ends = np.append(ranked[1:] < ranked[:-1], True)
-    accuracy = (np.cumsum(right) + (~right).sum() - np.cumsum(~right)) / len(score)
-    accuracy = np.where(ends, accuracy, -1.0)
-    best = int(np.argmax(accuracy))
-    below = ranked[best + 1] if best + 1 < len(ranked) else ranked[best]
-    none = float((~positive).mean())  # calling nothing positive
-    if none > accuracy[best]:
-        return {"cosine": float(np.nextafter(ranked[0], 2)), "accuracy": none}
-    return {"cosine": round(float((ranked[best] + below) / 2), 6), "accuracy": float(accuracy[best])}

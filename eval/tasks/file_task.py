@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sentence_forge.data_readers.sample import sample_path
-from sentence_forge.encoders.protocol import Role
 from sentence_forge.eval.schema import DataFile
-from sentence_forge.eval.tasks.base import FEWEST
+from sentence_forge.eval.tasks.base import FEWEST, Task, TaskRows
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
 
 _ENDINGS = (".csv.gz", ".csv", ".tsv.gz", ".tsv", ".jsonl.gz", ".jsonl", ".parquet")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileRows:
-    """The rows of one file: its name in reports, the hash of its bytes, and each row's sub-set if it names them."""
-
-    path: str
-    sha256: str
-    domains: list[str] | None = None
-
-    @property
-    def by_role(self) -> Mapping[Role, list[str]]:
-        """The texts by their role in a search; none have one."""
-        return {}
-
-
 @dataclass(kw_only=True)
-class FileTask(ABC):
+class FileTask(Task, ABC):
     """A task over a file; one of ``folder``, ``path`` and ``sample`` says which.
 
     Args:
@@ -50,7 +34,6 @@ class FileTask(ABC):
     sample: str | None = None
     label: str | None = None
     sample_file: ClassVar[str] = ""  # of the sample; empty where it has none for the task
-    needs_head: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if sum(value is not None for value in (self.folder, self.path, self.sample)) != 1:
@@ -96,7 +79,7 @@ class FileTask(ABC):
         return path
 
     @abstractmethod
-    def read(self, data_dir: Path | None) -> Any:  # noqa: ANN401 - eval.tasks.base.TaskRows, of the task's own kind
+    def read(self, data_dir: Path | None) -> TaskRows:
         """Return the file's rows."""
 
     def source(self, path: Path) -> DataFile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.eval.ranking import K, Ranking, rank
 from sentence_forge.eval.stats import Floats, Seed, bootstrap_mean, percentile_interval
-from sentence_forge.eval.tasks.base import TaskResult, mean_result
-from sentence_forge.eval.tasks.file_task import FileRows
+from sentence_forge.eval.tasks.base import Task, TaskResult, TaskRows, mean_result
 from sentence_forge.eval.tasks.judgements import files_of, is_beir, read_judgements
 from sentence_forge.eval.tasks.retrieval import query_and_document_vectors
 from sentence_forge.runtime.errors import UserError
@@ -23,7 +22,7 @@ _SHOWN = 12  # queries that are shown because they miss most
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged(FileRows):
+class Judged(TaskRows):
     """Queries that have something relevant, documents, and the grades of some of the documents for each query."""
 
     queries: list[str]
@@ -49,7 +48,7 @@ class Judged(FileRows):
 
 
 @dataclass(kw_only=True)
-class JudgedRetrieval:
+class JudgedRetrieval(Task):
     """Queries over documents with judgements, from a BEIR folder, a JSON file or a table; ``suite=mine``.
 
     Args:
@@ -67,7 +66,6 @@ class JudgedRetrieval:
     columns: Sequence[str] = ("query", "title", "grade")
     recalls: Sequence[int] = (1, 10, 100)
     label: str | None = None
-    needs_head: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if len(self.columns) != 3:

@@ -5,27 +5,28 @@ MTEB reads its data from the hub and scores it itself; what it tells is the task
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from sentence_forge.eval.stats import Seed
-from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, task_row
-from sentence_forge.eval.tasks.file_task import FileRows
+from sentence_forge.eval.tasks.base import EncodedTexts, Task, TaskResult, TaskRows, task_row
 from sentence_forge.runtime.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Elsewhere(FileRows):
+class Elsewhere(TaskRows):
     """The rows of a task that reads them itself: none are known here."""
 
-    texts: list[str] = field(default_factory=list)
-    units: list[tuple[str, ...]] = field(default_factory=list)
+    @property
+    def units(self) -> list[tuple[str, ...]]:
+        """None."""
+        return []
 
 
 @dataclass(kw_only=True)
-class MTEB:
+class MTEB(Task):
     """A task of MTEB.
 
     Args:
@@ -35,7 +36,6 @@ class MTEB:
 
     name: str
     label: str | None = None
-    needs_head: ClassVar[bool] = False
 
     def where(self, data_dir: Path | None) -> str:
         """Say what is meant."""

@@ -13,15 +13,15 @@ import numpy as np
 from sentence_forge.data_readers.shapes import NLI_LABELS
 from sentence_forge.data_readers.table import read_table
 from sentence_forge.eval.stats import Seed
-from sentence_forge.eval.tasks.base import EncodedTexts, Head, TaskResult, finite_vectors, mean_result
-from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
+from sentence_forge.eval.tasks.base import EncodedTexts, Head, TaskResult, TaskRows, finite_vectors, mean_result
+from sentence_forge.eval.tasks.file_task import FileTask, check_enough
 from sentence_forge.runtime.errors import UserError
 
 _COLUMNS = ("premise", "hypothesis", "label")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classified(FileRows):
+class Classified(TaskRows):
     """The rows of one file: pairs and the names of their classes."""
 
     premise: list[str]

@@ -26,12 +26,12 @@ from sentence_forge.eval.tasks.base import (
     mean_result,
     unit_vectors,
 )
-from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
+from sentence_forge.eval.tasks.file_task import FileTask, check_enough
 from sentence_forge.runtime.errors import UserError
 
 _FIELDS = ("title", "label", "description")
 @dataclass(frozen=True, kw_only=True)
-class Titles(FileRows):
+class Titles(TaskRows):
     """Distinct titles with a category each, and the texts that should find them: themselves, or a description each."""
 
     titles: list[str]

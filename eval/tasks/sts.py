@@ -19,8 +19,8 @@ from sentence_forge.data_readers.table import Table, read_table
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.schema import DataFile
 from sentence_forge.eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
-from sentence_forge.eval.tasks.base import FEWEST, Bools, TaskResult, finite_vectors, task_row
-from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
+from sentence_forge.eval.tasks.base import FEWEST, Bools, TaskResult, TaskRows, finite_vectors, task_row
+from sentence_forge.eval.tasks.file_task import FileTask, check_enough
 from sentence_forge.runtime.errors import UserError, one_of
 
 _FIELDS = ("sentence1", "sentence2", "score")
@@ -29,7 +29,7 @@ _FLAT = 1e-6  # cosines of float32 vectors that differ by less than this are rou
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs(FileRows):
+class Pairs(TaskRows):
     """The rows of one file: texts and gold scores, float64 [n], in the file's order."""
 
     sentence1: list[str]

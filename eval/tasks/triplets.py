@@ -14,8 +14,8 @@ from sentence_forge.data_readers.shapes import TRIPLET
 from sentence_forge.data_readers.table import read_table
 from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.eval.stats import Seed
-from sentence_forge.eval.tasks.base import TaskResult, finite_vectors, mean_result, unit_vectors
-from sentence_forge.eval.tasks.file_task import FileRows, FileTask, check_enough
+from sentence_forge.eval.tasks.base import TaskResult, TaskRows, finite_vectors, mean_result, unit_vectors
+from sentence_forge.eval.tasks.file_task import FileTask, check_enough
 
 _NLI = ("premise", "hypothesis", "label")
 _TIE = 1e-7  # cosines of float32 vectors that are nearer to each other are equal
@@ -23,7 +23,7 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triplets(FileRows):
+class Triplets(TaskRows):
     """The rows of one file, each an anchor, its positive and one or more negatives."""
 
     rows: list[tuple[str, ...]]
