@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from sentence_forge.search.queries import batches, read_queries
 if TYPE_CHECKING:
     from sentence_forge.search.index import Index
 
+_COMMANDS = {"serve": "serve.command"}  # python -m search serve DIR
 _COMMANDS_NOW = {"--mine": "mine", "--against": "compare"}
 _TAKES_A_VALUE = ("-k", "--dim", "--queries", "--html", "--pairs-from", "--least-score", "--negatives", "--margin",
                   "--range-min", "--range-max")
@@ -28,8 +30,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parse = Parser(prog="python -m search", description="Search an exported index by cosine similarity.",
                    epilog="Without a query: one line of standard input each, or a prompt if it is a terminal. See also "
-                   "python -m search.mine (hard negatives to train on) and python -m search.compare (what another "
-                   "model finds instead).")
+                   "python -m search serve (a page and an API), python -m search.mine (hard negatives to train on) "
+                   "and python -m search.compare (what another model finds instead).")
     parse.add_argument("dir", metavar="DIR", help="the export's output folder, or its index folder")
     parse.add_argument("query", metavar="QUERY", nargs="?", help="what to look for")
     parse.add_argument("-k", type=int, metavar="N", default=10, help="hits a query, or pairs (default %(default)s)")
@@ -48,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input or a damaged index, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in _COMMANDS:
+        return import_module(f"sentence_forge.search.{_COMMANDS[arguments[0]]}").main(arguments[1:])
     for flag, command in _COMMANDS_NOW.items():
         if any(argument.partition("=")[0] == flag for argument in arguments):
             return _forward(arguments, flag, command)
@@ -56,8 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _forward(arguments: list[str], flag: str, command: str) -> int:
     """Run the command that an old flag became: ``DIR --mine OUT.csv`` is ``python -m search.mine DIR OUT.csv``."""
-    from importlib import import_module
-
     old = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     old.add_argument(flag, dest="value", nargs="?", default=None)
     known, rest = old.parse_known_args(arguments)

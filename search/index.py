@@ -123,6 +123,11 @@ class Index:
         raise UserError(f"{folder}: is replaced again and again as it is opened; try again")
 
     @property
+    def generation(self) -> int:
+        """The number of this state of the index; each re-indexing makes the next one."""
+        return self._generation.number
+
+    @property
     def fingerprint(self) -> str:
         """The fingerprint of the encoder that made the vectors."""
         return self._generation.manifest["fingerprint"]
@@ -280,6 +285,15 @@ class Index:
 
         titles = self._rows["title"].chunk(0)
         return pc.fill_null(pc.index_in(pa.array(texts, titles.type), titles), -1).to_numpy().astype(np.int64)
+
+    def row_of(self, name: str) -> int | None:
+        """Return the row whose id is ``name``, or None."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        ids = self._rows["id"].chunk(0)
+        row = pc.index(ids, pa.scalar(name, ids.type)).as_py()
+        return None if row < 0 else row
 
     @property
     def repeated_rows(self) -> int:

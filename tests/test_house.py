@@ -135,7 +135,8 @@ try:
     sys.exit(sentence_forge.{package}.cli.main())
 except SystemExit as leaving:
     assert not leaving.code, leaving.code
-heavy = {{"torch", "transformers", "sentence_transformers", "datasets", "pandas", "scipy", "faiss", "jinja2"}}
+heavy = {{"torch", "transformers", "sentence_transformers", "datasets", "pandas", "scipy", "faiss", "jinja2", "fastapi",
+         "sqlite3"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)

@@ -1,0 +1,203 @@
+"""The API: search, neighbours, near-duplicates, embeddings in OpenAI's form, health and counters."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field, StringConstraints
+from starlette.responses import JSONResponse, PlainTextResponse
+
+from sentence_forge.encoders.protocol import Role
+from sentence_forge.encoders.similarity import FloatArray, normalise
+from sentence_forge.search.index import Index
+from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.searcher import Found
+
+if TYPE_CHECKING:
+    from sentence_forge.search.serve.app import Service
+
+MOST_HITS = 100
+MOST_PAIRS = 1000
+MOST_QUERIES = 256
+MOST_INPUTS = 2048
+LONGEST_QUERY = 2000
+LONGEST_INPUT = 50_000
+_ENCODED_AT_ONCE = 32  # of a long list, so that searches come in between
+_PAIRS_PATIENCE = 20.0
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUERY)]
+Input = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_INPUT)]
+K = Annotated[int, Query(ge=1, le=MOST_HITS, description="hits a query")]
+
+
+class SearchBatch(BaseModel):
+    """Several queries at once."""
+
+    queries: Annotated[list[Text], Field(min_length=1, max_length=MOST_QUERIES)]
+    k: Annotated[int, Field(ge=1, le=MOST_HITS)] = 10
+    exact: bool = False
+
+
+class Embeddings(BaseModel):
+    """OpenAI's request for embeddings; ``input_type`` is ours: what the texts are in a search."""
+
+    input: Input | Annotated[list[Input], Field(min_length=1, max_length=MOST_INPUTS)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+    input_type: Role | None = None
+
+
+def api_routes(service: Service) -> APIRouter:
+    """Return the routes of the API."""
+    routes = APIRouter()
+
+    @routes.get("/api/search", summary="The titles most similar to a query")
+    async def search(q: Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)], k: K = 10,
+                     exact: bool = False) -> JSONResponse:
+        begun = time.perf_counter()
+        found = await ask(service, [q], k, exact=exact)
+        return JSONResponse({"took_ms": _ms(begun), **_json(service, q, found[0])})
+
+    @routes.post("/api/search", summary="Several queries at once")
+    async def search_batch(asked: SearchBatch) -> JSONResponse:
+        begun = time.perf_counter()
+        found = await ask(service, asked.queries, asked.k, exact=asked.exact)
+        return JSONResponse({"took_ms": _ms(begun), "results": [
+            _json(service, query, each) for query, each in zip(asked.queries, found, strict=True)]})
+
+    @routes.get("/api/similar/{row_id:path}", summary="The titles most similar to one of the index")
+    async def similar(row_id: str, k: K = 10) -> JSONResponse:
+        begun = time.perf_counter()
+        title, found = await ask_similar(service, row_id, k)
+        return JSONResponse({"took_ms": _ms(begun), "id": row_id, **_json(service, title, found)})
+
+    @routes.get("/api/pairs", summary="The most similar pairs of different titles")
+    async def pairs(k: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 100) -> JSONResponse:
+        generation, found = await service.pairs.best(_PAIRS_PATIENCE)
+        return JSONResponse({"generation": generation, "pairs": [pair._asdict() for pair in found[:k]]})
+
+    _embedding_routes(routes, service)
+    _health_routes(routes, service)
+    return routes
+
+
+def _embedding_routes(routes: APIRouter, service: Service) -> None:
+    @routes.post("/v1/embeddings", summary="Texts to vectors, as OpenAI's API has it")
+    async def embeddings(asked: Embeddings) -> JSONResponse:
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        _check_texts(texts)
+        vectors = await _encode(service, texts, asked.input_type)
+        if asked.dimensions is not None and asked.dimensions != vectors.shape[1]:
+            if asked.dimensions > vectors.shape[1]:
+                raise Refused(400, f"dimensions: the model's vectors have {vectors.shape[1]} numbers")
+            vectors = normalise(vectors[:, :asked.dimensions])
+        data = [{"object": "embedding", "index": number,
+                 "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
+                 if asked.encoding_format == "base64" else vector.tolist()} for number, vector in enumerate(vectors)]
+        return JSONResponse({"object": "list", "data": data, "model": service.name,
+                             "usage": {"prompt_tokens": 0, "total_tokens": 0}})
+
+    @routes.get("/v1/models", summary="The one model that is served")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": service.name, "object": "model", "created": 0,
+                                            "owned_by": "sentence-forge"}]}
+
+
+def _health_routes(routes: APIRouter, service: Service) -> None:
+    @routes.get("/healthz", summary="Whether the server answers, and from which generation")
+    async def health() -> dict[str, Any]:
+        with service.live.reading() as index:
+            return {"status": "ok", "generation": index.generation, "rows": len(index.ids)}
+
+    @routes.get("/metrics", summary="Counters for Prometheus")
+    async def metrics() -> PlainTextResponse:
+        with service.live.reading() as index:
+            gauges = {"index_generation": index.generation, "index_rows": len(index.ids)}
+        return PlainTextResponse(service.meters.text(gauges), media_type="text/plain; version=0.0.4")
+
+
+async def ask(service: Service, queries: list[str], k: int, *, exact: bool = False) -> list[Found]:
+    """Return what each query finds.
+
+    Raises:
+        Refused: a query is blank, or can't be encoded.
+    """
+    _check_texts(queries)
+    return await asyncio.wrap_future(service.searcher.search(queries, k, exact=exact))
+
+
+async def ask_similar(service: Service, row_id: str, k: int) -> tuple[str, Found]:
+    """Return a row's title and what is most similar to it, without itself.
+
+    Raises:
+        Refused: there is no such row.
+    """
+    title, vector = await asyncio.to_thread(_row, service, row_id)
+    found = (await asyncio.wrap_future(service.searcher.search([title], k + 1, vectors=vector)))[0]
+    return title, without(found, row_id, k)
+
+
+def without(found: Found, row_id: str, k: int) -> Found:
+    """Return the first ``k`` hits that are not the row ``row_id``."""
+    kept = [place for place, hit in enumerate(found.hits) if hit.id != row_id][:k]
+    new = {old: place for place, old in enumerate(kept)}
+    hits = [found.hits[old]._replace(rank=place) for place, old in enumerate(kept, start=1)]
+    firsts: dict[int, int] = {}  # those that stood under the row itself stand under the first of them
+    under = [firsts.setdefault(found.under[old], new.get(found.under[old], new[old])) for old in kept]
+    return found._replace(hits=hits, under=under)
+
+
+def _row(service: Service, row_id: str) -> tuple[str, FloatArray]:
+    with service.live.reading() as index:
+        row = row_of(index, row_id)
+        return index.titles[row], np.array(index.vectors[row])[None]
+
+
+def row_of(index: Index, row_id: str) -> int:
+    """Return the row with an id.
+
+    Raises:
+        Refused: there is none.
+    """
+    row = index.row_of(row_id)
+    if row is None:
+        raise Refused(404, "there is no such id in the index")
+    return row
+
+
+async def _encode(service: Service, texts: list[str], role: Role | None) -> FloatArray:
+    made = [await asyncio.wrap_future(service.searcher.encode(texts[start:start + _ENCODED_AT_ONCE], role))
+            for start in range(0, len(texts), _ENCODED_AT_ONCE)]
+    return np.concatenate(made)
+
+
+def _check_texts(texts: list[str]) -> None:
+    for text in texts:
+        if not text.strip():
+            raise Refused(422, "a text is blank; type some words")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Refused(422, "a text holds half a character (a lone surrogate)") from None
+
+
+def _json(service: Service, query: str, found: Found) -> dict[str, Any]:
+    with service.live.reading() as index:
+        thresholds = index.thresholds
+    return {"query": query, "generation": found.generation, "rows": found.rows, "hits": [
+        {**hit._asdict(), **({} if thresholds is None else {"mark": thresholds.of(hit.score)}),
+         **({} if under == place else {"repeats": found.hits[under].id})}
+        for place, (hit, under) in enumerate(zip(found.hits, found.under, strict=True))]}
+
+
+def _ms(begun: float) -> float:
+    return round((time.perf_counter() - begun) * 1000, 3)
+
+

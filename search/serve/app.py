@@ -1,0 +1,119 @@
+"""The application: an index, who searches it, the marks, and the routes over them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sentence_forge.encoders.protocol import TextEncoder
+from sentence_forge.runtime.errors import printable
+from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.guard import Guard, Limits, refusal
+from sentence_forge.search.serve.live import LiveIndex
+from sentence_forge.search.serve.marks import Marks
+from sentence_forge.search.serve.meters import Meters
+from sentence_forge.search.serve.pairs import Pairs
+from sentence_forge.search.serve.searcher import Searcher
+
+log = logging.getLogger(__name__)
+STATIC = Path(__file__).parent / "static"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes stand on.
+
+    Args:
+        folder: as the user gave it; for the commands that pages show.
+        name: how the model is called: the export's folder, without its path.
+        live: the index.
+        searcher: encodes and searches.
+        pairs: near-duplicates.
+        marks: what people said of hits.
+        meters: counters.
+        token: see `guard.Guard`.
+    """
+
+    folder: str
+    name: str
+    live: LiveIndex
+    searcher: Searcher
+    pairs: Pairs
+    marks: Marks
+    meters: Meters
+    token: str | None
+
+
+def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncoder | None = None,
+             limits: Limits | None = None) -> FastAPI:
+    """Return the application over an index.
+
+    Args:
+        folder: an export's output folder, or the ``index`` folder in it.
+        token: see `guard.Guard`.
+        encoder: of the queries; by default the export's own.
+        limits: of one address.
+
+    Raises:
+        UserError: there is no index, or no encoder for it.
+    """
+    from sentence_forge.search.serve.api import api_routes
+    from sentence_forge.search.serve.pages import page_routes
+
+    live, meters = LiveIndex(folder, encoder), Meters()
+    service = Service(str(folder), live.folder.parent.resolve().name, live, Searcher(live, meters),
+                      Pairs(live), Marks(live.export), meters, token)
+
+    @contextlib.asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.searcher.close()
+        service.pairs.close()
+        service.marks.close()
+        live.close()
+
+    app = FastAPI(title="sentence-forge search", docs_url=None, redoc_url=None, lifespan=running,
+                  description=f"Search over the index {service.name}.")
+    app.state.service = service
+    app.include_router(api_routes(service))
+    app.include_router(page_routes(service))
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(Guard, token=token, limits=limits or Limits(), meters=meters)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failed)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refusal(request.url.path, error)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refusal(request.url.path, Refused(error.status_code, str(error.detail)))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Say the first thing that is wrong with a request, without repeating what was sent."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(printable(str(part))[:80] for part in first["loc"] if part not in ("query", "body", "path"))
+    status = 400 if request.url.path.startswith("/v1/") else 422
+    return refusal(request.url.path, Refused(status, f"{where or 'request'}: {first['msg']}"))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return refusal(request.url.path, Refused(500, "the server failed at this; its log says why"))

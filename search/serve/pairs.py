@@ -1,0 +1,54 @@
+"""The near-duplicates of an index: computed once for each generation, in a thread, however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from sentence_forge.search.index import Pair
+from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.live import LiveIndex
+
+MOST = 1000
+
+
+class Pairs:
+    """The most similar pairs of the newest generation.
+
+    Args:
+        live: the index.
+    """
+
+    def __init__(self, live: LiveIndex) -> None:
+        self._live = live
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pairs")
+        self._task: asyncio.Future[list[Pair]] | None = None
+        self._generation = -1
+
+    async def best(self, patience: float) -> tuple[int, list[Pair]]:
+        """Return the generation and its `MOST` best pairs, best first.
+
+        Args:
+            patience: seconds to wait for them.
+
+        Raises:
+            Refused: it takes longer; it goes on, and who asks again later gets them.
+        """
+        with self._live.reading() as index:
+            generation = index.generation
+        if self._task is None or self._generation != generation or (
+                self._task.done() and self._task.exception() is not None):
+            self._generation = generation
+            self._task = asyncio.get_running_loop().run_in_executor(self._thread, self._find)
+        try:
+            return generation, await asyncio.wait_for(asyncio.shield(self._task), patience)
+        except TimeoutError:
+            raise Refused(503, "the pairs are still being looked for; ask again in a minute") from None
+
+    def close(self) -> None:
+        """Wait for what is under way, and end the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _find(self) -> list[Pair]:
+        with self._live.reading() as index:
+            return index.pairs(MOST)

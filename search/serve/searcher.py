@@ -1,0 +1,230 @@
+"""One thread that encodes and searches for all requests: those that arrive together are encoded together."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from sentence_forge.encoders.protocol import Role
+from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
+from sentence_forge.search.index import Hit, Index
+from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.live import LiveIndex
+from sentence_forge.search.serve.meters import Meters
+
+log = logging.getLogger(__name__)
+
+CACHED = 10_000  # vectors of texts
+MOST_WAITING = 512  # jobs; more are refused, so that a flood costs no memory
+WINDOW = 0.002  # seconds in which jobs are gathered while several come at once
+_TEXTS_A_BATCH = 64
+ALIKE = 0.93  # hits are folded from this cosine where the export calibrated none
+
+
+class Found(NamedTuple):
+    """What a query found.
+
+    Args:
+        hits: best first.
+        under: for each hit the place of an earlier one that it nearly repeats, or its own.
+        generation: of the index that was searched.
+        rows: of that index.
+    """
+
+    hits: list[Hit]
+    under: list[int]
+    generation: int
+    rows: int
+
+
+@dataclass(eq=False)
+class _Job:
+    """Texts to encode in a ``role`` or their vectors, float32 [n, dim]; searched where ``k`` is a number."""
+
+    texts: Sequence[str]
+    role: Role | None = "query"
+    vectors: FloatArray | None = None
+    k: int | None = None
+    exact: bool = False
+    vector_future: Future[FloatArray] = field(default_factory=Future)
+    future: Future[list[Found]] = field(default_factory=Future)
+
+    @property
+    def result(self) -> Future[FloatArray] | Future[list[Found]]:
+        """What the caller waits for."""
+        return self.vector_future if self.k is None else self.future
+
+
+class Searcher:
+    """Encodes and searches in a thread of its own.
+
+    Args:
+        live: the index.
+        meters: where batches and cached texts are counted.
+    """
+
+    def __init__(self, live: LiveIndex, meters: Meters) -> None:
+        self._live = live
+        self._meters = meters
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(MOST_WAITING)
+        self._cache: OrderedDict[tuple[str, Role | None, str], FloatArray] = OrderedDict()
+        self._several = False
+        self._thread = threading.Thread(target=self._work, name="searcher", daemon=True)
+        self._thread.start()
+
+    def encode(self, texts: Sequence[str], role: Role | None) -> Future[FloatArray]:
+        """Return, once they are there, the texts' unit vectors, float32 [len(texts), dim].
+
+        Raises:
+            Refused: too many requests are waiting; in the future: the model can't encode one of the texts.
+        """
+        job = _Job(texts, role)
+        self._put(job)
+        return job.vector_future
+
+    def search(self, texts: Sequence[str], k: int, *, vectors: FloatArray | None = None,
+               exact: bool = False) -> Future[list[Found]]:
+        """Return, once it is there, what each text finds.
+
+        Args:
+            texts: the queries.
+            k: hits a query.
+            vectors: of the queries, float32 [len(texts), dim], if they are known.
+            exact: scan every vector.
+
+        Raises:
+            Refused: as `encode`.
+        """
+        job = _Job(texts, vectors=vectors, k=k, exact=exact)
+        self._put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Finish what is waiting and end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _put(self, job: _Job) -> None:
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            raise Refused(503, "too many requests are waiting; try again in a second") from None
+
+    def _work(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            jobs, ended = self._gather(first)
+            jobs = [job for job in jobs if job.result.set_running_or_notify_cancel()]
+            try:
+                self._answer(jobs)
+            except Exception:
+                for job in jobs:  # one by one: only the one to blame fails
+                    try:
+                        self._answer([job])
+                    except Exception as error:
+                        job.result.set_exception(error)
+            if ended:
+                return
+
+    def _gather(self, first: _Job) -> tuple[list[_Job], bool]:
+        """Return the jobs to do together, and whether the thread is to end then.
+
+        Only where jobs came together a moment ago is it worth to wait for more.
+        """
+        jobs, texts = [first], len(first.texts)
+        until = time.monotonic() + (WINDOW if self._several else 0)
+        while texts < _TEXTS_A_BATCH:
+            left = until - time.monotonic()
+            try:
+                job = self._jobs.get(timeout=left) if left > 0 else self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return jobs, True
+            jobs.append(job)
+            texts += len(job.texts)
+        self._several = len(jobs) > 1
+        return jobs, False
+
+    def _answer(self, jobs: Sequence[_Job]) -> None:
+        self._meters.add("batches")
+        self._meters.add("batched_requests", by=len(jobs))
+        with self._live.reading() as index:
+            vectors = self._vectors(index, jobs)
+            found = self._found(index, jobs, vectors)
+        for job, made, hits in zip(jobs, vectors, found, strict=True):
+            if job.k is None:
+                job.vector_future.set_result(made)
+            else:
+                job.future.set_result(hits)
+
+    def _vectors(self, index: Index, jobs: Sequence[_Job]) -> list[FloatArray]:
+        """Return each job's vectors, from the cache where they are in it."""
+        by_role: dict[Role | None, dict[str, FloatArray | None]] = defaultdict(dict)
+        for job in jobs:
+            if job.vectors is None:
+                by_role[job.role] |= dict.fromkeys(job.texts)
+        for role, texts in by_role.items():
+            for text in texts:
+                texts[text] = self._cached((index.fingerprint, role, text))
+            missing = [text for text, vector in texts.items() if vector is None]
+            self._meters.add("texts", 'from="cache"', len(texts) - len(missing))
+            self._meters.add("texts", 'from="model"', len(missing))
+            if missing:
+                made = index.encoder.encode(missing, role=role)
+                if bad_row(made) is not None:
+                    raise Refused(422, "the model can't encode this text: it finds no word in it")
+                for text, vector in zip(missing, normalise(made), strict=True):
+                    texts[text] = self._cache[index.fingerprint, role, text] = vector
+            while len(self._cache) > CACHED:
+                self._cache.popitem(last=False)
+        return [np.stack([by_role[job.role][text] for text in job.texts]) if job.vectors is None  # type: ignore[misc]
+                else job.vectors for job in jobs]
+
+    def _cached(self, key: tuple[str, Role | None, str]) -> FloatArray | None:
+        vector = self._cache.get(key)
+        if vector is not None:
+            self._cache.move_to_end(key)
+        return vector
+
+    def _found(self, index: Index, jobs: Sequence[_Job], vectors: Sequence[FloatArray]) -> list[list[Found]]:
+        """Return what each job's vectors find; those that ask for as many hits are searched together."""
+        alike: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for number, job in enumerate(jobs):
+            if job.k is not None:
+                alike[job.k, job.exact].append(number)
+        found: list[list[Found]] = [[] for _ in jobs]
+        for (k, exact), numbers in alike.items():
+            scores, rows = index.search_vectors(np.concatenate([vectors[number] for number in numbers]), k, exact=exact)
+            hits = [Found(hits, folded(index, near), index.generation, len(index.ids))
+                    for hits, near in zip(index.hits(scores, rows), rows, strict=True)]
+            start = 0
+            for number in numbers:
+                found[number] = hits[start:start + len(vectors[number])]
+                start += len(vectors[number])
+        return found
+
+
+def folded(index: Index, rows: IntArray) -> list[int]:
+    """Return for each of ``rows`` (int64 [n]) the place of the first of them that it nearly repeats, or its own place.
+
+    From the cosine on that the export calibrated as ``same``, or `ALIKE`, whichever is higher.
+    """
+    if not len(rows):
+        return []
+    least = ALIKE if index.thresholds is None else max(ALIKE, index.thresholds.same)
+    vectors = index.vectors[rows]
+    near = vectors @ vectors.T >= least - 1e-6
+    under: list[int] = []
+    for place in range(len(rows)):
+        first = next((each for each in range(place) if under[each] == each and near[each, place]), place)
+        under.append(first)
+    return under
