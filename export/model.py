@@ -95,17 +95,13 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
         why = f"onnxruntime can't make it: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         log.warning("no model_int8.onnx: %s", why)
         return about, {"int8": {"reason": why}}
-    parity = onnx_file.agreement(reference, made)
-    found = spearman_of(texts, made, pairs)
-    if (loss := misses(parity["mean_cosine"], found, scored)) is not None:
-        log.warning("no model_int8.onnx: %s, measured on %s", loss, name)
+    measured = _beside_fp32("model_int8.onnx", name, texts, pairs, made, reference, scored)
+    if "reason" in measured:
+        log.warning("no model_int8.onnx: %s, measured on %s", measured["reason"], name)
         staged.unlink()
-        return about, {"int8": {"reason": loss, "measured_on": name, "spearman_cosine": found, **parity}}
+        return about, {"int8": measured}
     staged.replace(quantized)
-    log.info("model_int8.onnx: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f, measured on %s", 100 * found,
-             100 * scored, parity["mean_cosine"], name)
-    about["int8"] = {**how, **_files(out, quantized), "fingerprint": encoder.fingerprint + INT8,
-                     "measured_on": name, "spearman_cosine": found, **parity}
+    about["int8"] = {**how, **_files(out, quantized), "fingerprint": encoder.fingerprint + INT8, **measured}
     return about, {}
 
 
@@ -116,11 +112,17 @@ def measured_in_bf16(encoder: Encoder, data_dir: Path | None, language: str) -> 
     """
     name, pairs = scored_pairs(data_dir, language)
     reference, made = (each.encode(pairs.texts) for each in (encoder, in_bf16(encoder)))
-    found, parity = spearman_of(pairs.texts, made, pairs), onnx_file.agreement(reference, made)
+    return _beside_fp32("bf16", name, pairs.texts, pairs, made, reference,
+                        spearman_of(pairs.texts, reference, pairs))
+
+
+def _beside_fp32(which: str, name: str, texts: Sequence[str], pairs: Pairs, made: np.ndarray, reference: np.ndarray,
+                 scored: float) -> dict[str, Any]:
+    """Return what a lower precision measures; a ``reason`` where it loses too much against fp32, which ``scored``."""
+    found, parity = spearman_of(texts, made, pairs), onnx_file.agreement(reference, made)
+    log.info("%s: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f, measured on %s", which, 100 * found,
+             100 * scored, parity["mean_cosine"], name)
     about = {"measured_on": name, "spearman_cosine": found, **parity}
-    scored = spearman_of(pairs.texts, reference, pairs)
-    log.info("bf16: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.5f, measured on %s", 100 * found, 100 * scored,
-             parity["mean_cosine"], name)
     loss = misses(parity["mean_cosine"], found, scored)
     return about if loss is None else about | {"reason": loss}
 

@@ -16,13 +16,27 @@ MOST_DRAWN = 200  # titles that are queries where none are given
 _GREEN, _RED, _DIM, _BOLD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
-class Moved(NamedTuple):
+class Move(NamedTuple):
     """A hit on one side or both: its rank in the old and in the new list, None where it is not in it."""
 
     old: int | None
     new: int | None
     id: str
     title: str
+
+    @property
+    def what(self) -> str:
+        """What happened: ``entered``, ``left``, ``same`` or ``moved``."""
+        if self.old is None or self.new is None:
+            return "entered" if self.old is None else "left"
+        return "same" if self.old == self.new else "moved"
+
+    @property
+    def mark(self) -> str:
+        """The same in a sign: ``+``, ``-``, ``=``, or an arrow with the number of ranks."""
+        if self.what == "moved" and self.old is not None and self.new is not None:
+            return f"↑{self.old - self.new}" if self.old > self.new else f"↓{self.new - self.old}"
+        return {"entered": "+", "left": "-", "same": "="}[self.what]
 
 
 @dataclass(frozen=True)
@@ -40,23 +54,26 @@ class Change:
     query: str
     old: list[Hit]
     new: list[Hit]
-    moves: list[Moved]
+    moves: list[Move]
     overlap: float
 
     @property
-    def entered(self) -> list[Moved]:
+    def entered(self) -> list[Move]:
         """Hits that only the new index has."""
-        return [move for move in self.moves if move.old is None]
+        return self._that("entered")
 
     @property
-    def left(self) -> list[Moved]:
+    def left(self) -> list[Move]:
         """Hits that only the old index has."""
-        return [move for move in self.moves if move.new is None]
+        return self._that("left")
 
     @property
-    def moved(self) -> list[Moved]:
+    def moved(self) -> list[Move]:
         """Hits of both at other ranks."""
-        return [move for move in self.moves if None not in (move.old, move.new) and move.old != move.new]
+        return self._that("moved")
+
+    def _that(self, what: str) -> list[Move]:
+        return [move for move in self.moves if move.what == what]
 
 
 def changes(new: Index, old: Index, queries: Sequence[str], k: int = 10, *, exact: bool = False) -> list[Change]:
@@ -106,20 +123,20 @@ def summary(found: Sequence[Change], k: int) -> list[str]:
 def side_by_side(change: Change, width: int) -> list[str]:
     """Return one query's lists for a terminal of ``width`` cells: the old one left, the new one right."""
     half = max(24, (width - 3) // 2)
-    at = {hit.rank: mark for hit, mark in zip(change.new, _marks(change, new=True), strict=True)}
-    gone = {hit.rank: mark for hit, mark in zip(change.old, _marks(change, new=False), strict=True)}
+    marks = {move.new: move.mark for move in change.moves}
+    gone = {move.old: move.mark for move in change.left}
     lines = [f"{_BOLD}{cut(one_line(change.query), width - 16)}{_PLAIN}  {_DIM}overlap {100 * change.overlap:.0f} %"
              f"{_PLAIN}"]
     for rank in range(1, max(len(change.old), len(change.new)) + 1):
         left = _cell(change.old, rank, gone.get(rank, ""), half)
-        right = _cell(change.new, rank, at.get(rank, ""), half)
+        right = _cell(change.new, rank, marks.get(rank, ""), half)
         lines.append(f"{left} │ {right}")
     return lines
 
 
 def as_lines(change: Change) -> list[str]:
     """Return one query's hits as tab-separated values: query, what happened, old rank, new rank, id, title."""
-    return ["\t".join((one_line(change.query), _said(move), str(move.old or ""), str(move.new or ""),
+    return ["\t".join((one_line(change.query), move.what, str(move.old or ""), str(move.new or ""),
                        one_line(move.id), one_line(move.title))) for move in change.moves]
 
 
@@ -140,31 +157,10 @@ def _change(query: str, old: list[Hit], new: list[Hit], key: Callable[[Hit], str
     for hit in old:
         before.setdefault(key(hit), hit.rank)
     after = {key(hit) for hit in new}
-    moves = [Moved(before.get(key(hit)), hit.rank, hit.id, hit.title) for hit in new]
-    moves += [Moved(hit.rank, None, hit.id, hit.title) for hit in old if key(hit) not in after]
+    moves = [Move(before.get(key(hit)), hit.rank, hit.id, hit.title) for hit in new]
+    moves += [Move(hit.rank, None, hit.id, hit.title) for hit in old if key(hit) not in after]
     kept = sum(move.old is not None for move in moves if move.new is not None)
     return Change(query, old, new, moves, kept / len(new) if new else 1.0)
-
-
-def _said(move: Moved) -> str:
-    if move.old is None:
-        return "entered"
-    if move.new is None:
-        return "left"
-    return "same" if move.old == move.new else "moved"
-
-
-def _marks(change: Change, *, new: bool) -> list[str]:
-    if not new:
-        gone = {move.old for move in change.left}
-        return ["-" if hit.rank in gone else " " for hit in change.old]
-    of = {move.new: move for move in change.moves if move.new is not None}
-    marks = []
-    for hit in change.new:
-        old = of[hit.rank].old
-        marks.append("+" if old is None else "=" if old == hit.rank else
-                     f"↑{old - hit.rank}" if old > hit.rank else f"↓{hit.rank - old}")
-    return marks
 
 
 def _cell(hits: Sequence[Hit], rank: int, mark: str, width: int) -> str:

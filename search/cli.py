@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _COMMANDS = {"serve": "serve.command"}  # python -m search serve DIR
 _COMMANDS_NOW = {"--mine": "mine", "--against": "compare"}
-_TAKES_A_VALUE = ("-k", "--dim", "--queries", "--html", "--pairs-from", "--least-score", "--negatives", "--margin",
-                  "--range-min", "--range-max")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,15 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _forward(arguments: list[str], flag: str, command: str) -> int:
     """Run the command that an old flag became: ``DIR --mine OUT.csv`` is ``python -m search.mine DIR OUT.csv``."""
     old = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    old.add_argument(flag, dest="value", nargs="?", default=None)
+    old.add_argument("dir", nargs="?")
+    old.add_argument(flag, dest="value", nargs="?")
     known, rest = old.parse_known_args(arguments)
-    folder = next((place for place, word in enumerate(rest) if not word.startswith("-")
-                   and (place == 0 or rest[place - 1] not in _TAKES_A_VALUE)), len(rest) - 1)
-    if known.value is not None:
-        rest.insert(folder + 1, known.value)
     sys.stderr.write(f"{flag} is a command of its own now: python -m search.{command} --help; the flag goes with the "
                      "next release\n")
-    return import_module(f"sentence_forge.search.{command}").main(rest)
+    return import_module(f"sentence_forge.search.{command}").main([*filter(None, (known.dir, known.value)), *rest])
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEGMENTS = "segments"
+_FORMS = {"path": "manifest-{}.json", "rows": "rows-{}.parquet", "vectors": "vectors-{}.npy", "fast": "index-{}.faiss",
+          "rejected": "rejected-{}.csv"}
 _FILE = re.compile(r"manifest-(\d+)\.json|rows-\d+\.parquet|vectors-\d+\.npy|index-\d+\.faiss|rejected-\d+\.csv")
 _STAGED = re.compile(r"(\.tmp-)+(manifest-\d+\.json|rejected(-\d+\.csv)?)(-\d+)+")
 _ATTEMPTS = 100  # of a reader, where a writer replaces one generation after the other
@@ -44,31 +46,15 @@ class Generation:
     folder: Path
     number: int
     manifest: Mapping[str, Any]
+    path: Path = field(init=False)  # of the manifest
+    rows: Path = field(init=False)  # id (string), title (string), sha (16 bytes)
+    vectors: Path = field(init=False)  # float32 [rows, dim], unit length
+    fast: Path = field(init=False)  # the FAISS index, unless ``manifest["fast"]`` is None
+    rejected: Path = field(init=False)  # the corpus's rows that could not be indexed, with line and reason
 
-    @property
-    def rows(self) -> Path:
-        """Parquet: id (string), title (string), sha (16 bytes)."""
-        return self.folder / f"rows-{self.number}.parquet"
-
-    @property
-    def vectors(self) -> Path:
-        """npy: float32 [rows, dim], unit length."""
-        return self.folder / f"vectors-{self.number}.npy"
-
-    @property
-    def fast(self) -> Path:
-        """The FAISS index, if ``manifest["fast"]`` isn't None."""
-        return self.folder / f"index-{self.number}.faiss"
-
-    @property
-    def rejected(self) -> Path:
-        """The corpus's rows that could not be indexed, with line and reason."""
-        return self.folder / f"rejected-{self.number}.csv"
-
-    @property
-    def path(self) -> Path:
-        """The manifest."""
-        return self.folder / f"manifest-{self.number}.json"
+    def __post_init__(self) -> None:
+        for name, form in _FORMS.items():
+            object.__setattr__(self, name, self.folder / form.format(self.number))
 
     @property
     def data(self) -> list[Path]:

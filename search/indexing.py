@@ -53,26 +53,15 @@ Spread = Callable[[Path, Iterator[Block], Callable[[int], None]], None]
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What a run did.
+    """What a run did."""
 
-    Args:
-        rows: live rows in the index now.
-        encoded: distinct titles encoded by this run.
-        reused: distinct titles whose vector was there already, from the last index or from a run that was cut short.
-        added: rows whose id is new.
-        changed: rows whose id was there with another title.
-        removed: ids that have left.
-        rejected: rows of the corpus that were not indexed.
-        seconds: wall-clock.
-    """
-
-    rows: int
-    encoded: int
-    reused: int
-    added: int
-    changed: int
-    removed: int
-    rejected: int
+    rows: int  # live rows in the index now
+    encoded: int  # distinct titles encoded by this run
+    reused: int  # distinct titles whose vector was there, from the last index or from a run that was cut short
+    added: int  # rows whose id is new
+    changed: int  # rows whose id was there with another title
+    removed: int  # ids that have left
+    rejected: int  # rows of the corpus that were not indexed
     seconds: float
 
 

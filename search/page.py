@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sentence_forge.search.changes import Change, Moved, summary
+from sentence_forge.search.changes import Change, Move, summary
 
 MOST_SHOWN = 300
 
@@ -45,10 +45,6 @@ def _before(change: Change) -> list[Line]:
     return [Line(hit.title, "bad", "left") if hit.rank in gone else Line(hit.title) for hit in change.old]
 
 
-def _after(move: Moved) -> Line:
-    if move.old is None:
-        return Line(move.title, "good", "entered")
-    if move.new is None or move.old == move.new:
-        return Line(move.title)
-    up = move.old > move.new
-    return Line(move.title, "", f"{'↑' if up else '↓'}{abs(move.old - move.new)}")
+def _after(move: Move) -> Line:
+    return {"entered": Line(move.title, "good", "entered"), "same": Line(move.title)}.get(
+        move.what, Line(move.title, "", move.mark))

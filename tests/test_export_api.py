@@ -15,9 +15,12 @@ import pytest
 import torch
 from conftest import Done
 from corpora import titles_like
+from sentence_transformers import SentenceTransformer
 
 import sentence_forge as sf
+from sentence_forge.configs import schema
 from sentence_forge.encoders.making.build import from_scratch
+from sentence_forge.export.run import run, unfinished
 
 TITLES = titles_like(60)
 Command = Callable[..., Done]
@@ -89,6 +92,42 @@ def test_an_encoder_in_half_precision_is_refused(encoder: sf.Encoder, corpus: Pa
     with pytest.raises(sf.UserError, match="holds float32 weights"):
         sf.export(in_bf16(encoder), out="o")
     assert next(encoder.model.parameters()).dtype == torch.float32
+
+
+def test_of_two_exports_into_one_folder_the_one_that_finished_stays(encoder: sf.Encoder, corpus: Path) -> None:
+    settings = schema.Export(out="both", corpus=schema.Corpus(path="titles.csv", column="headline"))
+
+    class Overtaken:
+        """An encoder that takes so long to load that another export ends meanwhile."""
+
+        ended = False
+
+        @property
+        def model(self) -> SentenceTransformer:
+            if not self.ended:
+                self.ended = True
+                run(settings, encoder)
+            return slow
+
+    slow = from_scratch(lambda: TITLES, hidden=32, layers=1, heads=2, vocabulary=110)
+    with pytest.raises(sf.UserError, match="both: holds a finished export"):
+        run(settings, Overtaken())
+    about = json.loads(Path("both/manifest.json").read_text())
+    assert about["state"] == "finished" and about["fingerprint"] == encoder.fingerprint
+    with sf.Index.open("both") as index:
+        assert index.search([TITLES[5]], k=1)[0][0].title == TITLES[5]
+
+
+@pytest.mark.parametrize("left", [[".lock"], [".lock", ".tmp-manifest.json-99999999"], []])
+def test_an_export_killed_before_its_first_manifest_goes_on(left: list[str], encoder: sf.Encoder,
+                                                            tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in left:
+        (tmp_path / "out" / name).touch()
+    assert unfinished(tmp_path / "out") is None
+    (tmp_path / "out" / "thesis.txt").touch()
+    with pytest.raises(sf.UserError, match="exists and is no export"):
+        unfinished(tmp_path / "out")
 
 
 def test_a_corpus_that_lost_many_rows_stops_and_the_old_index_stays(encoder: sf.Encoder, corpus: Path,

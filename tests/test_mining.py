@@ -173,7 +173,7 @@ def test_what_is_mined_trains_by_the_next_command(command: Command, tmp_path: Pa
     assert mined(news, tmp_path / "own.csv", "-k", 50, "--margin", "0.001", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     for old_form in ([news, "--mine", tmp_path / "old.csv", "-k", 50, "--margin", "0.001"],
-                     ["-k", 50, f"--mine={tmp_path / 'older.csv'}", "--margin", "0.001", news]):
+                     [news, f"--mine={tmp_path / 'older.csv'}", "-k", 50, "--margin", "0.001"]):
         assert command("search", *map(str, old_form)).code == 0
     assert (tmp_path / "old.csv").read_bytes() == (tmp_path / "older.csv").read_bytes() == (
         tmp_path / "own.csv").read_bytes()

@@ -147,7 +147,7 @@ def test_as_typed_on_an_export(command: Callable, tmp_path: Path) -> None:
     assert (tmp_path / "page.html").is_file()
     old_form = command("search", "news", "--against", "news", "queries.txt")
     assert old_form.out == done.out and old_form.err.startswith("--against is a command of its own now")
-    assert "overlap by 100.0 %" in command("search", "-k", "3", "news", "storm", "--against=news").err
+    assert "overlap by 100.0 %" in command("search", "news", "storm", "--against=news", "-k", "3").err
     assert "40 titles drawn" in command("search.compare", "news", "news").err
     done = command("search.compare", "news", "nowhere", "storm")
     assert done.code == 2 and done.err.startswith("error: nowhere: no such folder")
