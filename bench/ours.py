@@ -18,26 +18,26 @@ from bench.tasks import Task
 from sentence_forge.encoders.computing.device import keep_freed_memory
 from sentence_forge.encoders.computing.forward import Forward
 from sentence_forge.encoders.encoder import Encoder
-from sentence_forge.losses.base import Loss
-from sentence_forge.losses.batch_hard import BatchHard
-from sentence_forge.losses.cosine import Cosine
-from sentence_forge.losses.mnrl import MultipleNegativesRanking
-from sentence_forge.losses.softmax import Softmax
-from sentence_forge.losses.triplet import Triplet
-from sentence_forge.train.batches import Batches, Sampler
-from sentence_forge.train.loop import Rows, Settings, State, Training
-from sentence_forge.train.optim import adamw
+from sentence_forge.losses.loss_set import LossSet
+from sentence_forge.runtime import targets
+from sentence_forge.train.batches import Batches
+from sentence_forge.train.loop import State, Training
+from sentence_forge.train.mixing import Batch
+from sentence_forge.train.optim import Plan, adamw
+from sentence_forge.train.rows import Part, Rows
 from sentence_forge.train.tracking import Tracker
 
+LOSSES = {"mnrl": "mnrl.MultipleNegativesRanking", "triplet": "triplet.Triplet", "cosine": "cosine.Cosine",
+          "softmax": "softmax.Softmax", "batch_hard": "batch_hard.BatchHard"}
 
-def our_loss(task: Task, dim: int) -> Loss:
+
+def our_loss(task: Task, dim: int) -> LossSet:
     """Return the task's loss, as its YAML has it."""
     labels = sorted(set(map(str, task.labels or ())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the softmax head's weights
-        return {"mnrl": MultipleNegativesRanking, "triplet": Triplet, "cosine": Cosine,
-                "softmax": lambda: Softmax(dim=dim, labels=labels),
-                "batch_hard": lambda: BatchHard(labels=labels)}[task.loss]()
+        return LossSet({"": targets.bound({"_target_": f"losses.{LOSSES[task.loss]}"}, "loss",
+                                          offers={"dim": dim, "labels": labels})})
 
 
 class Ours:
@@ -57,7 +57,8 @@ class Ours:
         self.name, self.task, self.bf16 = name, task, bf16
         self.encoder = Encoder(model)
         self.encoder.forward = Forward(model, fast=fast, compiled=compiled)
-        self.loss = our_loss(task, self.encoder.dim).to(model.device)
+        self.losses = our_loss(task, self.encoder.dim).to(model.device)
+        self.loss = self.losses[""]
         self._first = [{key: value.clone() for key, value in part.state_dict().items()} for part in (model, self.loss)]
 
     def prepare(self) -> None:
@@ -82,18 +83,18 @@ class Ours:
                 raise _EnoughError
             return {"none": 0.0}
 
-        optimizer = adamw([self.encoder.model, self.loss], learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        optimizer = adamw([self.encoder.model, self.losses], learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         if watch is not None:
             optimizer.register_step_pre_hook(lambda *_: watch.keep(self._named()))
         total = len(batches)
-        settings = Settings(total=total, warmup=round(WARMUP * total), accumulate=1, learning_rate=LEARNING_RATE,
-                            schedule="linear", max_grad_norm=clip(self.task.loss), log_every=10 if watch is None else 1,
-                            evaluate_every=total, checkpoint_every=total, keep=1, patience=None, bf16=self.bf16)
+        plan = Plan(total=total, warmup=round(WARMUP * total), accumulate=1, learning_rate=LEARNING_RATE,
+                    schedule="linear", max_grad_norm=clip(self.task.loss), log_every=10 if watch is None else 1,
+                    evaluate_every=total, checkpoint_every=total, keep=1, patience=None, bf16=self.bf16)
         with tempfile.TemporaryDirectory() as folder, Tracker(Path(folder)) as tracker:
             with contextlib.suppress(_EnoughError):
-                Training(run=Path(folder), encoder=self.encoder, loss=self.loss, rows=self.rows,
-                         batches=timed, optimizer=optimizer, settings=settings, state=State(),
-                         evaluate=evaluate, on_better=lambda step: None, tracker=tracker).train()
+                Training(run=Path(folder), encoder=self.encoder, losses=self.losses,
+                         parts=[Part(self.rows, self.losses[""])], batches=timed, optimizer=optimizer, plan=plan,
+                         state=State(), evaluate=evaluate, on_better=lambda step: None, tracker=tracker).train()
             if watch is not None:
                 told = map(json.loads, Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines())
                 watch.losses += [each["train/loss"] for each in told if "train/loss" in each]
@@ -113,22 +114,14 @@ class _EnoughError(Exception):
     """Raised behind the last step: a checkpoint is no part of what is timed."""
 
 
-class _Given(Sampler):
-    def __init__(self, batches: list[np.ndarray]) -> None:
-        self.batches = batches
-
-    def epoch(self, number: int) -> list[np.ndarray]:
-        return self.batches
-
-
-class _Timed(Batches):
+class _Timed(Batches[Batch]):
     """Given batches; the clock starts when the first timed one is asked for."""
 
     def __init__(self, batches: list[np.ndarray], skip: int, clock: Stopwatch) -> None:
-        super().__init__(_Given(batches))
+        super().__init__(lambda epoch: [Batch(0, rows) for rows in batches])
         self._skip, self._clock = skip, clock
 
-    def __next__(self) -> np.ndarray:
+    def __next__(self) -> Batch:
         if self.position == self._skip:
             self._clock.start()
         return super().__next__()

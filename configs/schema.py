@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from sentence_forge.runtime.errors import UserError
+
 
 class Schedule(Enum):
     """How the learning rate goes on after the warm-up."""
@@ -61,6 +63,19 @@ class Loop:
     compile: bool = False  # torch.compile over few shapes; for a GPU and long runs
     projector: int = 1000  # dev texts shown in TensorBoard's projector; 0 is off
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "learning_rate", "log_every", "evaluate_every",
+                     "checkpoint_every", "keep"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"loop.{name}: is {getattr(self, name)}; it must be above 0")
+        for name, otherwise in (("patience", ", or null for no early stop"), ("max_steps", ""), ("tokens_at_once", "")):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"loop.{name}: is {value}; it must be at least 1{otherwise}")
+        for name in ("warmup", "weight_decay", "max_grad_norm", "projector"):
+            if getattr(self, name) < 0:
+                raise UserError(f"loop.{name}: is {getattr(self, name)}; it must not be negative")
+
 
 @dataclass
 class Train:
@@ -69,6 +84,8 @@ class Train:
     model: Any = MISSING
     loss: Any = MISSING
     data: Any = MISSING
+    dims: Any = None  # lengths that vectors can be cut to, [384,192,96]; auto: the model's own, 1/2, 1/4, 1/8 of it
+    dim_weights: list[float] | None = None  # of each length's loss; none: 1 each
     suite: dict[str, Any] = field(default_factory=dict)  # task name -> evaluator; none: the data's own measure decides
     loop: Loop = field(default_factory=Loop)
     data_dir: str | None = None  # where the suites' files lie
@@ -80,6 +97,10 @@ class Train:
     resume: str | None = None  # a run, one of its checkpoints, or auto
     resume_anyway: bool = False  # though data, versions or config.yaml changed since, so the result may be another
     plugins: list[str] = field(default_factory=list)  # your packages that _target_ may name
+
+    def __post_init__(self) -> None:
+        if self.suite and self.data_dir is None and any("folder" in task for task in self.suite.values()):
+            raise UserError("suite= needs data_dir= (or SENTENCE_FORGE_DATA), the folder that holds its files")
 
 
 @dataclass
@@ -93,7 +114,7 @@ class Eval:
     data_dir: str | None = None
     file: str | None = None  # scored pairs, for suite=file; judgements, for suite=mine
     score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
-    dims: list[int] | None = None  # also cut the vectors to these; none: to those it was trained for (loss=matryoshka)
+    dims: list[int] | None = None  # also cut the vectors to these; none: to those it was trained for
     output: str = MISSING
     resamples: int = 2000  # of the bootstrap
     seed: int = 0
@@ -150,7 +171,7 @@ class Export:
 
     model: Any = None
     corpus: Corpus = field(default_factory=Corpus)
-    dim: int | None = None  # keep the first so many numbers of each vector, for a model trained so (loss=matryoshka)
+    dim: int | None = None  # keep the first so many numbers of each vector, for a model trained with dims=
     out: str = MISSING
     only: Only | None = None
     precision: ExportPrecision | None = None  # none: fp32, or with only=index what the index is

@@ -21,7 +21,7 @@ Measure a model; writes report.json, report.md and report.html.
   python -m eval model=outputs/train/<run> baseline=minilm           by how much it is better, and how sure
   python -m eval model=<run> baseline=minilm suite=mine file=judged.csv   on your own queries (query,title,grade)
   python -m eval model=<a> baseline=<b> models=[<c>,<d>]             several in one table; seeds as mean and sd
-  python -m eval model=<a> 'dims=[384,192,96]'                       what cutting the vectors loses (matryoshka)
+  python -m eval model=<a> 'dims=[384,192,96]'                       what cutting the vectors loses
   python -m eval.compare outputs/*/*                                 a leaderboard of what was measured before
 
 A folder, a run or a hub id is a model. suite=[sts,retrieval] measures several; score_range=[0,5] is the file's.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,21 @@ class Loss(nn.Module, ABC):
 
     A loss never sees text or tokens: the loop hands it one ``[batch, dim]`` float tensor a text column. What a loss
     needs to know of the run (``dim``, the distinct ``labels``) it names in its constructor; the run offers it there.
-    The shapes of data it takes stand in its YAML (``shapes``), so that a mismatch is known before torch is imported.
-    ``dims`` are the lengths to which vectors can be cut after a training by this loss, where it sees to that.
+    The shapes of data it takes are listed in its YAML (``shapes``), so that a mismatch is known before torch is
+    imported. A loss with weights is saved with the model: as its ``_target_`` and arguments, from which it is built
+    again, and its ``state_dict``.
+
+    Attributes:
+        classes: the label names that ``predict`` tells apart; empty for a loss without a classifying head.
+
+    >>> class MeanSquaredDistance(Loss):
+    ...     def forward(self, embeddings, labels, text_ids):
+    ...         return (embeddings[0] - embeddings[1]).square().sum(dim=-1).mean()
+    >>> MeanSquaredDistance()([torch.zeros(3, 2), torch.ones(3, 2)], None, None)
+    tensor(2.)
     """
 
-    dims: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def encode_labels(self, labels: Sequence[Any]) -> Tensor | None:
         """Turn a split's label column into the tensor ``forward`` takes, one entry a row: scores as float32.
@@ -43,14 +53,6 @@ class Loss(nn.Module, ABC):
             text_ids: ``[batch, columns]`` int64, equal where and only where texts are equal; None if unknown.
         """
 
-    def describe(self) -> dict[str, Any]:
-        """Return what must be known to use the loss's own weights later (a head's label names, say), JSON-ready."""
-        return {}
-
-
-@runtime_checkable
-class Classifies(Protocol):
-    """A loss whose head tells a pair's class."""
-
     def predict(self, u: Tensor, v: Tensor) -> list[str]:
-        """Return the most probable label name of each pair of ``[batch, dim]`` embeddings."""
+        """Return the most probable class of each pair of ``[batch, dim]`` embeddings, if the loss has ``classes``."""
+        raise NotImplementedError(f"{type(self).__name__} has no head that classifies")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +29,10 @@ class Softmax(Loss):
         concatenation: the parts the classifier sees, of ``u``, ``v``, ``|u-v|``, ``u*v``, in this order.
         dim: size of an embedding (offered by the run).
         labels: the label names, in the order of the head's outputs (offered by the run).
+
+    >>> loss = Softmax(dim=8, labels=["no", "yes"])
+    >>> loss.predict(torch.zeros(3, 8), torch.zeros(3, 8)) in (["no"] * 3, ["yes"] * 3)
+    True
     """
 
     def __init__(self, concatenation: Sequence[str] = ("u", "v", "|u-v|"), *, dim: int, labels: Sequence[str]) -> None:
@@ -42,7 +45,7 @@ class Softmax(Loss):
         if len(labels) < 2:
             raise UserError(f"loss=softmax needs at least two labels, the training data has {list(labels)}")
         self.concatenation = tuple(concatenation)
-        self.labels = tuple(labels)
+        self.classes = self.labels = tuple(labels)
         self.classifier = nn.Linear(len(self.concatenation) * dim, len(self.labels))
 
     def encode_labels(self, labels: Sequence[str]) -> Tensor:
@@ -66,7 +69,3 @@ class Softmax(Loss):
         u, v = embeddings
         assert labels is not None, "pair_class rows carry a label"
         return nn.functional.cross_entropy(self.logits(u, v), labels)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the head's label names and what it was made of."""
-        return {"labels": list(self.labels), "concatenation": list(self.concatenation)}

@@ -12,7 +12,7 @@ from corpora import WordEncoder, answers_equal_brute_force, titles_like
 from faults import Acknowledge, forked
 
 from sentence_forge.encoders.making.build import from_scratch
-from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers
 from sentence_forge.runtime.manifests import read_manifest
@@ -29,14 +29,14 @@ class Parts:
     def __init__(self) -> None:
         self.model = from_scratch(lambda: ["one two three", "four five six"] * 4, hidden=32, layers=1, heads=2,
                                   vocabulary=60)
-        self.loss = Softmax(dim=32, labels=["a", "b"])
-        self.optimizer = adamw([self.model, self.loss], learning_rate=1e-3, weight_decay=0.01)
+        self.losses = LossSet({"": {"_target_": "losses.softmax.Softmax", "dim": 32, "labels": ["a", "b"]}})
+        self.optimizer = adamw([self.model, self.losses], learning_rate=1e-3, weight_decay=0.01)
         for parameter in self.parameters():
             parameter.grad = torch.ones_like(parameter)
         self.optimizer.step()
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.model.parameters(), *self.loss.parameters()]
+        return [*self.model.parameters(), *self.losses.parameters()]
 
     def fill(self, value: float) -> None:
         with torch.no_grad():
@@ -46,7 +46,7 @@ class Parts:
     def save(self, run: Path, step: int, best: Path | None = None, keep: int = 10**6) -> Path:
         """Save, and train on while it is written: what is written must be as of the saving."""
         folder = run / "checkpoints" / f"step-{step}"
-        saver = Saver(self.model, self.loss, self.optimizer)
+        saver = Saver(self.model, self.losses, self.optimizer)
         saver.save(folder, {"step": step}, best=best, keep=keep)
         self.fill(step + 0.5)
         saver.wait()
@@ -54,7 +54,7 @@ class Parts:
         return folder
 
     def load(self, folder: Path) -> dict:
-        return checkpoint.load(folder, model=self.model, loss=self.loss, optimizer=self.optimizer)
+        return checkpoint.load(folder, model=self.model, losses=self.losses, optimizer=self.optimizer)
 
 
 def kill_while_saving(run: Path, parts: Parts, draw: random.Random, longest: float = 0.6) -> None:

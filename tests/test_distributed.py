@@ -24,14 +24,14 @@ from sentence_forge.losses.cosine import Cosine
 from sentence_forge.losses.mnrl import MultipleNegativesRanking
 from sentence_forge.losses.softmax import Softmax
 from sentence_forge.train.distributed import ALONE, World
-from sentence_forge.train.loop import Rows, batch_loss
+from sentence_forge.train.rows import Part, Rows, batch_loss
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["storm", "coast", "markets", "fall", "rates", "rise", "opera", "winter", "air", "north", "city", "sea"]
 LOSSES = ("mnrl", "mnrl equal texts", "softmax", "cosine", "batch_hard", "mnrl one row each", "cosine one row")
 
 
-def a_batch(name: str) -> tuple[Encoder, Loss, Rows]:
+def a_batch(name: str) -> tuple[Encoder, Part]:
     """One batch of a loss."""
     generator = np.random.default_rng(1)
     texts = [" ".join(generator.choice(WORDS, generator.integers(1, 12))) for _ in range(22)]
@@ -48,16 +48,16 @@ def a_batch(name: str) -> tuple[Encoder, Loss, Rows]:
     loss: Loss = {"softmax": lambda: Softmax(dim=32, labels=["0", "1", "2"]), "cosine": Cosine,
                   "batch_hard": lambda: BatchHard(labels=["0", "1", "2"])}.get(name, MultipleNegativesRanking)()
     labels = loss.encode_labels([0.1 * row for row in range(rows)] if name == "cosine" else classes)
-    return encoder, loss, Rows(encoder.tokenize(texts), ids, labels, np.arange(rows))
+    return encoder, Part(Rows(encoder.tokenize(texts), ids, labels, np.arange(rows)), loss)
 
 
-def gradients_of(encoder: Encoder, loss: Loss, rows: Rows, world: World) -> tuple[Tensor, Tensor, Encoder]:
+def gradients_of(encoder: Encoder, part: Part, world: World) -> tuple[Tensor, Tensor, Encoder]:
     """The loss and all gradients of a batch, which every process knows whole and computes its share of."""
     encoder.model.train()
-    value = batch_loss(encoder, loss, rows, np.arange(len(rows.numbers)), world, bf16=False)
+    value = batch_loss(encoder, part, np.arange(len(part.rows.numbers)), world, bf16=False)
     value.backward()
     world.sum_gradients(encoder.model.parameters())
-    found = [p.grad.flatten() for p in (*encoder.model.parameters(), *loss.parameters()) if p.grad is not None]
+    found = [p.grad.flatten() for p in (*encoder.model.parameters(), *part.loss.parameters()) if p.grad is not None]
     return value.detach(), torch.cat(found), encoder
 
 

@@ -21,35 +21,32 @@ from sentence_forge.configs import schema
 from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.encoders.encoder import load_encoder
 from sentence_forge.eval.stats import spearman
-from sentence_forge.losses.base import Classifies
+from sentence_forge.losses.loss_set import OF_THE_RUN, LossSet
 from sentence_forge.losses.matryoshka import Matryoshka
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
+from sentence_forge.losses.triplet import Triplet
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.overrides import friendly, options
+from sentence_forge.runtime.overrides import options
 from sentence_forge.search.index import Index
 
 Command = Callable[..., Done]
-MNRL = {"_target_": "losses.mnrl.MultipleNegativesRanking", "scale": 7.0, "shapes": ["pair"], "sampler": {}}
-SOFTMAX = {"_target_": "losses.softmax.Softmax"}
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_loss_is_the_weighted_sum_of_cut_vectors_losses(columns: list[np.ndarray]) -> None:  # noqa: F811
-    loss = Matryoshka(MNRL, [2, 5, 3], [0.5, 1.0, 2.0], dim=DIM, labels=())
-    assert loss.dims == (5, 3, 2) and loss.describe() == {"dims": [5, 3, 2]}
+    loss = Matryoshka({dim: MultipleNegativesRanking(7.0) for dim in (5, 3, 2)}, [1.0, 2.0, 0.5])
 
     def reference(pair: list[np.ndarray]) -> float:
         return sum(weight * numpy_mnrl([unit(column[:, :dim]) for column in pair], 7.0)
                    for dim, weight in ((5, 1.0), (3, 2.0), (2, 0.5)))
 
     agrees(loss, reference, columns[:3])
-    assert not isinstance(loss, Classifies)
+    assert not loss.classes
 
 
 def test_the_inner_loss_sees_vectors_of_length_1_as_in_the_stock_loss(columns: list[np.ndarray]) -> None:  # noqa: F811
     """Manhattan triplets are not scale-free, so this fails where cut vectors keep their length."""
-    inner = {"_target_": "losses.triplet.Triplet", "distance": "manhattan", "margin": 0.7}
-
     def reference(triplet: list[np.ndarray]) -> float:
         total = 0.0
         for dim in (5, 2):
@@ -58,11 +55,12 @@ def test_the_inner_loss_sees_vectors_of_length_1_as_in_the_stock_loss(columns: l
             total += np.maximum(near - far + 0.7, 0).mean()
         return total
 
-    agrees(Matryoshka(inner, [5, 2], dim=DIM, labels=()), reference, columns[:3])
+    agrees(Matryoshka({dim: Triplet("manhattan", 0.7) for dim in (5, 2)}), reference, columns[:3])
 
 
 def test_a_loss_with_a_head_has_one_a_dimension(columns: list[np.ndarray]) -> None:  # noqa: F811
-    loss = Matryoshka(SOFTMAX, [5, 2], dim=DIM, labels=["no", "yes"]).double()
+    loss = LossSet({"": {"_target_": "losses.softmax.Softmax", "dim": DIM, "labels": ["no", "yes"],
+                         "dims": [5, 2]}}).double()[""]
     heads = [part.classifier for part in loss.losses]
     assert [head.weight.shape for head in heads] == [(2, 15), (2, 6)]
     labels = loss.encode_labels(["yes", "no"] * 3)
@@ -74,21 +72,9 @@ def test_a_loss_with_a_head_has_one_a_dimension(columns: list[np.ndarray]) -> No
 
     agrees(loss, lambda pair: sum(cross_entropy(logits(pair, dim, head), labels.numpy())
                                   for dim, head in zip((5, 2), heads, strict=True)), columns[:2], labels)
-    assert isinstance(loss, Classifies)
+    assert loss.classes == ("no", "yes")
     expected = [["no", "yes"][row] for row in logits(columns[:2], 5, heads[0]).argmax(axis=1)]
     assert loss.predict(*(torch.tensor(column) for column in columns[:2])) == expected
-
-
-def test_dims_that_no_model_has_are_refused_by_name(caplog: pytest.LogCaptureFixture) -> None:
-    for dims, expected in [([8, 4], r"loss\.dims: 8 is more than the model's 5"), ([0], "whole numbers from 1 to 5"),
-                           ([5, 5], "none twice"), ([], "at least one"), ([2.5], "2.5 is no number of dimensions")]:
-        with pytest.raises(UserError, match=expected):
-            Matryoshka(MNRL, dims, dim=DIM, labels=())
-    with pytest.raises(UserError, match="has 1 entries for 2"):
-        Matryoshka(MNRL, [5, 2], [1.0], dim=DIM, labels=())
-    assert Matryoshka(MNRL, dim=48, labels=()).dims == (48, 24, 12, 6)
-    Matryoshka(MNRL, [2], dim=DIM, labels=())
-    assert "whole vectors are not trained" in caplog.text
 
 
 # --- by the commands ----------------------------------------------------------------------------------------------
@@ -103,7 +89,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("matryoshka") / "run"
     before = sys.argv
-    sys.argv = ["python -m train", "loss=matryoshka", "loss.inner=cosine", "loss.dims=[32,16,8]", *TINY,
+    sys.argv = ["python -m train", "loss=cosine", "dims=[32,16,8]", *TINY,
                 "model.normalize=true", "loop.max_steps=8", "loop.learning_rate=0.002", f"hydra.run.dir={folder}"]
     try:
         main()
@@ -194,16 +180,15 @@ def test_an_export_at_no_dimension_of_the_model_is_refused(command: Command, run
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("inner", [name for name in options("loss") if name != "matryoshka"])
-def test_it_wraps_every_loss_with_its_shapes_and_sampler(inner: str) -> None:
+@pytest.mark.parametrize("name", [name for name in options("loss") if name != "matryoshka"])
+def test_every_loss_is_trained_at_several_lengths(name: str) -> None:
     schema.register()
     with initialize_config_module("sentence_forge.configs", version_base="1.3"):
-        node, own = (OmegaConf.to_container(compose("train", friendly(typed)).loss, resolve=True)
-                     for typed in (["loss=matryoshka", f"loss.inner={inner}", "loss.dims=[8,4]"], [f"loss={inner}"]))
-    assert (node["shapes"], node["sampler"]) == (own["shapes"], own["sampler"])
-    shape = SHAPES[own["shapes"][0]]
+        node = OmegaConf.to_container(compose("train", [f"loss={name}"]).loss, resolve=True)
+    shape = SHAPES[node["shapes"][0]]
     given = {None: None, "label": ["a", "b"] * 4, "score": [0.0, 1.0] * 4}[shape.label]
-    loss = targets.build(node, "loss", omit=("shapes", "sampler"), dim=8, labels=["a", "b"])
+    bound = targets.bound(node, "loss", omit=OF_THE_RUN, offers={"dim": 8, "labels": ["a", "b"]})
+    loss = LossSet({"": {**bound, "dims": [8, 4]}})[""]
     vectors = [torch.randn(8, 8, requires_grad=True) for _ in shape.texts]
     loss(vectors, None if given is None else loss.encode_labels(given), None).backward()
     gradients = torch.stack([each.grad.abs().sum(dim=0) for each in vectors]).sum(dim=0)
@@ -211,7 +196,7 @@ def test_it_wraps_every_loss_with_its_shapes_and_sampler(inner: str) -> None:
 
 
 def test_a_head_a_dimension_goes_on_bit_for_bit_and_is_found_again(command: Command, tmp_path: Path) -> None:
-    done = command("train", "loss=matryoshka", "loss.inner=softmax", "loss.dims=[32,8]", *TINY,
+    done = command("train", "loss=softmax", "dims=[32,8]", *TINY,
                    "loop.checkpoint_every=1", "loop.max_steps=2", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "run" / "model" / "loss.json").read_text())["dims"] == [32, 8]
@@ -235,13 +220,39 @@ def _nli(folder: Path) -> Path:
     return folder / "data"
 
 
-def test_what_cannot_wrap_is_said_in_one_line(command: Command) -> None:
-    for typed, expected in [
-        (["loss=matryoshka", "loss.inner=matryoshka"], "error: loss.inner=matryoshka: can't wrap itself"),
-        (["loss=matryoshka", "loss.inner=cosin"], "error: loss.inner=cosin: there is no loss 'cosin'; did you mean"),
-        (["loss=cosine", "loss.inner=mnrl"], "error: loss.inner: only a loss that wraps another has one"),
-        (["loss=matryoshka", "loss.dims=[64,8]", *TINY], "error: loss.dims: 64 is more than the model's 32"),
-    ]:
-        done = command("train", *typed)
-        assert done.code == 2 and expected in done.err, done.err
-    assert "loss.inner=cosine" in command("train", "--help").out
+def test_the_old_form_says_what_it_is_called_now_and_trains_the_same(command: Command, tmp_path: Path) -> None:
+    short = [*TINY, "loop.max_steps=2"]
+    for name, typed in (("new", ["loss=cosine", "dims=[16,32]", "dim_weights=[0.5,1]"]),
+                        ("old", ["loss=matryoshka", "loss.inner=cosine", "loss.dims=[16,32]", "loss.weights=[0.5,1]"])):
+        done = command("train", *typed, *short, f"hydra.run.dir={name}")
+        assert done.code == 0, done.err
+        assert ("loss=cosine 'dims=[16, 32]'" in done.err) == (name == "old")
+    new, old = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("new", "old"))
+    assert new == old
+    done = command("train", "-m", "loss=matryoshka", "loss.inner=cosine,mnrl", *short, "hydra.sweep.dir=sweep")
+    assert done.code == 0, done.err
+    about = [json.loads((tmp_path / "sweep" / job / "model" / "sentence_forge.json").read_text()) for job in "01"]
+    assert [each["training"]["loss"] for each in about] == ["Matryoshka(Cosine)",
+                                                            "Matryoshka(MultipleNegativesRanking)"]
+    assert [each["dims"] for each in about] == [[32, 16, 8, 4]] * 2
+
+
+@pytest.mark.parametrize(("typed", "expected"), [
+    (["loss=matryoshka", "loss.inner=matryoshka"], "loss.inner: matryoshka can't wrap itself"),
+    (["loss=matryoshka", "loss.inner=cosin"], "loss.inner: there is no loss 'cosin'; did you mean 'cosine'"),
+    (["loss=cosine", "loss.inner=mnrl"], "loss.inner: there is no such key"),
+    (["dims=[64,8]", *TINY], "dims: 64 is more than the model's 32"),
+    (["dims=[0]", *TINY], "whole numbers from 1 to 32"),
+    (["dims=[8,8]", *TINY], "none twice"),
+    (["dims=[]", *TINY], "at least one"),
+    (["dims=[2.5]", *TINY], "2.5 is no number of dimensions"),
+    (["dims=auto", "dim_weights=[1]", *TINY], "dim_weights: has 1 entries for 4 dims"),
+])
+def test_lengths_that_no_model_has_are_refused_in_one_line(command: Command, typed: list[str], expected: str) -> None:
+    done = command("train", *typed)
+    assert done.code == 2 and done.err.count("error: ") == 1 and expected in done.err, done.err
+
+
+def test_lengths_without_the_whole_are_trained_with_a_warning(command: Command) -> None:
+    done = command("train", "dims=[8]", *TINY, "loop.max_steps=1")
+    assert done.code == 0 and "the model's own 32 is not among [8], so whole vectors are not trained" in done.err

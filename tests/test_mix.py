@@ -45,29 +45,23 @@ def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def of_source(batches: list[np.ndarray], edges: list[int]) -> list[int]:
-    """The source of each batch; fails if rows of two sources are in one."""
-    found = [set(np.searchsorted(edges, batch, side="right").tolist()) for batch in batches]
-    assert all(len(each) == 1 for each in found)
-    return [each.pop() for each in found]
-
-
 def test_by_size_every_row_comes_once_an_epoch_in_batches_of_one_source() -> None:
     samplers = {"a": Shuffled(rows=70, batch_size=8, seed=1), "b": Shuffled(rows=20, batch_size=8, seed=1)}
-    mixed = Mixed(samplers, rows=[70, 20], seed=1)
+    mixed = Mixed(samplers, seed=1)
     for epoch in range(3):
         batches = mixed.epoch(epoch)
-        order = of_source(batches, [70, 90])
+        order = [batch.part for batch in batches]
         assert Counter(order) == {0: 9, 1: 3}
         assert order != sorted(order)
-        assert sorted(np.concatenate(batches).tolist()) == list(range(90))
-    assert [batch.tolist() for batch in mixed.epoch(0)] != [batch.tolist() for batch in mixed.epoch(1)]
+        for part, rows in enumerate((70, 20)):
+            assert sorted(row for batch in batches if batch.part == part for row in batch.rows) == list(range(rows))
+    assert [batch.rows.tolist() for batch in mixed.epoch(0)] != [batch.rows.tolist() for batch in mixed.epoch(1)]
 
 
 def test_weights_and_temperature_decide_the_shares() -> None:
     def shares(**how: object) -> list[int]:
         samplers = {"a": Shuffled(rows=900, batch_size=10, seed=1), "b": Shuffled(rows=100, batch_size=10, seed=1)}
-        counted = Counter(of_source(Mixed(samplers, rows=[900, 100], seed=1, **how).epoch(0), [900, 1000]))
+        counted = Counter(batch.part for batch in Mixed(samplers, seed=1, **how).epoch(0))
         return [counted[0], counted[1]]
 
     assert shares() == [90, 10]
@@ -79,10 +73,8 @@ def test_weights_and_temperature_decide_the_shares() -> None:
 
 def test_a_source_goes_on_where_the_epoch_before_left_it() -> None:
     samplers = {"a": Shuffled(rows=100, batch_size=10, seed=1), "b": Shuffled(rows=100, batch_size=10, seed=1)}
-    mixed = Mixed(samplers, rows=[100, 100], seed=1, weights={"a": 1, "b": 3})
-    epochs = [np.concatenate(mixed.epoch(number)) for number in range(4)]
-    taken = np.concatenate(epochs)
-    small = taken[taken < 100]
+    mixed = Mixed(samplers, seed=1, weights={"a": 1, "b": 3})
+    small = np.concatenate([batch.rows for number in range(4) for batch in mixed.epoch(number) if batch.part == 0])
     assert sorted(small[:100].tolist()) == sorted(small[100:].tolist()) == list(range(100))
     assert small[:100].tolist() != small[100:].tolist()  # begun anew, in another order
 
@@ -92,14 +84,15 @@ def test_batches_of_a_mix_go_on_from_any_point(step: int) -> None:
     def mixed() -> Mixed:
         ids = np.random.default_rng(0).integers(0, 60, (90, 2))
         samplers = {"a": NoDuplicates(text_ids=ids, batch_size=8, seed=1), "b": Shuffled(rows=33, batch_size=8, seed=1)}
-        return Mixed(samplers, rows=[90, 33], seed=3, weights={"a": 1, "b": 2})
+        return Mixed(samplers, seed=3, weights={"a": 1, "b": 2})
 
-    whole = Batches(mixed())
+    whole = Batches(mixed().epoch)
     for _ in range(step):
         next(whole)
-    again = Batches(mixed(), whole.epoch, whole.position)
+    again = Batches(mixed().epoch, whole.epoch, whole.position)
     for _ in range(30):
-        assert next(whole).tolist() == next(again).tolist()
+        one, other = next(whole), next(again)
+        assert (one.part, one.rows.tolist()) == (other.part, other.rows.tolist())
 
 
 def test_three_sources_with_three_losses_as_typed(command: Command, files: Path) -> None:
@@ -145,16 +138,24 @@ def test_equal_label_sets_share_a_head_and_others_have_their_own(command: Comman
     assert list(predict(u, v)) == [described["a"]["labels"][number] for number in best]
 
 
-def test_a_sources_own_loss_may_wrap_another_or_be_a_target(command: Command, files: Path) -> None:
-    done = command("train", "data=mix", "data.sources={a: nli.csv, b: sts.csv, c: sts.csv, d: sts.csv}",
-                   "data.losses={b: {loss: matryoshka, inner: cosine, dims: [32, 8]}, c: {loss: matryoshka, "
-                   "inner: {loss: cosent, scale: 7}}, d: {_target_: losses.cosine.Cosine, shapes: [pair_score], "
-                   "sampler: {_target_: train.batches.Shuffled}}}", *RUN, "loop.max_steps=2")
+def test_a_source_has_its_own_lengths_or_those_of_the_run_and_the_old_form_comes_to_the_same(
+        command: Command, files: Path) -> None:
+    done = command("train", "data=mix", "data.sources={a: nli.csv, b: sts.csv, c: sts.csv, d: sts.csv}", "dims=[32,8]",
+                   "data.losses={b: {loss: cosine, dims: [32, 4]}, c: {loss: matryoshka, inner: {loss: cosent, "
+                   "scale: 7}}, d: {_target_: losses.cosine.Cosine, shapes: [pair_score], "
+                   "sampler: {_target_: train.batches.Shuffled}, dims: null}}", *RUN, "loop.max_steps=2")
     assert done.code == 0, done.err
-    kept = yaml.safe_load((files / "run" / "config.yaml").read_text())["data"]["losses"]
-    assert kept["b"]["shapes"] == kept["c"]["shapes"] == ["pair_score"]
-    assert kept["b"]["inner"]["_target_"] == "losses.cosine.Cosine" and "scale" not in kept["b"]["inner"]
-    assert kept["b"]["dims"] == [32, 8] and kept["c"]["inner"]["scale"] == 7
+    assert "data.losses.c: loss=matryoshka is called dims= now, beside any loss: loss=cosent 'dims=auto'" in done.err
+    kept = yaml.safe_load((files / "run" / "config.yaml").read_text())
+    losses = kept["data"]["losses"]
+    assert losses["b"]["shapes"] == losses["c"]["shapes"] == ["pair_score"]
+    assert losses["c"]["_target_"] == "losses.cosent.CoSENT" and losses["c"]["scale"] == 7
+    assert [kept["dims"], losses["b"]["dims"], losses["c"]["dims"], losses["d"]["dims"]] == [[32, 8], [32, 4], "auto",
+                                                                                             None]
+    about = json.loads((files / "run" / "model" / "sentence_forge.json").read_text())
+    assert about["training"]["loss"] == ("Matryoshka(MultipleNegativesRanking) + Matryoshka(Cosine) + "
+                                         "Matryoshka(CoSENT) + Cosine")
+    assert "dims" not in about  # the sources have other ones
 
 
 def test_two_sources_over_a_file_keep_the_rows_that_each_left_out(command: Command, files: Path) -> None:
@@ -215,13 +216,17 @@ BAD = {
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{_target_:losses.cosine.Cosine}}":
         r"data\.losses\.b: has no sampler and no shapes, which a loss by its _target_ needs",
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:cosine,inner:mnrl}}":
-        r"data\.losses\.b\.inner: only a loss that wraps another has one",
+        r"data\.losses\.b\.inner: is of loss=matryoshka alone",
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:matryoshka,inner:matryoshka}}":
         r"data\.losses\.b\.inner: matryoshka can't wrap itself",
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:matryoshka,inner:cosin}}":
         r"data\.losses\.b\.inner: there is no loss 'cosin'; did you mean 'cosine'",
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:triplet}":
-        r"data\.sources\.b: data\.losses\.b takes triplet .*data\.columns\.\w+=$",
+        r"data\.sources\.b: data\.losses\.b takes triplet .*data\.sources\.b\.columns\.\w+=$",
+    "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:cosine,dims:[64]}}":
+        r"data\.losses\.b\.dims: 64 is more than the model's 32",
+    "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={b:{loss:cosine,dims:8}}":
+        r"data\.losses\.b\.dims: is 8; give a list",
     "data=mix data.sources={a:nli.csv,b:sts.csv} data.losses={c:cosine}":
         r"data\.losses\.c: is no source; there are: a, b",
     "data=mix data.sources={a:nli.csv,b:rte.csv} data.weights={a:1}": r"data\.weights\.b: is None; give every source",

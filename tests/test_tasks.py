@@ -27,7 +27,7 @@ from sentence_forge.eval.tasks.retrieval import KnownItem, LabelledRetrieval
 from sentence_forge.eval.tasks.sts import ScoredPairs
 from sentence_forge.eval.tasks.triplets import TripletAccuracy
 from sentence_forge.eval.thresholds import best_accuracy, best_threshold
-from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.train.checkpoint import save_model
 
@@ -220,10 +220,15 @@ def test_a_collapsed_model_finds_nothing(tmp_path: Path) -> None:
     assert run(TripletAccuracy(path=path), Collapsed())["triplet_accuracy"] == 0
 
 
+def softmax_head(*labels: str) -> LossSet:
+    return LossSet({"": {"_target_": "losses.softmax.Softmax", "dim": 32, "labels": list(labels)}})
+
+
 def test_a_saved_head_is_loaded_and_its_confusion_counted(encoder: Encoder, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    loss = Softmax(dim=32, labels=["contradiction", "entailment", "neutral"])
-    save_model(tmp_path / "model", encoder.model, loss)
+    losses = softmax_head("contradiction", "entailment", "neutral")
+    loss = losses[""]
+    save_model(tmp_path / "model", encoder.model, losses)
     head = load_head(tmp_path / "model", 32)
     left, right = sentences(60, 14), sentences(60, 15)
     gold = [("contradiction", "entailment", "neutral")[number % 3] for number in range(60)]
@@ -252,9 +257,9 @@ def test_a_heads_accuracy_is_that_of_sentence_transformers(encoder: Encoder, tmp
 
     torch.manual_seed(1)
     names = ["contradiction", "entailment", "neutral"]
-    ours = Softmax(dim=32, labels=names)
+    ours = softmax_head(*names)
     theirs = SoftmaxLoss(encoder.model, embedding_dimension=32, num_labels=3)
-    theirs.classifier.load_state_dict(ours.classifier.state_dict())
+    theirs.classifier.load_state_dict(ours[""].classifier.state_dict())
     left, right = sentences(60, 18), sentences(60, 19)
     gold = [names[number % 3] for number in range(60)]
     path = write(tmp_path / "nli.csv", "premise hypothesis label", list(zip(left, right, gold, strict=True)))
@@ -313,7 +318,7 @@ def test_vectors_that_are_no_numbers_are_refused(tmp_path: Path, task: str) -> N
 
 def test_suites_compose_and_one_page_holds_every_kind_of_task(command: Callable, tmp_path: Path, encoder: Encoder,
                                                               real_data: Path) -> None:
-    save_model(tmp_path / "m", encoder.model, Softmax(dim=32, labels=["contradiction", "entailment", "neutral"]))
+    save_model(tmp_path / "m", encoder.model, softmax_head("contradiction", "entailment", "neutral"))
     without = [f"suite.{name}-match=null" for name in ("bq-test", "lcqmc-dev", "afqmc-dev")]
     done = command("eval", f"model={tmp_path / 'm'}", "suite=[sample_all,pairs_zh]", f"data_dir={real_data}", *without,
                    "resamples=50", "output=out")

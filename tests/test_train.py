@@ -237,7 +237,8 @@ SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
     (["suite=sts", "data_dir=null"], {}, "data_dir="),
     (["seed=x"], {}, "seed"),
     (["device=tpu"], {}, "device"),
-    (["loss=matryoshka", "loss.dims=384"], {}, "loss.dims: is 384; give a list of whole numbers or null"),
+    (["dims=384"], {}, "dims: is 384; give a list of whole numbers, as [384,192,96], or auto, or null"),
+    (["dims=[8,4]", "dim_weights=[1]"], {}, "dim_weights: has 1 entries for 2 dims; give one each"),
     (["loss=mnrl", "loss.scale=big"], {}, "loss.scale: is 'big'; give a number"),
     (["loss=mnrl", "loss.symmetric=3"], {}, "loss.symmetric: is 3; give true or false"),
     (["data=p.csv", "data.dev_fraction=ten"], {"p.csv": PAIRS}, "data.dev_fraction: is 'ten'; give a number"),
@@ -317,9 +318,9 @@ def test_p_classes_times_k_texts() -> None:
 
 def test_batches_go_on_from_any_point() -> None:
     sampler = Shuffled(rows=50, batch_size=8, seed=5)
-    whole = Batches(sampler)
+    whole = Batches(sampler.epoch)
     first = [next(whole).tolist() for _ in range(20)]
-    later = Batches(sampler, epoch=1, position=3)
+    later = Batches(sampler.epoch, epoch=1, position=3)
     assert [next(later).tolist() for _ in range(10)] == first[10:]
     assert sorted(row for batch in first[:7] for row in batch) == list(range(50))
 

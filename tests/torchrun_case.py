@@ -13,7 +13,7 @@ from sentence_forge.data_readers.sample import SampleSource
 from sentence_forge.losses.cosine import Cosine
 from sentence_forge.train.distributed import SharedEncoder, join, leave, started
 from sentence_forge.train.parts import Data, measure
-from sentence_forge.train.sources import Part
+from sentence_forge.train.sources import PartConfig
 
 world = started()
 out = Path(sys.argv[1])
@@ -25,8 +25,8 @@ for name, case in cases.items():
     found |= {f"{name}/loss": loss, f"{name}/gradient": gradient}
 vectors = SharedEncoder(encoder, world).encode(["rates rise", "storm hits", "a", "opera opens in winter", "coast"])
 found["vectors"] = torch.from_numpy(np.ascontiguousarray(vectors))
-dev = Data([Part("", SampleSource(), "pair_score", {})], "dev")
-found["dev"] = torch.tensor(list(measure(dev, Cosine(), SharedEncoder(encoder, world), 0)[0].values()))
+dev = Data([PartConfig("", SampleSource(), "pair_score", {})], "dev")
+found["dev"] = torch.tensor(list(measure(dev, [Cosine()], SharedEncoder(encoder, world), 0)[0].values()))
 found["largest"] = torch.tensor(world.largest(3 if world.rank == 1 else 0))
 torch.save(found, out / f"{world.rank}.pt")
 leave(world)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Sampler(ABC):
@@ -148,25 +150,29 @@ class ClassesTimesTexts(Sampler):
         return cut
 
 
-class Batches:
-    """A sampler's batches, epoch after epoch, from any point on.
+class Batches(Generic[T]):
+    """Batches, epoch after epoch, from any point on.
 
     Args:
-        sampler: cuts the epochs.
+        epochs: gives the batches of an epoch by its number.
         epoch: the epoch to begin in.
         position: batches of that epoch already taken.
+
+    >>> batches = Batches(lambda epoch: [f"{epoch}a", f"{epoch}b"], position=1)
+    >>> next(batches), next(batches), batches.done
+    ('0b', '1a', 1.5)
     """
 
-    def __init__(self, sampler: Sampler, epoch: int = 0, position: int = 0) -> None:
-        self.sampler, self.epoch, self.position = sampler, epoch, position
-        self._cut = sampler.epoch(epoch)
+    def __init__(self, epochs: Callable[[int], list[T]], epoch: int = 0, position: int = 0) -> None:
+        self.epochs, self.epoch, self.position = epochs, epoch, position
+        self._cut = epochs(epoch)
         if not self._cut:
             raise UserError("the training data makes no batch: there are fewer than two rows with different texts")
 
-    def __next__(self) -> np.ndarray:
+    def __next__(self) -> T:
         if self.position >= len(self._cut):
             self.epoch, self.position = self.epoch + 1, 0
-            self._cut = self.sampler.epoch(self.epoch)
+            self._cut = self.epochs(self.epoch)
         self.position += 1
         return self._cut[self.position - 1]
 

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from sentence_forge.encoders.making import lora
-from sentence_forge.losses.base import Loss
+from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import fsync, remove, staged_folder
 from sentence_forge.runtime.manifests import read_manifest, write_manifest
@@ -29,13 +29,10 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)")
 
 
-def save_model(folder: Path, model: SentenceTransformer, loss: Loss) -> None:
-    """Write a sentence-transformers folder, with the loss's own weights beside it where it has some."""
+def save_model(folder: Path, model: SentenceTransformer, losses: LossSet) -> None:
+    """Write a sentence-transformers folder, with the losses' own weights beside it where they have some."""
     lora.merged(model).save_pretrained(str(folder), create_model_card=False)
-    if any(True for _ in loss.parameters()):
-        save_file({name: tensor.contiguous() for name, tensor in loss.state_dict().items()},
-                  folder / "loss.safetensors")
-        (folder / "loss.json").write_text(json.dumps(loss.describe(), ensure_ascii=False, indent=2), encoding="utf-8")
+    losses.save(folder)
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Snapshot:
 
     Args:
         model: the model's state, copied, on its own device.
-        loss: the loss's.
+        losses: that of the losses.
         optimizer: the optimizer's tensors.
         generators: the random generators' tensors.
         rest: JSON of the loop's state and of what of the optimizer and the generators is no tensor.
@@ -52,7 +49,7 @@ class Snapshot:
     """
 
     model: dict[str, Tensor]
-    loss: dict[str, Tensor]
+    losses: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     generators: dict[str, Tensor]
     rest: str
@@ -61,16 +58,16 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """How much there is to write."""
-        return sum(tensor.nbytes for part in (self.model, self.loss, self.optimizer) for tensor in part.values())
+        return sum(tensor.nbytes for part in (self.model, self.losses, self.optimizer) for tensor in part.values())
 
 
-def snapshot(*, model: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any],
+def snapshot(*, model: nn.Module, losses: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any],
              others: Sequence[Mapping[str, Tensor]] = (), to: str | None = None) -> Snapshot:
     """Copy what a checkpoint holds: device to device, so a GPU is not made to wait.
 
     Args:
         model: the model.
-        loss: its own weights are part of it.
+        losses: their own weights are part of it.
         optimizer: likewise.
         state: the loop's own, JSON-ready, with the key ``step``.
         others: ``generators`` of the other processes, in the order of their numbers.
@@ -83,27 +80,28 @@ def snapshot(*, model: nn.Module, loss: nn.Module, optimizer: torch.optim.Optimi
     drawn, numbers = _python_generators()
     for rank, each in enumerate([generators(), *others]):
         drawn |= {f"{name}.{rank}": value for name, value in each.items()}
-    return Snapshot(copied(model.state_dict()), copied(loss.state_dict()), copied(tensors), drawn,
+    return Snapshot(copied(model.state_dict()), copied(losses.state_dict()), copied(tensors), drawn,
                     json.dumps({"loop": state, "optimizer": rest, "generators": numbers}), int(state["step"]))
 
 
-def write(folder: Path, taken: Snapshot, *, model: SentenceTransformer, loss: Loss, best: Path | None = None) -> None:
+def write(folder: Path, taken: Snapshot, *, model: SentenceTransformer, losses: LossSet,
+          best: Path | None = None) -> None:
     """Write a snapshot on the CPU as a checkpoint; ``folder`` appears only when all of it is on the disk.
 
     Args:
         folder: ``.../step-N``; one that is there is replaced.
         taken: its tensors on the CPU.
         model: built like the one it was taken of; is given the snapshot's state and saved as a folder, ``model/``.
-        loss: likewise; its own weights lie in ``model/`` too.
+        losses: likewise; their own weights lie in ``model/`` too.
         best: the folder of the best model so far; kept as ``best/`` by links, so that going back loses neither.
 
     Raises:
         UserError: the disk is full.
     """
     model.load_state_dict(taken.model)
-    loss.load_state_dict(taken.loss)
+    losses.load_state_dict(taken.losses)
     with staged_folder(folder, replace=True, needs=taken.nbytes) as staged:
-        save_model(staged / "model", model, loss)
+        save_model(staged / "model", model, losses)
         if adapters := lora.adapted(model):
             save_file(adapters, staged / lora.FILE)
         save_file(taken.optimizer, staged / "optimizer.safetensors")
@@ -114,7 +112,8 @@ def write(folder: Path, taken: Snapshot, *, model: SentenceTransformer, loss: Lo
         write_manifest(staged, {"step": taken.step})
 
 
-def load(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load(folder: Path, *, model: SentenceTransformer, losses: LossSet,
+         optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put the state of a ``verified`` checkpoint into freshly built parts, and return the loop's own state.
 
     The random generators are left to ``restore_generators``, since whatever is built after this may draw from them.
@@ -123,8 +122,7 @@ def load(folder: Path, *, model: SentenceTransformer, loss: Loss, optimizer: tor
                                 model_kwargs={"dtype": "float32"})
     weights, adapters = saved.state_dict(), folder / lora.FILE
     model.load_state_dict(lora.resumed(weights, adapters) if adapters.is_file() else weights)
-    if (folder / "model" / "loss.safetensors").is_file():
-        loss.load_state_dict(load_file(folder / "model" / "loss.safetensors"))
+    losses.load(folder / "model")
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     optimizer.load_state_dict(_joined(load_file(folder / "optimizer.safetensors"), state["optimizer"]))
     return state["loop"]

@@ -7,14 +7,15 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sentence_forge.runtime.cli import entry
-from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.overrides import options
-from sentence_forge.train.sources import Mix, Part, check_shares, spelled_out
+from sentence_forge.train.sources import parts_of
+from sentence_forge.train.spelling import spell_out
 from sentence_forge.train.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ Fine-tune sentence embeddings.
   python -m train loss=mnrl data=allnli              SNLI and MultiNLI, by name
   python -m train data=mix 'data.sources={nli: allnli, mine: pairs.csv}' 'data.losses={mine: cosine}'   several
   python -m train loss=mnrl data=titles.csv          bare titles, no labels (SimCSE)
-  python -m train loss=matryoshka loss.inner=cosine 'loss.dims=[384,192,96]'   vectors that can be cut
+  python -m train loss=cosine 'dims=[384,192,96]'    vectors that can be cut, beside any loss
   python -m train resume=outputs/train/<run>         go on where a run stopped
   python -m train experiment=sbert_nli               a recipe by its name; what is typed besides goes over it
   python -m train -m loss=cosine,mnrl seed=1,2,3     one after another, and a table of them
@@ -75,7 +76,6 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
     from omegaconf import OmegaConf
 
     from sentence_forge.configs.schema import Train
-    from sentence_forge.runtime import targets
     from sentence_forge.runtime.files import check_link, clear_leftovers
     from sentence_forge.runtime.locks import writer_lock
 
@@ -89,13 +89,9 @@ def _job(config: Any) -> None:  # noqa: ANN401 - a DictConfig
             home = run if _first() else home
         elif (run / "config.yaml").exists():
             raise UserError(f"{run}: holds a run already; resume={run} goes on with it, or give another hydra.run.dir=")
-        if config.data.get("_target_") == "train.sources.Mix":
-            config.data = spelled_out(OmegaConf.to_container(config.data, resolve=True, throw_on_missing=True))
+        spell_out(config)
         settings: Train = OmegaConf.to_object(config)  # type: ignore[assignment]
-        check_loop(settings)
-        source = targets.build(_node(settings.data, "data"), "data", plugins=settings.plugins)
-        parts = _parts(source, _node(settings.loss, "loss"), hydra.runtime.choices.get("loss") or "this loss")
-        shares = check_shares(source.sources, source.weights, source.temperature) if len(parts) > 1 else {}
+        parts, shares = parts_of(settings, hydra.runtime.choices.get("loss") or "this loss")
         _check_before_torch(settings)
         from sentence_forge.train.run import start
 
@@ -133,85 +129,6 @@ def _check_before_torch(settings: Any) -> None:  # noqa: ANN401 - configs.schema
              for name, node in settings.suite.items() if node is not None]
     if tasks and all(task.locate(data_dir) is None for task in tasks):
         raise UserError(f"suite=: none of {', '.join(settings.suite)} is in data_dir={settings.data_dir}")
-
-
-def _parts(source: Any, loss: Mapping[str, Any], name: str) -> list[Part]:  # noqa: ANN401 - a Source or a Mix
-    """Return the parts of a run: of a mix each source, in the first shape that its loss takes."""
-    if not isinstance(source, Mix):
-        return [Part("", source, matching_shape(loss, source, f"loss={name}"), loss)]
-    parts = []
-    for each, member in source.sources.items():
-        own = source.losses.get(each)
-        try:
-            shape = matching_shape(own or loss, member, f"data.losses.{each}" if own else f"loss={name}")
-        except UserError as error:
-            advice = "" if own else f"; data.losses={{{each}: <loss>}} gives it its own"
-            raise UserError(f"data.sources.{each}: {error}{advice}") from None
-        parts.append(Part(each, member, shape, own or loss))
-    return parts
-
-
-def matching_shape(loss: Mapping[str, Any], source: Any, name: str) -> str:  # noqa: ANN401 - a data_readers Source
-    """Return the first shape that the loss takes and the source gives; ``name`` is what errors call the loss.
-
-    Raises:
-        UserError: there is none; says which columns would do.
-    """
-    from sentence_forge.data_readers.shapes import SHAPES
-
-    gives = source.shapes()
-    for shape in loss["shapes"]:
-        if shape not in SHAPES:
-            raise UserError(f"loss.shapes: there is no shape {shape!r}; {one_of(SHAPES, shape)}")
-        if shape in gives:
-            return str(shape)
-    takes = " or ".join(f"{shape} ({', '.join(SHAPES[shape].columns)})" for shape in loss["shapes"])
-    fitting = sorted(each for each in options("loss") if set(_shapes_of(each)) & set(gives))
-    raise UserError(f"{name} takes {takes}; this data gives {', '.join(gives)}, which is for loss="
-                    f"{', '.join(fitting) or 'none'}. Where only the columns' names differ, map them: "
-                    f"data.columns.{SHAPES[loss['shapes'][0]].columns[0]}=")
-
-
-def _shapes_of(loss: str) -> list[str]:
-    from importlib import resources
-
-    from omegaconf import OmegaConf
-
-    text = resources.files("sentence_forge.configs").joinpath("loss", f"{loss}.yaml").read_text(encoding="utf-8")
-    shapes = OmegaConf.to_container(OmegaConf.create(text), resolve=False).get("shapes", [])  # type: ignore[union-attr]
-    return [] if isinstance(shapes, str) else shapes  # matryoshka's are those of the loss it wraps
-
-
-def check_loop(settings: Any) -> None:  # noqa: ANN401 - configs.schema.Train
-    """Refuse values no run can have.
-
-    Raises:
-        UserError: names the key.
-    """
-    loop = settings.loop
-    positive = {"epochs": loop.epochs, "batch_size": loop.batch_size, "accumulate": loop.accumulate,
-                "learning_rate": loop.learning_rate, "log_every": loop.log_every, "evaluate_every": loop.evaluate_every,
-                "checkpoint_every": loop.checkpoint_every, "keep": loop.keep}
-    for name, value in positive.items():
-        if not value > 0:
-            raise UserError(f"loop.{name}: is {value}; it must be above 0")
-    if loop.patience is not None and loop.patience < 1:
-        raise UserError(f"loop.patience: is {loop.patience}; it must be at least 1, or null for no early stop")
-    if loop.max_steps is not None and loop.max_steps < 1:
-        raise UserError(f"loop.max_steps: is {loop.max_steps}; it must be at least 1")
-    if loop.tokens_at_once is not None and loop.tokens_at_once < 1:
-        raise UserError(f"loop.tokens_at_once: is {loop.tokens_at_once}; it must be at least 1")
-    for name in ("warmup", "weight_decay", "max_grad_norm", "projector"):
-        if getattr(loop, name) < 0:
-            raise UserError(f"loop.{name}: is {getattr(loop, name)}; it must not be negative")
-    if settings.suite and settings.data_dir is None and any("folder" in task for task in settings.suite.values()):
-        raise UserError("suite= needs data_dir= (or SENTENCE_FORGE_DATA), the folder that holds its files")
-
-
-def _node(node: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
-    if not isinstance(node, dict):
-        raise UserError(f"{key}: {node!r} is no {key}; {one_of(options(key), str(node))}")
-    return node
 
 
 def _resumed(config: Any, overrides: list[str], *, keep: bool) -> tuple[Path, Any]:  # noqa: ANN401 - DictConfigs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sentence_forge.eval.report.report import Report
 from sentence_forge.eval.report.training import Training
 from sentence_forge.eval.schema import value
 from sentence_forge.eval.tasks.nli import load_head
-from sentence_forge.losses.base import Loss
+from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
@@ -35,16 +35,17 @@ from sentence_forge.train.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
-def keep_untouched(run: Path, encoder: Encoder, loss: Loss) -> None:
+def keep_untouched(run: Path, encoder: Encoder, losses: LossSet) -> None:
     """Write the model as it is before its training, which the report at the end is held against."""
     with staged_folder(run / "untouched", replace=True) as staged:
-        checkpoint.save_model(staged, encoder.model, loss)
+        checkpoint.save_model(staged, encoder.model, losses)
 
 
-def _untouched_report(run: Path, device: str, tasks: Mapping[str, Any], data_dir: Path | None) -> Evaluation:
+def _untouched_report(run: Path, device: str, tasks: Mapping[str, Any], data_dir: Path | None,
+                      plugins: Collection[str]) -> Evaluation:
     before = load_encoder(run / "untouched", device=device)
     before.name = "step 0"
-    return evaluate(before, tasks, data_dir, head=load_head(run / "untouched", before.dim), deep=False)
+    return evaluate(before, tasks, data_dir, head=load_head(run / "untouched", before.dim, plugins), deep=False)
 
 
 def finish(run: Path, settings: Train, state: State, dev: Data, encoder: Encoder, tracker: Tracker,
@@ -61,9 +62,9 @@ def finish(run: Path, settings: Train, state: State, dev: Data, encoder: Encoder
     rows = (rows_of(each.dataset, SHAPES[part.shape].text_columns(each.dataset.column_names))
             for part, each in split.parts)
     remember(run / "model", chain.from_iterable(rows), base)
-    untouched = _untouched_report(run, str(encoder.model.device), tasks, data_dir)
-    report = evaluate(best, tasks, data_dir, baseline=untouched, head=load_head(run / "model", best.dim),
-                      seen=Seen.of(run / "model"), dims=dims)
+    untouched = _untouched_report(run, str(encoder.model.device), tasks, data_dir, settings.plugins)
+    head = load_head(run / "model", best.dim, settings.plugins)
+    report = evaluate(best, tasks, data_dir, baseline=untouched, head=head, seen=Seen.of(run / "model"), dims=dims)
     name = next(iter(state.baseline))
     training = {
         "loss": _together(_loss_name(part.loss) for part, _ in split.parts),
@@ -128,8 +129,8 @@ def _together(names: Iterable[str]) -> str:
 
 
 def _loss_name(node: Mapping[str, Any]) -> str:
-    inner = f"({_loss_name(node['inner'])})" if isinstance(node.get("inner"), Mapping) else ""
-    return str(node[targets.TARGET]).rpartition(".")[2] + inner
+    name = str(node[targets.TARGET]).rpartition(".")[2]
+    return f"Matryoshka({name})" if node.get("dims") else name
 
 
 def _base(settings: Train) -> str:

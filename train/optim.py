@@ -1,12 +1,57 @@
-"""AdamW and its learning rate."""
+"""AdamW, its learning rate, and a run's plan: how many steps, and what happens how often."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from sentence_forge.configs.schema import Loop, Precision
+from sentence_forge.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how fast, how often; counts are optimiser steps (see ``configs.schema.Loop``)."""
+
+    total: int
+    warmup: int
+    accumulate: int
+    learning_rate: float
+    schedule: str
+    max_grad_norm: float
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    keep: int
+    patience: int | None
+    bf16: bool
+
+
+def make_plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Plan:
+    """Return the plan of a run on ``device`` whose first epoch has so many batches.
+
+    Raises:
+        UserError: bf16 is asked for where there is none.
+    """
+    steps_per_epoch = max(1, batches_per_epoch // loop.accumulate)
+    total = loop.max_steps or max(1, round(loop.epochs * steps_per_epoch))
+
+    def steps(value: float) -> int:
+        return max(1, round(value * total) if value < 1 else round(value))
+
+    bf16_here = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if loop.precision is Precision.bf16 and not bf16_here:
+        raise UserError(f"loop.precision=bf16: {device} has no bf16 to gain from; use auto or fp32")
+    return Plan(
+        total=total, warmup=round(loop.warmup * total) if loop.warmup < 1 else round(loop.warmup),
+        accumulate=loop.accumulate, learning_rate=loop.learning_rate, schedule=loop.schedule.value,
+        max_grad_norm=loop.max_grad_norm, log_every=loop.log_every, evaluate_every=steps(loop.evaluate_every),
+        checkpoint_every=steps(loop.checkpoint_every), keep=loop.keep, patience=loop.patience,
+        bf16=bf16_here and loop.precision is not Precision.fp32)
 
 
 def adamw(modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,14 @@ from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.eval.dev import dev_measure, similarity_histograms
-from sentence_forge.losses.base import Classifies, Loss
+from sentence_forge.losses.base import Loss
+from sentence_forge.losses.loss_set import OF_THE_RUN, LossSet
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.values import check_dims
 from sentence_forge.train.batches import Sampler
-from sentence_forge.train.loop import Rows
-from sentence_forge.train.mixing import Mixed, MixedLoss
-from sentence_forge.train.sources import Part
+from sentence_forge.train.rows import Part, Rows
+from sentence_forge.train.sources import PartConfig
 from sentence_forge.train.split import Split
 
 log = logging.getLogger(__name__)
@@ -38,90 +39,110 @@ class Data:
         texts: of all of them; a text of two parts is there twice.
     """
 
-    def __init__(self, parts: Sequence[Part], split: str) -> None:
-        self.parts = [(part, Split(part.source, part.shape, split)) for part in parts]
-        self.texts: Sequence[str] = LazyStrings([each.texts for _, each in self.parts])
-        if len(parts) == 1:
-            self.texts = self.parts[0][1].texts
+    def __init__(self, parts: Sequence[PartConfig], split: str) -> None:
+        self.parts: list[tuple[PartConfig, Split]] = []
+        for part in parts:
+            with part.naming_own_keys():
+                self.parts.append((part, Split(part.source, part.shape, split)))
+        texts = [each.texts for _, each in self.parts]
+        self.texts: Sequence[str] = texts[0] if len(texts) == 1 else LazyStrings(texts)
 
     def __len__(self) -> int:
         """Return how many rows there are."""
         return sum(len(split.numbers) for _, split in self.parts)
 
-    def hold_against(self, dev: Data) -> None:
+    def report_overlap(self, dev: Data) -> None:
         """Say how many rows there are, and warn of dev rows that are also train rows."""
         for (part, split), (_, held_out) in zip(self.parts, dev.parts, strict=True):
             log.info("data%s: %d training rows (%s), %d for dev", part.name and f" {part.name}", len(split.numbers),
                      part.shape, len(held_out.numbers))
             checks.leakage(split.dataset, held_out.dataset, part.shape)
 
-    def say_if_blind(self, *, suite: bool) -> None:
-        """Warn of dev rows that can't tell models apart, unless a suite does: bare titles, each its own positive."""
+    def warn_if_uninformative(self, *, suite: bool) -> None:
+        """Warn of dev rows that can't tell models apart, bare titles with themselves, unless a suite does."""
         if not suite and all(part.shape == "pair" and (split.text_ids[:, 0] == split.text_ids[:, 1]).all()
                              for part, split in self.parts):
             log.warning("the dev rows are texts with themselves, which every model ranks first, so the last weights "
                         "are kept; suite=sample, or suite=stsb_dev with data_dir=, picks the best by meaning")
 
 
-def make_loss(data: Data, dim: int, plugins: Collection[str]) -> Loss:
-    """Return the loss of a run: the only part's, or all parts' together.
+def make_losses(data: Data, dim: int, plugins: Collection[str]) -> tuple[LossSet, list[Loss]]:
+    """Return the losses of a run, and for each part which of them is its own.
 
     Parts whose loss is configured alike, on the same labels, share one, head included.
+
+    Raises:
+        UserError: a loss takes no such key; ``dims`` that the model doesn't have.
     """
-    made: dict[str, tuple[Any, Loss]] = {}
-    of_part = []
+    configs: dict[str, dict[str, Any]] = {}
+    same: list[tuple[str, Any]] = []  # the name and what it was made of
+    names = []
     for part, split in data.parts:
         labels = sorted(set(map(str, split.labels or ()))) if SHAPES[part.shape].label == "label" else []
-        same = (part.loss, labels)
-        found = next((name for name, (other, _) in made.items() if other == same), None)
-        if found is None:
-            found = part.name
-            loss = targets.build(part.loss, part.loss_key, plugins=plugins, omit=("shapes", "sampler"), dim=dim,
-                                 labels=labels)
-            made[found] = same, loss
-        of_part.append(found)
-    if len(data.parts) == 1:
-        return made[of_part[0]][1]
-    return MixedLoss({name: loss for name, (_, loss) in made.items()}, of_part)
+        name = next((name for name, made_of in same if made_of == (part.loss, labels)), None)
+        if name is None:
+            name = part.name
+            same.append((name, (part.loss, labels)))
+            bound = targets.bound(part.loss, part.loss_key, plugins=plugins, omit=OF_THE_RUN,
+                                  offers={"dim": dim, "labels": labels})
+            configs[name] = {**bound, **_dims(part, dim)}
+        names.append(name)
+    losses = LossSet(configs, plugins)
+    return losses, [losses[name] for name in names]
 
 
-def make_rows(data: Data, dev: Data, loss: Loss, encoder: Encoder) -> Rows:
-    """Return a run's training rows as the loop takes them.
+def trained_dims(losses: LossSet) -> tuple[int, ...]:
+    """Return the lengths that vectors can be cut to after the training, the longest first; none if the parts differ."""
+    found = {tuple(config.get("dims", ())) for config in losses.configs.values()}
+    return found.pop() if len(found) == 1 else ()
+
+
+def _dims(part: PartConfig, dim: int) -> dict[str, Any]:
+    """Return ``dims``, the longest first, and ``dim_weights`` in the same order, where a part's loss has them."""
+    dims, weights = part.loss.get("dims"), part.loss.get("dim_weights")
+    if dims is None:
+        return {}
+    key = f"{part.loss_key}.dims" if part.name else "dims"
+    if dims == "auto":
+        dims = [dim // divisor for divisor in (1, 2, 4, 8) if dim // divisor]
+    ordered = check_dims(dims, dim, key)
+    if weights is not None and len(weights) != len(dims):
+        raise UserError(f"{key.removesuffix('s')}_weights: has {len(weights)} entries for {len(dims)} dims; give one "
+                        "each")
+    if dim not in dims:
+        log.warning("%s: the model's own %d is not among %s, so whole vectors are not trained", key, dim, list(dims))
+    weight = dict(zip(dims, weights or [1.0] * len(dims), strict=True))
+    return {"dims": list(ordered), "dim_weights": [float(weight[each]) for each in ordered]}
+
+
+def make_parts(data: Data, dev: Data, losses: Sequence[Loss], encoder: Encoder) -> list[Part]:
+    """Return a run's parts as the loop takes them.
 
     Raises:
         UserError: a label that its loss can't take, in train or dev.
     """
     made = []
-    for number, ((part, split), (_, held_out)) in enumerate(zip(data.parts, dev.parts, strict=True)):
-        own = _loss_of(loss, number)
-        labels = _encoded_labels(own, part, split)
-        if isinstance(own, Classifies):
-            _encoded_labels(own, part, held_out)  # a class the head can't name shows now, not at the first evaluation
+    for (part, split), (_, held_out), loss in zip(data.parts, dev.parts, losses, strict=True):
+        labels = _encoded_labels(loss, part, split)
+        if loss.classes:
+            _encoded_labels(loss, part, held_out)  # a class the head can't name shows now, not at the first evaluation
         role = _role(part, encoder)
         queries = _tokens(encoder, split.texts, "query") if _two_sides(encoder, role) else None
-        made.append(Rows(tokens=_tokens(encoder, split.texts, role), text_ids=split.text_ids, numbers=split.numbers,
-                         labels=labels, queries=queries))
-    if len(made) == 1:
-        return made[0]
-    numbers = [np.char.add(f"{part.name} ", split.numbers.astype(str)) for part, split in data.parts]
-    return Rows(tokens=made[0].tokens, text_ids=np.empty((len(data), 0), dtype=np.int64), labels=None,
-                numbers=np.concatenate(numbers), parts=tuple(made))
+        rows = Rows(tokens=_tokens(encoder, split.texts, role), text_ids=split.text_ids, numbers=split.numbers,
+                    labels=labels, queries=queries)
+        made.append(Part(rows, loss, part.name))
+    return made
 
 
-def make_sampler(data: Data, *, batch_size: int, seed: int, plugins: Collection[str],
-                 shares: Mapping[str, Any]) -> Sampler:
-    """Return what cuts the epochs; ``shares`` are the weights and the temperature of ``train.mixing.Mixed``."""
-    samplers = {}
-    for part, split in data.parts:
-        samplers[part.name] = targets.build(part.loss["sampler"], f"{part.loss_key}.sampler", plugins=plugins,
-                                            rows=len(split.numbers), text_ids=split.text_ids, labels=split.labels,
-                                            batch_size=batch_size, seed=seed)
-    if len(samplers) == 1:
-        return next(iter(samplers.values()))
-    return Mixed(samplers, rows=[len(split.numbers) for _, split in data.parts], seed=seed, **shares)
+def make_samplers(data: Data, *, batch_size: int, seed: int, plugins: Collection[str]) -> dict[str, Sampler]:
+    """Return the sampler of each part by its name."""
+    return {part.name: targets.build(part.loss["sampler"], f"{part.loss_key}.sampler", plugins=plugins,
+                                     rows=len(split.numbers), text_ids=split.text_ids, labels=split.labels,
+                                     batch_size=batch_size, seed=seed) for part, split in data.parts}
 
 
-def measure(dev: Data, loss: Loss, encoder: Encoder, step: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def measure(dev: Data, losses: Sequence[Loss], encoder: Encoder,
+            step: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return the dev measures, of which the first decides what is best, and the histograms of cosines.
 
     Of several parts that is the mean of each one's own measure, and theirs follow as ``<source>/<measure>``.
@@ -129,12 +150,12 @@ def measure(dev: Data, loss: Loss, encoder: Encoder, step: int) -> tuple[dict[st
     measures: dict[str, float] = {}
     histograms: dict[str, np.ndarray] = {}
     deciding = []
-    for number, (part, split) in enumerate(dev.parts):
+    for (part, split), loss in zip(dev.parts, losses, strict=True):
         prefix, role = f"{part.name}/" if part.name else "", _role(part, encoder)
         look_up, anchors = _look_up(encoder, split.texts, role, step), None
         if _two_sides(encoder, role):
             anchors = _look_up(encoder, split.columns[SHAPES[part.shape].texts[0]], "query", step)
-        head = predictor(_loss_of(loss, number), encoder.model.device)
+        head = predictor(loss, encoder.model.device)
         found = dev_measure(part.shape, split.columns, look_up, head, queries=anchors)
         deciding.append(next(iter(found.values())))
         measures |= {f"{prefix}{name}": value for name, value in found.items()}
@@ -145,9 +166,14 @@ def measure(dev: Data, loss: Loss, encoder: Encoder, step: int) -> tuple[dict[st
     return measures, histograms
 
 
+def lone_head(losses: Sequence[Loss], device: torch.device) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """Return the head that a suite is measured by while training: that of the only part, if it has one."""
+    return predictor(losses[0], device) if len(losses) == 1 else None
+
+
 def predictor(loss: Loss, device: torch.device) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
     """Return the loss's head as a function of arrays, if it has one."""
-    if not isinstance(loss, Classifies):
+    if not loss.classes:
         return None
 
     @torch.inference_mode()
@@ -157,11 +183,7 @@ def predictor(loss: Loss, device: torch.device) -> Callable[[np.ndarray, np.ndar
     return predict
 
 
-def _loss_of(loss: Loss, number: int) -> Loss:
-    return loss.of_part(number) if isinstance(loss, MixedLoss) else loss
-
-
-def _role(part: Part, encoder: Encoder) -> Role | None:
+def _role(part: PartConfig, encoder: Encoder) -> Role | None:
     """Return the role of all columns but the first, which holds queries where there is one."""
     shape = SHAPES[part.shape]
     return "document" if shape.retrieval or (encoder.forward.asymmetric and len(shape.texts) > 1) else None
@@ -188,7 +210,7 @@ def _look_up(encoder: Encoder, texts: Sequence[str], role: Role | None, step: in
     return lambda some: vectors[[at[text] for text in some]]
 
 
-def _encoded_labels(loss: Loss, part: Part, split: Split) -> torch.Tensor | None:
+def _encoded_labels(loss: Loss, part: PartConfig, split: Split) -> torch.Tensor | None:
     if split.labels is None:
         return None
     try:

@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from sentence_forge.configs.schema import Loop, Precision, Train
+from sentence_forge.configs.schema import Train
 from sentence_forge.data_readers.rejected import write_rejected_by_file
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.encoders.card import ABOUT
@@ -26,7 +26,7 @@ from sentence_forge.encoders.making import lora
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.geometry import language_of
 from sentence_forge.eval.tasks.sts import ScoredPairs
-from sentence_forge.losses.base import Loss
+from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove, sha256_file, staged_folder, write_atomic, write_json
@@ -35,18 +35,28 @@ from sentence_forge.train import checkpoint
 from sentence_forge.train.batches import Batches
 from sentence_forge.train.distributed import SharedEncoder, World, join, leave, started
 from sentence_forge.train.finish import finish, keep_untouched
-from sentence_forge.train.loop import Interrupted, Settings, State, Training
-from sentence_forge.train.optim import adamw
-from sentence_forge.train.parts import Data, make_loss, make_rows, make_sampler, measure, predictor
+from sentence_forge.train.interrupt import Interrupted
+from sentence_forge.train.loop import State, Training
+from sentence_forge.train.mixing import in_turn
+from sentence_forge.train.optim import adamw, make_plan
+from sentence_forge.train.parts import (
+    Data,
+    lone_head,
+    make_losses,
+    make_parts,
+    make_samplers,
+    measure,
+    trained_dims,
+)
 from sentence_forge.train.resume import check_environment, has_checkpoints, read_environment, same_threads
-from sentence_forge.train.sources import Part, rejected_of
+from sentence_forge.train.sources import PartConfig, rejected_of
 from sentence_forge.train.tracking import Tracker
 
 log = logging.getLogger(__name__)
 LEAST_STATIC_RATE = 1e-3
 
 
-def start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], shares: Mapping[str, Any], *,
+def start(run: Path, settings: Train, config_yaml: str, parts: Sequence[PartConfig], shares: Mapping[str, Any], *,
           resume: str | None, command: Sequence[str], told: Collection[str] = (), home: Path | None = None) -> None:
     """Train, evaluate and report in the folder ``run``.
 
@@ -55,7 +65,7 @@ def start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], s
         settings: the typed config.
         config_yaml: the same, resolved, as text to keep.
         parts: the sources of the rows, each with its shape and loss.
-        shares: of several parts, how often it is each one's turn; see ``train.mixing.Mixed``.
+        shares: of several parts, how often it is each one's turn; see ``train.mixing.in_turn``.
         resume: the run or the checkpoint to go on from; None starts anew.
         command: as typed, for the record.
         told: config keys given on this command line.
@@ -70,7 +80,7 @@ def start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], s
         leave(world)
 
 
-def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], shares: Mapping[str, Any], *,
+def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[PartConfig], shares: Mapping[str, Any], *,
            world: World, home: Path, device: str, resume: str | None, command: Sequence[str],
            told: Collection[str]) -> None:
     seed_everything(settings.seed)
@@ -82,26 +92,26 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
     use_what_is_allowed(device)
     same_threads(before)
     split, dev = Data(parts, "train"), Data(parts, "dev")
-    split.hold_against(dev)
-    dev.say_if_blind(suite=bool(settings.suite))
+    split.report_overlap(dev)
+    dev.warn_if_uninformative(suite=bool(settings.suite))
 
     encoder = Encoder(_model(settings, split, folder), name="step 0")
     encoder.forward = Forward(encoder.model, fast=loop.fast, tokens_at_once=loop.tokens_at_once, compiled=loop.compile)
     join(world, device)
     encoder.model.to(device)
-    loss = make_loss(split, encoder.dim, settings.plugins)
-    loss.to(encoder.model.device)
-    rows = make_rows(split, dev, loss, encoder)
-    sampler = make_sampler(split, batch_size=loop.batch_size, seed=settings.seed, plugins=settings.plugins,
-                           shares=shares)
-    optimizer = adamw([encoder.model, loss], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
-    world.same_everywhere([encoder.model, loss])
+    losses, loss_of_part = make_losses(split, encoder.dim, settings.plugins)
+    losses.to(encoder.model.device)
+    batched = make_parts(split, dev, loss_of_part, encoder)
+    samplers = make_samplers(split, batch_size=loop.batch_size, seed=settings.seed, plugins=settings.plugins)
+    epochs = in_turn(samplers, seed=settings.seed, **shares)
+    optimizer = adamw([encoder.model, losses], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
+    world.same_everywhere([encoder.model, losses])
     environment = _environment(settings, parts, command, encoder, config_yaml, before, world)
     check_environment(run, before, environment, told=told, anyway=settings.resume_anyway)
-    state = State() if folder is None else _restore(run, folder, encoder, loss, optimizer, world)
-    batches = Batches(sampler, state.epoch, state.position)
+    state = State() if folder is None else _restore(run, folder, encoder, losses, optimizer, world)
+    batches = Batches(epochs, state.epoch, state.position)
     # of epoch 0: a later one may have fewer batches
-    plan = _plan(loop, len(sampler.epoch(0)) if batches.epoch else batches.per_epoch, encoder.model.device)
+    plan = make_plan(loop, len(epochs(0)) if batches.epoch else batches.per_epoch, encoder.model.device)
     tasks = {name: targets.build(node, f"suite.{name}", plugins=settings.plugins)
              for name, node in settings.suite.items() if node is not None}
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
@@ -111,26 +121,26 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
         log.info("rows left out, each with its reason: %s", home / "rejected.csv")
     write_json(home / "environment.json", environment)
     write_atomic(home / "config.yaml", config_yaml)
-    everybodys = SharedEncoder(encoder, world) if world.size > 1 else encoder
+    shared = SharedEncoder(encoder, world) if world.size > 1 else encoder
 
     with Tracker(home, state.step) as tracker:
         if folder is None:
             if world.first:
-                keep_untouched(run, encoder, loss)
+                keep_untouched(run, encoder, losses)
             tracker.text("config", f"```yaml\n{config_yaml}```")
 
         def evaluated() -> dict[str, float]:
-            measured, histograms = measure(dev, loss, everybodys, state.step)
+            measured, histograms = measure(dev, loss_of_part, shared, state.step)
             tracker.histograms(state.step, histograms)
             if tasks:
-                found = evaluate(everybodys, tasks, data_dir, resamples=1, deep=False,
-                                 head=predictor(loss, encoder.model.device))
+                head = lone_head(loss_of_part, encoder.model.device)
+                found = evaluate(shared, tasks, data_dir, resamples=1, deep=False, head=head)
                 return {f"suite_{next(iter(found.json['averages']))}": found.json["average"], **measured}
             return measured
 
         def on_better(step: int) -> None:
             with staged_folder(run / "model", replace=True) as staged:
-                checkpoint.save_model(staged, encoder.model, loss)
+                checkpoint.save_model(staged, encoder.model, losses)
                 write_json(staged / ABOUT, {"training": {"best_step": step}})
 
         if not world.first:
@@ -140,14 +150,15 @@ def _start(run: Path, settings: Train, config_yaml: str, parts: Sequence[Part], 
         log.info("training: %d steps of %d rows on %s%s; %s", plan.total, loop.batch_size * loop.accumulate,
                  encoder.model.device, f", {world.size} processes" if world.size > 1 else "", run)
         try:
-            Training(run=home, world=world, encoder=encoder, loss=loss, rows=rows, batches=batches, optimizer=optimizer,
-                     settings=plan, state=state, evaluate=evaluated, on_better=on_better, tracker=tracker).train()
+            Training(run=home, world=world, encoder=encoder, losses=losses, parts=batched, batches=batches,
+                     optimizer=optimizer, plan=plan, state=state, evaluate=evaluated, on_better=on_better,
+                     tracker=tracker).train()
         except Interrupted as stopped:
             log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, run)
             sys.exit(128 + stopped.number)
         leave(world)  # together, before the first one's report
         if world.first:
-            finish(run, settings, state, dev, encoder, tracker, report_tasks, data_dir, split, loss.dims)
+            finish(run, settings, state, dev, encoder, tracker, report_tasks, data_dir, split, trained_dims(losses))
 
 
 def _model(settings: Train, split: Data, folder: Path | None) -> Any:  # noqa: ANN401 - SentenceTransformer
@@ -172,9 +183,9 @@ def _checkpoint(run: Path, resume: Path, world: World) -> Path | None:
     return None
 
 
-def _restore(run: Path, folder: Path, encoder: Encoder, loss: Loss, optimizer: torch.optim.Optimizer,
+def _restore(run: Path, folder: Path, encoder: Encoder, losses: LossSet, optimizer: torch.optim.Optimizer,
              world: World) -> State:
-    state = State(**checkpoint.load(folder, model=encoder.model, loss=loss, optimizer=optimizer))
+    state = State(**checkpoint.load(folder, model=encoder.model, losses=losses, optimizer=optimizer))
     if world.first:
         checkpoint.set_aside_later(run, state.step)
         checkpoint.restore_best(folder, run / "model")
@@ -188,32 +199,14 @@ def _start_over(run: Path) -> None:
         remove(run / name)
 
 
-def _plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Settings:
-    steps_per_epoch = max(1, batches_per_epoch // loop.accumulate)
-    total = loop.max_steps or max(1, round(loop.epochs * steps_per_epoch))
-
-    def steps(value: float) -> int:
-        return max(1, round(value * total) if value < 1 else round(value))
-
-    bf16_here = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if loop.precision is Precision.bf16 and not bf16_here:
-        raise UserError(f"loop.precision=bf16: {device} has no bf16 to gain from; use auto or fp32")
-    return Settings(
-        total=total, warmup=round(loop.warmup * total) if loop.warmup < 1 else round(loop.warmup),
-        accumulate=loop.accumulate, learning_rate=loop.learning_rate, schedule=loop.schedule.value,
-        max_grad_norm=loop.max_grad_norm, log_every=loop.log_every, evaluate_every=steps(loop.evaluate_every),
-        checkpoint_every=steps(loop.checkpoint_every), keep=loop.keep, patience=loop.patience,
-        bf16=bf16_here and loop.precision is not Precision.fp32)
-
-
 def _sample_task(texts: Sequence[str]) -> dict[str, Any]:
     """Return the sample's dev pairs in the language of the training texts, for a run that names no suite."""
     language = language_of(texts)
     return {f"sample-{language}-dev": ScoredPairs(path=str(sample_path(language, "sts_dev")))}
 
 
-def _environment(settings: Train, parts: Sequence[Part], command: Sequence[str], encoder: Encoder, config_yaml: str,
-                 before: Mapping[str, Any], world: World) -> dict[str, Any]:
+def _environment(settings: Train, parts: Sequence[PartConfig], command: Sequence[str], encoder: Encoder,
+                 config_yaml: str, before: Mapping[str, Any], world: World) -> dict[str, Any]:
     packages = ("torch", "sentence-transformers", "transformers", "datasets", "hydra-core", "tokenizers", "numpy")
     return {
         "command": list(command), "python": sys.version.split()[0],

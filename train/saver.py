@@ -13,7 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from sentence_forge.losses.base import Loss
+from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.train import checkpoint
 from sentence_forge.train.checkpoint import Snapshot
 
@@ -23,13 +23,13 @@ class Saver:
 
     Args:
         model: is copied once, to the CPU, as the form that snapshots are saved in.
-        loss: likewise.
+        losses: likewise.
         optimizer: its state is part of a checkpoint.
     """
 
-    def __init__(self, model: SentenceTransformer, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.loss, self.optimizer = model, loss, optimizer
-        self._twins = copy.deepcopy(model).cpu(), copy.deepcopy(loss).cpu()  # now, while there is room on a GPU
+    def __init__(self, model: SentenceTransformer, losses: LossSet, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.losses, self.optimizer = model, losses, optimizer
+        self._twins = copy.deepcopy(model).cpu(), copy.deepcopy(losses).cpu()  # now, while there is room on a GPU
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -48,8 +48,8 @@ class Saver:
             UserError: the disk was full at the one before.
         """
         self.wait()
-        parts: dict[str, Any] = {"model": self.model, "loss": self.loss, "optimizer": self.optimizer, "state": state,
-                                 "others": others}
+        parts: dict[str, Any] = {"model": self.model, "losses": self.losses, "optimizer": self.optimizer,
+                                 "state": state, "others": others}
         try:
             taken = checkpoint.snapshot(**parts)
         except torch.OutOfMemoryError:  # a GPU too full for a copy waits for the one on the CPU
@@ -76,9 +76,9 @@ class Saver:
 
     def _write(self, folder: Path, taken: list[Snapshot], ready: torch.cuda.Event | None, best: Path | None,
                keep: int) -> None:
-        on_cpu = _on_cpu(taken.pop(), ready)  # popped, lest the GPU's copy stay until the files are written
-        model, loss = self._twins
-        checkpoint.write(folder, on_cpu, model=model, loss=loss, best=best)
+        on_cpu = _on_cpu(taken.pop(), ready)  # popped, so that the GPU's copy is freed before the files are written
+        model, losses = self._twins
+        checkpoint.write(folder, on_cpu, model=model, losses=losses, best=best)
         checkpoint.prune(folder.parent.parent, keep)
 
 
@@ -93,5 +93,5 @@ def _on_cpu(taken: Snapshot, ready: torch.cuda.Event | None) -> Snapshot:
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         stream.wait_event(ready)
-        return dataclasses.replace(taken, model=copied(taken.model), loss=copied(taken.loss),
+        return dataclasses.replace(taken, model=copied(taken.model), losses=copied(taken.losses),
                                    optimizer=copied(taken.optimizer))

@@ -1,37 +1,34 @@
-"""What ``data=`` comes to, before torch is imported: one source, or those of ``data=mix``, each with its loss."""
+"""What ``data=`` and ``loss=`` come to before torch is imported: the parts of a run, mostly one."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError, one_of
-from sentence_forge.runtime.overrides import PATH_OPTIONS, friendly, options
+from sentence_forge.runtime.overrides import options
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
+    from sentence_forge.configs.schema import Train
     from sentence_forge.data_readers.rejected import Rejected
     from sentence_forge.data_readers.source import Source
 
 
-_KEY = re.compile(r"(?<![\w./\\-])data\.(?!(csv|tsv|txt|jsonl?|parquet)\b)(?=[a-z])")  # not a file called data.csv
-
-
 @dataclass(frozen=True)
-class Part:
-    """A part of a run: a source of rows with the shape they are read in and the loss they are trained by. Mostly one.
+class PartConfig:
+    """A part of a run as its config has it: a source of rows, and the loss that they are trained by.
 
     Args:
         name: of the source in ``data.sources``; empty where the run has a single one.
         source: of the rows.
         shape: of the rows.
-        loss: the config of its loss.
+        loss: the config of the loss, with ``sampler`` and, for vectors that can be cut, ``dims`` and ``dim_weights``.
     """
 
     name: str
@@ -41,17 +38,14 @@ class Part:
 
     @property
     def loss_key(self) -> str:
-        """Return the key of its loss in the config, for errors."""
+        """The key of its loss in the config, for errors."""
         return f"data.losses.{self.name}" if self.name else "loss"
 
-
-def rejected_of(parts: Sequence[Part]) -> dict[Path, list[Rejected]]:
-    """Return the bad rows that were skipped by file, each once; several parts may read one."""
-    found: dict[Path, dict[Rejected, None]] = {}
-    for part in parts:
-        for file, rows in part.source.rejected().items():
-            found.setdefault(file, {}).update(dict.fromkeys(rows))
-    return {file: list(rows) for file, rows in found.items()}
+    @contextlib.contextmanager
+    def naming_own_keys(self) -> Iterator[None]:
+        """Let errors of the source name its keys as the user gave them; see ``_naming_keys_of``."""
+        with _naming_keys_of(self.name, type(self.source)):
+            yield
 
 
 class Mix:
@@ -65,14 +59,12 @@ class Mix:
         plugins: the user's packages (offered by the run).
 
     Raises:
-        UserError: fewer than two sources, a loss or weight of none of them, or what a source has to say.
+        UserError: fewer than two sources, a loss or weight of none of them, or an error of a source.
     """
 
     def __init__(self, sources: Mapping[str, Any], losses: Mapping[str, Any] | None = None,
                  weights: Mapping[str, float] | None = None, temperature: float = 1.0, *,
                  plugins: Sequence[str] = ()) -> None:
-        from sentence_forge.runtime import targets
-
         if len(sources) < 2:
             raise UserError("data.sources: a mix has two sources or more; of a single one say data=<it>")
         for key, given in (("losses", losses), ("weights", weights)):
@@ -82,133 +74,120 @@ class Mix:
         self.losses, self.weights, self.temperature = dict(losses or {}), weights, temperature
         self.sources: dict[str, Source] = {}
         for name, node in sources.items():
-            with _of(name):
-                self.sources[name] = Member(name, targets.build(node, "data", plugins=plugins))
+            key = f"data.sources.{name}"
+            with _naming_keys_of(name, targets.resolve(str(node.get(targets.TARGET)), key, plugins)):
+                self.sources[name] = targets.build(node, key, plugins=plugins)
+
+    def shares(self) -> dict[str, Any]:
+        """Return how often it is each source's turn, as keyword arguments of ``train.mixing.in_turn``.
+
+        Raises:
+            UserError: names the key.
+        """
+        if not self.temperature > 0:
+            raise UserError(f"data.temperature: is {self.temperature}; it must be above 0 (1 is by size)")
+        if self.weights is not None:
+            if self.temperature != 1:
+                raise UserError("data.temperature: has no effect beside data.weights; leave one of them out")
+            for name in self.sources:
+                weight = self.weights.get(name)
+                if not isinstance(weight, int | float) or not (weight > 0 and math.isfinite(weight)):
+                    raise UserError(f"data.weights.{name}: is {weight}; give every source a number above 0")
+        return {"weights": self.weights, "temperature": self.temperature}
 
 
-class Member:
-    """A source of a mix: what it says of a key of ``data``, it says of the key that the user gave."""
+def parts_of(config: Train, loss_name: str) -> tuple[list[PartConfig], dict[str, Any]]:
+    """Return the parts of a run, each in the first shape that its loss takes, and the shares of several.
 
-    def __init__(self, name: str, source: Source) -> None:
-        self._name, self._source = name, source
-        self.files, self.rejected = source.files, source.rejected
+    Args:
+        config: of the run; ``data`` and ``loss`` written in full.
+        loss_name: what errors call ``loss=``.
 
-    def shapes(self) -> list[str]:
-        """Return the shapes it gives."""
-        with _of(self._name):
-            return self._source.shapes()
+    Raises:
+        UserError: a source or a loss is not as it should be, or the two don't fit.
+    """
+    dims = {} if config.dims is None else {"dims": config.dims, "dim_weights": config.dim_weights}
+    loss = {**_config(config.loss, "loss"), **dims}
+    source = targets.build(_config(config.data, "data"), "data", plugins=config.plugins)
+    _check_dims(loss, "")
+    if "sources" not in config.data:
+        return [PartConfig("", source, matching_shape(loss, source, f"loss={loss_name}"), loss)], {}
+    parts = []
+    for name, member in source.sources.items():
+        own = source.losses.get(name)
+        its_loss = loss if own is None else own if "dims" in own else {**own, **dims}
+        _check_dims(its_loss, f"data.losses.{name}.")
+        try:
+            with _naming_keys_of(name, type(member)):
+                shape = matching_shape(its_loss, member, f"data.losses.{name}" if own else f"loss={loss_name}")
+        except UserError as error:
+            advice = "" if own else f"; data.losses={{{name}: <loss>}} gives it its own"
+            raise UserError(f"data.sources.{name}: {error}{advice}") from None
+        parts.append(PartConfig(name, member, shape, its_loss))
+    return parts, source.shares()
 
-    def read(self, shape: str, split: str) -> Dataset:
-        """Return the rows of a split in a shape."""
-        with _of(self._name):
-            return self._source.read(shape, split)
+
+def matching_shape(loss: Mapping[str, Any], source: Source, name: str) -> str:
+    """Return the first shape that the loss takes and the source gives; ``name`` is what errors call the loss.
+
+    Raises:
+        UserError: there is none; says which columns would do.
+    """
+    from sentence_forge.data_readers.shapes import SHAPES
+
+    gives = source.shapes()
+    for shape in loss["shapes"]:
+        if shape not in SHAPES:
+            raise UserError(f"loss.shapes: there is no shape {shape!r}; {one_of(SHAPES, shape)}")
+        if shape in gives:
+            return str(shape)
+    takes = " or ".join(f"{shape} ({', '.join(SHAPES[shape].columns)})" for shape in loss["shapes"])
+    fitting = sorted(each for each in options("loss") if set(_shapes_of(each)) & set(gives))
+    raise UserError(f"{name} takes {takes}; this data gives {', '.join(gives)}, which is for loss="
+                    f"{', '.join(fitting) or 'none'}. Where only the columns' names differ, map them: "
+                    f"data.columns.{SHAPES[loss['shapes'][0]].columns[0]}=")
+
+
+def _check_dims(loss: Mapping[str, Any], key: str) -> None:
+    """Refuse ``dims`` that are not a list, whatever the model; see ``train.parts`` for the rest."""
+    dims, weights = loss.get("dims"), loss.get("dim_weights")
+    if dims not in (None, "auto") and not isinstance(dims, list):
+        raise UserError(f"{key}dims: is {dims}; give a list of whole numbers, as [384,192,96], or auto, or null")
+    if isinstance(dims, list) and weights is not None and len(weights) != len(dims):
+        raise UserError(f"{key}dim_weights: has {len(weights)} entries for {len(dims)} dims; give one each")
+
+
+def rejected_of(parts: Sequence[PartConfig]) -> dict[Path, list[Rejected]]:
+    """Return the bad rows that were skipped by file, each once; several parts may read one."""
+    found: dict[Path, dict[Rejected, None]] = {}
+    for part in parts:
+        for file, rows in part.source.rejected().items():
+            found.setdefault(file, {}).update(dict.fromkeys(rows))
+    return {file: list(rows) for file, rows in found.items()}
 
 
 @contextlib.contextmanager
-def _of(name: str) -> Iterator[None]:
+def _naming_keys_of(name: str, made_by: Callable[..., Any]) -> Iterator[None]:
+    """Write ``data.sources.<name>.<key>`` in errors for each ``data.<key>`` that the source takes."""
     try:
         yield
     except UserError as error:
-        raise UserError(_KEY.sub(f"data.sources.{name}.", str(error))) from None
+        said = str(error)
+        for key in inspect.signature(made_by).parameters if name else ():
+            said = said.replace(f"data.{key}", f"data.sources.{name}.{key}")
+        raise UserError(said) from None
 
 
-def check_shares(names: Collection[str], weights: Mapping[str, Any] | None, temperature: float) -> dict[str, Any]:
-    """Return the shares of a mix as keyword arguments of ``train.mixing.Mixed``.
+def _shapes_of(loss: str) -> Collection[str]:
+    from importlib import resources
 
-    Raises:
-        UserError: names the key.
-    """
-    if not temperature > 0:
-        raise UserError(f"data.temperature: is {temperature}; it must be above 0 (1 is by size)")
-    if weights is not None:
-        if temperature != 1:
-            raise UserError("data.temperature: has no effect beside data.weights; leave one of them out")
-        for name in names:
-            weight = weights.get(name)
-            if not isinstance(weight, int | float) or not (weight > 0 and math.isfinite(weight)):
-                raise UserError(f"data.weights.{name}: is {weight}; give every source a number above 0")
-    return {"weights": weights, "temperature": temperature}
+    from yaml import safe_load
+
+    text = resources.files("sentence_forge.configs").joinpath("loss", f"{loss}.yaml").read_text(encoding="utf-8")
+    return safe_load(text).get("shapes", ())
 
 
-def spelled_out(node: Any) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
-    """Return the config of ``data=mix`` with every source and loss as a config of its own.
-
-    What was spelled out before stays as it is, so the config of a run that is resumed does.
-
-    Raises:
-        UserError: a source is no name of ``data=`` and no path, or a loss no name of ``loss=``.
-    """
-    made = dict(node)
-    for key, group in (("sources", "data"), ("losses", "loss")):
-        given = _mapping(node.get(key), f"data.{key}")
-        made[key] = {str(name): _spelled_out(value, group, f"data.{key}.{name}") for name, value in given.items()}
-        for name, member in made[key].items():
-            if key == "losses" and (lacks := {"shapes", "sampler"} - set(member)):
-                raise UserError(f"data.losses.{name}: has no {' and no '.join(sorted(lacks))}, which a loss by its "
-                                "_target_ needs beside it; give both, as a YAML of loss= does, or keys over a name of "
-                                "loss=: {loss: cosine, ...}")
-            if missing := [below for below, value in member.items() if value == "???"]:
-                raise UserError(f"data.{key}.{name}.{missing[0]}: is needed; give it, as '{{{group}: {given[name]}, "
-                                f"{missing[0]}: ...}}'")
-    return made
-
-
-def _mapping(value: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
-    if isinstance(value, str):  # Hydra's lexer rejected it, as it does file names in Chinese
-        from yaml import YAMLError, safe_load
-
-        with contextlib.suppress(YAMLError):
-            value = safe_load(value)
-    if value is not None and not isinstance(value, dict):
-        raise UserError(f"{key}: is {value!r}; give names of your own, as '{key}={{a: ..., b: ...}}'")
-    return value or {}
-
-
-def _spelled_out(value: Any, group: str, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
-    """Return the config of a member of a group, given by its name, by a path, or as keys over either."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            return value
-        more = {name: given for name, given in value.items() if name != group}
-        if group not in value and group == "data" and "path" in value:
-            return _merged(_composed("data", "file"), more)
-        if group not in value:
-            raise UserError(f"{key}.{group}: is needed; give {{{group}: <as {group}= takes it>, ...}}")
-        if group == "loss" and "inner" in more:
-            return _wrapped(value[group], more, key)
-        return _merged(_spelled_out(value[group], group, key), more)
-    names = [name for name in options(group) if name != "mix"]
-    if value in names:
-        return _composed(group, value)
-    if group in PATH_OPTIONS and isinstance(value, str) and Path(value).expanduser().exists():
-        return _composed(group, PATH_OPTIONS[group][0]) | {"path": value}
-    also = " and no such file" if group in PATH_OPTIONS else ""
-    raise UserError(f"{key}: there is no {group} {str(value)!r}{also}; {one_of(names, str(value))}")
-
-
-def _wrapped(name: Any, more: Mapping[str, Any], key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
-    """Return the config of a loss around another, given by its name or as keys over it."""
-    if "inner" not in _spelled_out(name, "loss", key):
-        raise UserError(f"{key}.inner: only a loss that wraps another has one; give {{loss: matryoshka, ...}}")
-    inner = more["inner"] if isinstance(more["inner"], dict) else {"loss": more["inner"]}
-    if inner.get("loss") == name:
-        raise UserError(f"{key}.inner: {name} can't wrap itself; give another loss")
-    spelled = _spelled_out(inner, "loss", f"{key}.inner")
-    made = _composed("loss", name, f"loss.inner={inner['loss']}") if "loss" in inner else _composed("loss", name)
-    return _merged({**made, "inner": spelled}, {given: value for given, value in more.items() if given != "inner"})
-
-
-def _composed(group: str, name: str, *more: str) -> dict[str, Any]:
-    """Return an option of a group as ``<group>=<name>`` gives it, with ``???`` for what must be given."""
-    from hydra import compose
-    from omegaconf import OmegaConf
-
-    found: Any = OmegaConf.to_container(compose("train", friendly([f"{group}={name}", *more]))[group], resolve=True)
-    return dict(found)
-
-
-def _merged(node: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    found: Any = OmegaConf.to_container(OmegaConf.merge(node, more))
-    return dict(found)
+def _config(node: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
+    if not isinstance(node, dict):
+        raise UserError(f"{key}: {node!r} is no {key}; {one_of(options(key), str(node))}")
+    return node

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,49 +81,32 @@ class NLI(FileTask):
                            resamples=resamples, seed=seed)
 
 
-def load_head(folder: Path | None, dim: int) -> Head | None:
+def load_head(folder: Path | None, dim: int, plugins: Collection[str] = ()) -> Head | None:
     """Return the classifier that a run left in its model folder; None where there is none.
 
     Of those of a mix it is the first on NLI's labels, else the first.
 
+    Args:
+        folder: of the model.
+        dim: numbers of a vector of the model.
+        plugins: the user's packages, one of which may define the loss.
+
     Raises:
         UserError: its files don't fit each other or the model.
     """
-    if folder is None or not (folder / "loss.safetensors").is_file() or not (folder / "loss.json").is_file():
-        return None
-    about, before = _described(json.loads((folder / "loss.json").read_text(encoding="utf-8")))
-    if about is None:
+    if folder is None or not (folder / "loss.safetensors").is_file():
         return None
     import torch
-    from safetensors.torch import load_file
 
-    from sentence_forge.losses.matryoshka import Matryoshka
-    from sentence_forge.losses.softmax import Softmax
+    from sentence_forge.losses.loss_set import read_losses
 
-    loss: Any = Softmax(about["concatenation"], dim=dim, labels=about["labels"])
-    if "dims" in about:
-        inner = {"_target_": "losses.softmax.Softmax", "concatenation": about["concatenation"]}
-        loss = Matryoshka(inner, about["dims"], dim=dim, labels=about["labels"])
-    try:
-        loss.load_state_dict({name.removeprefix(before): tensor
-                              for name, tensor in load_file(folder / "loss.safetensors").items()
-                              if name.startswith(before)})
-    except RuntimeError:
-        raise UserError(f"{folder / 'loss.safetensors'}: is not the head that loss.json describes; train again"
-                        ) from None
+    heads = [loss for loss in read_losses(folder, dim, plugins) if loss.classes]
+    if not heads:
+        return None
+    loss = min(heads, key=lambda each: set(each.classes) != set(NLI_LABELS))
 
     def head(u: np.ndarray, v: np.ndarray) -> list[str]:
         with torch.inference_mode():
             return loss.predict(torch.from_numpy(u), torch.from_numpy(v))
 
     return head
-
-
-def _described(about: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """Return what ``loss.json`` says of the head, and what its tensors' names begin with."""
-    losses = {f"losses.{number}.": each for number, each in enumerate(about["sources"].values())
-              } if "sources" in about else {"": about}
-    heads = {before: each for before, each in losses.items() if {"labels", "concatenation"} <= set(each)}
-    for before, each in sorted(heads.items(), key=lambda head: set(head[1]["labels"]) != set(NLI_LABELS)):
-        return each, before
-    return None, ""

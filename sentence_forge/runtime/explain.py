@@ -8,7 +8,7 @@ from typing import Any
 
 from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError, one_of
-from sentence_forge.runtime.overrides import INNER, options
+from sentence_forge.runtime.overrides import options
 
 
 def in_a_line(error: Exception, config_name: str, arguments: list[str]) -> str:
@@ -33,8 +33,6 @@ def explained(error: Exception, config_name: str, arguments: Sequence[str]) -> U
     if match := re.search(r"[Cc]ould not override '([^']+)'", said):
         inner = re.search(r"Key '([^']+)' is not in struct", said)
         key = match[1] if inner is None or match[1].endswith(inner[1]) else f"{match[1]}.{inner[1]}"
-        if key == f"loss@{INNER}":
-            return UserError(f"{INNER}: only a loss that wraps another has one; add loss=matryoshka")
         return UserError(f"{key}: there is no such key; {one_of(_keys(config_name, arguments), key)}")
     if match := re.search(r"Missing mandatory value: (\S+)", said):
         full = re.search(rf"full_key: (\S*{re.escape(match[1])})", said)

@@ -16,7 +16,6 @@ from sentence_forge.runtime.errors import UserError, one_of
 # groups whose value may also be a path: the option that takes it, and under which key
 PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
                 "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
-INNER = "loss.inner"  # a loss in a loss; Hydra wants its group named: loss@loss.inner=
 TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
@@ -47,8 +46,6 @@ def friendly(arguments: Sequence[str]) -> list[str]:
             made.append(_quoted_if_needed(argument, several) if typed and not argument.startswith("-") else argument)
         elif options(match["key"]) and known_only:
             made.extend(_group(match["key"], match["value"], several))
-        elif match["key"] == INNER and known_only:
-            made.extend(_inner_loss(match["value"], several))
         else:
             made.append(_quoted_if_needed(argument, several))
     return made
@@ -80,15 +77,6 @@ def _group(group: str, value: str, several: bool) -> list[str]:
 
 def _is_path(value: str, option: str) -> bool:
     return Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value) is not None)
-
-
-def _inner_loss(value: str, several: bool) -> list[str]:
-    if value == "matryoshka":
-        raise UserError(f"{INNER}=matryoshka: can't wrap itself; give another loss")
-    try:
-        return [argument.replace("loss=", f"loss@{INNER}=", 1) for argument in _group("loss", value, several)]
-    except UserError as error:
-        raise UserError(str(error).replace("loss=", f"{INNER}=", 1)) from None
 
 
 def _quoted_if_needed(argument: str, several: bool) -> str:

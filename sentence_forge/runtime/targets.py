@@ -91,10 +91,20 @@ def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), o
     Raises:
         UserError: a key the target does not take, one it needs and nobody gave, or a value of the wrong type.
     """
-    if TARGET not in node:
-        raise UserError(f"{key}: has no {TARGET}")
-    offers["plugins"] = plugins
-    target = resolve(str(node[TARGET]), key, plugins)
+    target = resolve(_named(node, key), key, plugins)
+    arguments = bound(node, key, plugins=plugins, omit=omit, offers={**offers, "plugins": plugins})
+    return target(**{name: value for name, value in arguments.items() if name != TARGET})
+
+
+def bound(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), omit: Collection[str] = (),
+          offers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a node with the offers that its target takes, so that it can be built again without them; see ``build``.
+
+    >>> bound({"_target_": "losses.softmax.Softmax"}, "loss", offers={"dim": 8, "labels": ["a", "b"], "seed": 1})
+    {'_target_': 'losses.softmax.Softmax', 'dim': 8, 'labels': ['a', 'b']}
+    """
+    offers = offers or {}
+    target = resolve(_named(node, key), key, plugins)
     given = {name: value for name, value in node.items() if name != TARGET and name not in omit}
     parameters = inspect.signature(target).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -111,7 +121,13 @@ def build(node: Mapping[str, Any], key: str, *, plugins: Collection[str] = (), o
     hints = _hints(target)
     for name, value in given.items():
         check_value(value, hints.get(name, Any), f"{key}.{name}")
-    return target(**given, **offered)
+    return {TARGET: node[TARGET], **given, **offered}
+
+
+def _named(node: Mapping[str, Any], key: str) -> str:
+    if TARGET not in node:
+        raise UserError(f"{key}: has no {TARGET}")
+    return str(node[TARGET])
 
 
 def _full_name(target: str, plugins: Collection[str]) -> str:
