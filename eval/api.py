@@ -159,7 +159,7 @@ def _loaded(node: Mapping[str, Any] | None, settings: Eval, key: str) -> tuple[E
     model.to(pick_device(settings.device.value))
     encoder = Encoder(model, name=str(node.get("path") or node[targets.TARGET]))
     folder = source_folder(node)
-    return encoder, load_head(folder, encoder.dim), Seen.of(folder)
+    return encoder, load_head(folder, encoder.dim, settings.plugins), Seen.of(folder)
 
 
 def _dims(given: list[int] | None, about: Mapping[str, Any], dim: int) -> Sequence[int]:
