@@ -130,5 +130,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _short(error: BaseException) -> str:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return first if len(first) <= 160 else f"{first[:160]} ..."
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = next(filter(_MEMORY_IN_WORDS.search, lines), lines[0]).strip()
+    return line if len(line) <= 160 else f"{line[:160]} ..."

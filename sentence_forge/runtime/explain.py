@@ -47,13 +47,17 @@ def _keys(config_name: str, arguments: Sequence[str]) -> list[str]:
     """Return every dotted key of the config that the arguments' groups select, and the groups' names."""
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from hydra.initialize import initialize_config_module
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
     chosen = [argument for argument in arguments if options(argument.partition("=")[0])]
-    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
-        config = OmegaConf.to_container(compose(config_name, overrides=chosen), resolve=False)
+    try:
+        with initialize_config_module("sentence_forge.configs", version_base="1.3"):
+            config = OmegaConf.to_container(compose(config_name, overrides=chosen), resolve=False)
+    except HydraException:  # a group of a --config-dir
+        return []
 
     def walk(node: Any, path: str) -> list[str]:  # noqa: ANN401
         if not isinstance(node, Mapping):
