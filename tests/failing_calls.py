@@ -51,20 +51,19 @@ def compiled(folder: Path) -> Path | None:
     return shim
 
 
-def tried(what: str, how: str, points: Sequence[float] | None = None) -> Iterator[Tried]:
+def tried(what: str, faults: Sequence[tuple[str, float]] | None = None) -> Iterator[Tried]:
     """Try faults in ``train`` or ``export``.
 
     Args:
         what: the command.
-        how: ``kill`` at a call, or ``fail`` each flush from one on.
-        points: where, as shares of all calls; None is every call.
+        faults: each is ``kill``, at a call, or ``fail``, every flush from one on; and where, as a share of all calls.
+            None is a kill at every call and failures from every fourth flush.
     """
     with tempfile.TemporaryDirectory() as folder:
         shim = compiled(Path(folder))
         assert shim is not None
-        given = json.dumps({"what": what, "how": how, "points": points})
-        done = subprocess.run([sys.executable, str(Path(__file__).resolve()), given], cwd=folder, check=False,
-                              text=True, capture_output=True,
+        done = subprocess.run([sys.executable, str(Path(__file__).resolve()), what, json.dumps(faults)], cwd=folder,
+                              check=False, text=True, capture_output=True,
                               env=os.environ | {"LD_PRELOAD": str(shim), "PYTHONPATH": str(HERE.parent),
                                                 "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"})
         assert done.returncode == 0, done.stderr[-3000:]
@@ -142,7 +141,7 @@ def differences(one: dict[str, object], other: dict[str, object]) -> str:
     return ", ".join(name for name in sorted({*one, *other}) if one.get(name, "-") != other.get(name, "-"))
 
 
-def try_all(what: str, how: str, points: Sequence[float] | None) -> Iterator[Tried]:
+def try_all(what: str, faults: Sequence[tuple[str, float]] | None) -> Iterator[Tried]:
     arguments = {"train": TRAIN, "export": EXPORT}[what]
     rows = [f"a storm {n % 7} hits town {n},markets fall {n % 5} points,{n % 6}" for n in range(48)]
     Path("pairs.csv").write_text("sentence1,sentence2,score\n" + "\n".join(rows) + "\n")
@@ -155,38 +154,46 @@ def try_all(what: str, how: str, points: Sequence[float] | None) -> Iterator[Tri
     assert status == 0, said
     calls = [re.sub(r"-\d{3,}", "-PID", line.partition(" ")[2]) for line in journal.read_text().splitlines()]
     expected = end_of(Path("whole"))
-    eligible = [n for n, call in enumerate(calls, 1) if how == "kill" or call.startswith("f")]
-    chosen = eligible if points is None else [eligible[round(share * (len(eligible) - 1))] for share in points]
-    for number in chosen:
+    numbers = {"kill": list(range(1, len(calls) + 1)),
+               "fail": list(range(1, 1 + sum(call.startswith("f") for call in calls)))}
+    chosen = [("kill", n) for n in numbers["kill"]] + [("fail", n) for n in numbers["fail"][::4]]
+    if faults is not None:
+        chosen = [(how, numbers[how][round(share * (len(numbers[how]) - 1))]) for how, share in faults]
+    for how, number in chosen:
         shutil.rmtree("whole", ignore_errors=True)
-        call = calls[number - 1]
-        if how == "kill":
-            status, said = run_in_fork(what, arguments, kill_at=number)
-            wrong = "" if status == -9 else f"ended by {status}"
-        else:
-            status, said = run_in_fork(what, arguments, fail_at=eligible.index(number) + 1)
-            wrong = "" if status == 2 and "\nerror: " in f"\n{said}" else f"ended by {status}: {said[-300:]}"
-        wrong += " traceback" if "Traceback" in said else ""
-        status, said = again(what, arguments)
-        if status == 2 and "finished export" in said:  # the fault hit after all was done and acknowledged
-            status = 0
-        if status or "Traceback" in said:
-            wrong += f" again {status}: {said[-1500:]}"
-        elif differing := differences(expected, end_of(Path("whole"))):
-            wrong += f" differs: {differing}"
-        yield Tried(f"{number} of {len(calls)}: {call}", wrong)
+        yield Tried(f"{how} {number}" + (f": {calls[number - 1]}" if how == "kill" else ""),
+                    try_one(what, arguments, how, number, expected))
+
+
+def try_one(what: str, arguments: Sequence[str], how: str, number: int, expected: dict[str, object]) -> str:
+    """Return what was wrong after one fault; nothing, if all was right."""
+    status, said = run_in_fork(what, arguments, **{f"{how}_at": number})
+    if "Traceback" in said:
+        return f"traceback: {said[-1500:]}"
+    if how == "kill" and status != -9:
+        return f"ended by {status}"
+    if how == "fail" and not (status == 2 and "\nerror: " in f"\n{said}"):
+        return f"a failed flush, and yet it ended by {status}: {said[-500:]}"
+    status, said = again(what, arguments)
+    if status == 2 and "holds a finished export" in said:  # the fault hit after all was done
+        status = 0
+    if status or "Traceback" in said:
+        return f"the same again ended by {status}: {said[-1500:]}"
+    differing = differences(expected, end_of(Path("whole")))
+    return f"the same again differs in {differing}" if differing else ""
 
 
 def main() -> None:
-    given = json.loads(sys.argv[1])
+    what, faults = sys.argv[1], json.loads(sys.argv[2])
     sys.path[:0] = [str(HERE)]
     from faults import one_thread
 
-
-    for name in ("train.cli", "train.run", "export.cli", "export.onnx"):  # imports are paid once, before the forks
+    for name in ("train.cli", "train.run", "export.cli", "export.run"):  # imports are paid once, before the forks
         import_module(f"sentence_forge.{name}")
+    if faults is not None:  # a sample is to be fast: as without the extra for ONNX, whose export takes seconds
+        sys.modules["onnxscript"] = None  # type: ignore[assignment]
     one_thread()
-    for each in try_all(given["what"], given["how"], given["points"]):
+    for each in try_all(what, faults):
         sys.stdout.write(json.dumps(each) + "\n")
         sys.stdout.flush()
 
