@@ -1,4 +1,4 @@
-"""How good an encoder is: STS by task with intervals, dev measures while training, a report one can look at."""
+"""Measure how good an encoder is: tasks with intervals, dev measures during training, reports."""
 
 from sentence_forge.runtime.one_name import refuse_short_name
 

@@ -142,7 +142,7 @@ def _correlations(cosine: Floats, score: Sequence[Any]) -> dict[str, float]:
 
 def _batches(anchors: Floats, unit: Floats,
              rows: NDArray[np.int_]) -> Iterator[tuple[Floats, Floats, Floats, NDArray[np.bool_]]]:
-    """Yield each batch's own cosines [b], anchors [b, dim], candidates [b * (columns - 1), dim] and who competes.
+    """Yield each batch's own cosines [b], anchors [b, dim], candidates [b * (columns - 1), dim] and which compete.
 
     Candidates are the batch's positives, then its negatives column by column. One with the wording of the anchor or of
     its own positive is right or says nothing, so it does not compete.

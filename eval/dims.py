@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
-from sentence_forge.eval.schema import DimRow, Score
+from sentence_forge.eval.schema import Score
 from sentence_forge.eval.tasks.base import EncodedTexts, TaskResult, gain
 from sentence_forge.runtime.errors import UserError
 
 
+class DimRow(TypedDict):
+    """Every task with the vectors cut to ``dim`` numbers."""
+
+    dim: int
+    tasks: dict[str, Score]
+    average: NotRequired[Score]
+
+
 def at_dims(results: Mapping[str, TaskResult], encoded: EncodedTexts, dims: Sequence[int],
             score: Callable[[str, EncodedTexts], TaskResult]) -> list[DimRow]:
-    """Return what report.json says of each dimension, the model's own first, which is what the others lose against.
+    """Return the part of report.json about each dimension, the model's own first, with which the others are compared.
+
+    A task whose vectors collapse at a dimension is left out there; one that needs the model's head is left out
+    everywhere, since the head takes uncut vectors.
 
     Args:
-        results: of the whole vectors, by task.
+        results: of the uncut vectors, by task.
         encoded: the texts' vectors.
         dims: how many numbers of each to keep.
         score: scores a task, by its name, on other vectors of the same texts.
-
-    Returns:
-        One entry a dimension: ``dim`` and ``tasks``, each with its ``measure``, ``value``, and for less than the whole
-        ``delta``, ``delta_ci95`` and ``p``, paired over the same resamples; of the first task's measure the
-        ``average`` alike. A task whose vectors collapse at a dimension is left out there, one of the model's own head
-        everywhere, since the head takes whole vectors.
     """
     results = {name: result for name, result in results.items() if "confusion" not in result.row}
     if not results:

@@ -147,7 +147,7 @@ def _check_same_rows(baseline: Evaluation, rows: Mapping[str, TaskRows], resampl
             raise UserError(f"{name}: the baseline {about['model']} was evaluated on other rows than "
                             f"{read.path}; evaluate both on the same file")
     if (about["resamples"], about["seed"]) != (resamples, seed):
-        raise ValueError("the baseline was resampled otherwise, so that its samples are not paired with these")
+        raise ValueError("the baseline has other resamples or another seed, so its samples are not paired with these")
 
 
 def _add_details(row: TaskRow, rows: TaskRows, result: TaskResult, encoded: EncodedTexts, seen: Seen | None,

@@ -1,4 +1,4 @@
-"""Where a model fails: the pairs it ranks most wrongly, what moved against a baseline, and slices that are told apart.
+"""Where a model fails: the pairs it ranks most wrongly, what moved against a baseline, and kinds of pairs.
 
 A pair's error is its rank by cosine less its rank by gold, as a share of the pairs: +0.4 means that 40 % of all pairs
 were passed that should stand above it. Ranks, because Spearman is of ranks, and because they compare across models.

@@ -92,7 +92,7 @@ def language_of(texts: Sequence[str]) -> str:
 
 
 def calibration_pairs(data_dir: Path | None, language: str) -> tuple[str, Pairs]:
-    """Return what ``calibrate`` measures on, and how it is called."""
+    """Return the pairs that ``calibrate`` measures on, after their name."""
     folder = {"en": "stsb", "zh": "stsb_zh_deepl"}[language]
     task = ScoredPairs(folder=folder, split="dev")
     if data_dir is not None and task.locate(data_dir) is not None:

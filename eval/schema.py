@@ -7,7 +7,11 @@ A task's number stands under the name of its measure (``"spearman_cosine": 0.82`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+
+if TYPE_CHECKING:
+    from sentence_forge.eval.dims import DimRow
+    from sentence_forge.eval.tasks.judged import MissedQuery
 
 Limits = Sequence[float]
 """The lower and the upper end of a 95 % interval."""
@@ -111,7 +115,7 @@ class Geometry(TypedDict):
 
 
 class Confusion(TypedDict):
-    """A row for each gold label, a column for each predicted one."""
+    """Counts, a row for each gold label, a column for each predicted one."""
 
     labels: list[str]
     gold_by_predicted: list[list[int]]
@@ -123,16 +127,6 @@ class LostTriplet(TypedDict):
     row: int
     texts: list[str]
     margin: float
-
-
-class MissedQuery(TypedDict):
-    """A query with a low nDCG: its best document, that one's rank (None: far down), the document that came first."""
-
-    query: str
-    ndcg: float
-    expected: str
-    rank: int | None
-    first: str
 
 
 class TaskRow(TypedDict):
@@ -184,19 +178,11 @@ class Baseline(TypedDict):
     fingerprint: str
     tasks: dict[str, TaskGain]
     averages: dict[str, Score]
-    average: NotRequired[float]
+    average: NotRequired[float]  # of the first measure, like what follows
     average_ci95: NotRequired[Limits | None]
     delta: NotRequired[float]
     delta_ci95: NotRequired[Limits | None]
     p: NotRequired[float | None]
-
-
-class DimRow(TypedDict):
-    """Every task with the vectors cut to ``dim`` numbers."""
-
-    dim: int
-    tasks: dict[str, Score]
-    average: NotRequired[Score]
 
 
 class ModelRow(TypedDict):

@@ -1,6 +1,6 @@
 """Correlations and how sure they are: Spearman, Pearson, percentile and paired bootstrap (Efron and Tibshirani, 1993).
 
-Everything is float64. Constant input has no correlation and raises ``ValueError``; who calls knows which task it was.
+Everything is float64. Constant input has no correlation and raises ``ValueError``; callers add which task it was.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class _ResampledRanks:
 
 
 def _spearman_of(columns: Sequence[Floats], gold: Floats) -> Callable[[Counts], Floats]:
-    """Return what gives Spearman's rho of each column with gold in a chunk of resamples, [len(columns), chunk]."""
+    """Return a function of a chunk of resamples: Spearman's rho of each column with gold, [len(columns), chunk]."""
     ranks_of_gold, ranks_of_columns = _ResampledRanks(gold), [_ResampledRanks(column) for column in columns]
 
     def of_chunk(counts: Counts) -> Floats:
@@ -157,7 +157,7 @@ def _spearman_of(columns: Sequence[Floats], gold: Floats) -> Callable[[Counts], 
 
 
 def _pearson_of(columns: Sequence[Floats], gold: Floats) -> Callable[[Counts], Floats]:
-    """Return what gives Pearson's r of each column with gold in a chunk of resamples, [len(columns), chunk]."""
+    """Return a function of a chunk of resamples: Pearson's r of each column with gold, [len(columns), chunk]."""
     # Unit variance beforehand, so that one absolute bound tells a constant resample from rounding.
     x, y = np.stack([_unit(column) for column in columns]) * len(gold) ** 0.5, _unit(gold) * len(gold) ** 0.5
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from sentence_forge.runtime.errors import printable
 
 if TYPE_CHECKING:
     from sentence_forge.eval.schema import Limits, MeanSd
 
 MEASURES = {"spearman_cosine": "Spearman", "pearson_cosine": "Pearson", "mteb_main_score": "MTEB's main score"}
-# Control characters, among them escape sequences of terminals; marks that turn the direction of what follows; lone
-# surrogates. Blanks and line breaks become a space before.
-HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    """Return ``text`` in one line, safe to show: blanks joined, each control or direction character shown as U+FFFD.
+    r"""Return other people's text in one line that is safe to show: see ``runtime.errors.printable``.
 
-    >>> plain("a title" + chr(27) + "[2J")
-    'a title�[2J'
+    >>> print(plain("a title" + chr(27) + "[2J, in two" + chr(10) + "lines"))
+    a title\x1b[2J, in two lines
     """
-    return HIDDEN.sub("\ufffd", " ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def width(text: str) -> int:

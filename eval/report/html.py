@@ -17,8 +17,8 @@ from sentence_forge.eval.report.tables import Bar, Table
 def render(template: str, **context: Any) -> str:  # noqa: ANN401 - whatever the template names
     """Return a template of ``eval/report/templates``, filled in.
 
-    Every value is escaped, and each of its control characters shown as U+FFFD (``formatting.plain``), but for
-    ``Markup``. A name that the context lacks is an error.
+    Every value is escaped and its control characters are spelled out (``formatting.plain``), but for ``Markup``. A
+    name that the context lacks is an error.
 
     Args:
         template: the file's name without ``.html.j2``.

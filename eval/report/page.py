@@ -12,7 +12,8 @@ from sentence_forge.eval.evaluate import Evaluation
 from sentence_forge.eval.report import plots
 from sentence_forge.eval.report.formatting import measure_name
 from sentence_forge.eval.report.html import render
-from sentence_forge.eval.report.tables import Table, dims_table, models_table, task_title, tasks_table, trust_table
+from sentence_forge.eval.report.overview import dims_table, models_table, task_title, tasks_table, trust_table
+from sentence_forge.eval.report.tables import Table
 from sentence_forge.eval.report.task_tables import task_line, task_tables
 from sentence_forge.eval.report.training import Training, dev_sentence, training_table
 from sentence_forge.eval.schema import ReportJson, value

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentence_forge.eval.evaluate import Evaluation
-from sentence_forge.eval.report.formatting import HIDDEN
 from sentence_forge.eval.report.markdown import markdown_code, markdown_section, markdown_table, markdown_text
+from sentence_forge.eval.report.overview import overview, task_title
 from sentence_forge.eval.report.sentences import left_out, protocol, story
-from sentence_forge.eval.report.tables import overview, task_title
 from sentence_forge.eval.report.task_tables import task_tables
 from sentence_forge.eval.report.terminal import terminal
 from sentence_forge.eval.report.training import Training, dev_sentence, training_json, training_table
 from sentence_forge.eval.schema import ReportJson
+from sentence_forge.runtime.errors import printable
 from sentence_forge.runtime.files import write_atomic
 
 
@@ -89,5 +89,6 @@ class Report:
 
 
 def _escaped(text: str) -> str:
-    """Write control and direction characters of JSON as escapes, so that a terminal that prints it obeys none."""
-    return re.sub(HIDDEN, lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+    """Escape the characters of JSON that a terminal would obey; the values stay the same."""
+    return re.sub("[^\n -~]", lambda found: found[0] if printable(found[0]) == found[0] else f"\\u{ord(found[0]):04x}",
+                  text)

@@ -201,7 +201,7 @@ def _lost(row: TaskRow) -> Table | None:
 
 
 def task_line(row: TaskRow, old: TaskGain | None) -> str:
-    """Return what stands beside a task's number in the heading of its part of a report."""
+    """Return the small print beside a task's number: its measure, interval and how many were scored."""
     cut = f", {row['truncated']:,} of {row['texts']:,} texts cut" if row["truncated"] else ""
     scored = "" if row["n"] is None else f"; {row['n']:,} scored{cut}"
     against = f"; {change(old['delta'])} against the baseline" if old else ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sentence_forge.eval.report.formatting import plain, width
+from sentence_forge.eval.report.overview import overview
 from sentence_forge.eval.report.sentences import left_out
-from sentence_forge.eval.report.tables import Table, overview
+from sentence_forge.eval.report.tables import Table
 from sentence_forge.eval.schema import ReportJson
 
 

@@ -1,4 +1,4 @@
-"""What evaluators agree on: a task, its rows, texts that are encoded once for all tasks, and a task's result."""
+"""What evaluators agree on: a task, its rows, its result, and texts that are encoded once for all tasks."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class Task(Protocol):
         ...
 
     def score(self, rows: Any, encoder: EncodedTexts, /, *, resamples: int, seed: Seed) -> TaskResult:  # noqa: ANN401
-        """Return what the encoder makes of them."""
+        """Return the encoder's score on the rows."""
         ...
 
 

@@ -83,7 +83,7 @@ def average_precision(score: Floats, positive: Bools) -> float:
 
 
 def precision_of_resamples(score: Floats, positive: Bools) -> Callable[[Counts], Floats]:
-    """Return what gives the average precision in each of a chunk of resamples, [chunk]; NaN without a positive."""
+    """Return a function of a chunk of resamples: the average precision in each, [chunk]; NaN without a positive."""
     order = np.argsort(-score, kind="stable")
     ranked, right = score[order], positive[order].astype(np.float64)
     ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True))

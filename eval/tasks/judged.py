@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,16 @@ from sentence_forge.eval.tasks.retrieval import query_and_document_vectors
 from sentence_forge.runtime.errors import UserError
 
 _SHOWN = 12  # queries that are shown because they miss most
+
+
+class MissedQuery(TypedDict):
+    """A query with a low nDCG: its best document, that one's rank (None: far down), the document that came first."""
+
+    query: str
+    ndcg: float
+    expected: str
+    rank: int | None
+    first: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +146,10 @@ class JudgedRetrieval(Task):
                            resamples=resamples, seed=seed, also=samples)
 
 
-def _missed(rows: Judged, ranking: Ranking) -> list[dict[str, Any]]:
+def _missed(rows: Judged, ranking: Ranking) -> list[MissedQuery]:
     """Return the queries with the lowest nDCG: their best document, its rank if it is near, and what came first."""
     ndcg = ranking.measures[f"ndcg@{K}"]
-    found = []
+    found: list[MissedQuery] = []
     for query in np.argsort(ndcg, kind="stable")[:_SHOWN]:
         if ndcg[query] > 1 - 1e-9:
             break
