@@ -17,6 +17,7 @@ from sentence_forge.eval.report import plots
 from sentence_forge.eval.report.html import template_file
 from sentence_forge.eval.report.report import Report
 from sentence_forge.eval.tasks.sts import ScoredPairs
+from sentence_forge.runtime.errors import UserError
 
 HOSTILE = 'x"><script>alert(1)</script>|<b>&'
 TRAINING = {
@@ -118,6 +119,21 @@ def test_a_report_replaces_the_one_before_as_a_whole(report: Report, tmp_path: P
     report.save(tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_saved_report_is_opened_again(report: Report, tmp_path: Path) -> None:
+    Report(report.evaluation, TRAINING).save(tmp_path / "one")
+    again = Report.open(tmp_path / "one")
+    assert str(again) == str(report) and again.json["training"]["rows"]["loss"] == "cosine"
+    assert again.json["tasks"] == json.loads(json.dumps(report.json["tasks"]))
+    assert HOSTILE in Page(again._repr_html_()).texts
+    assert "Worst pairs" in again.save(tmp_path / "two").read_text(encoding="utf-8")
+    for text in ("", "{}", '{"tasks": {"a": 3}}'):
+        (tmp_path / "report.json").write_text(text)
+        with pytest.raises(UserError, match=r"holds no report\.json, or a damaged one"):
+            Report.open(tmp_path)
+    with pytest.raises(UserError, match="nowhere: holds no report"):
+        Report.open("nowhere")
 
 
 def test_thirds_and_bins_of_any_scores() -> None:

@@ -112,7 +112,7 @@ def _report(folder: Path, *, say: bool) -> ReportJson | None:
         why = f"{folder}: a run without a model, left out; go on with it by python -m train resume={folder}"
     elif not file.is_file():
         why = f"{folder}: holds no report, left out"
-    elif (about := _read(file)) is None:
+    elif (about := read_report(file)) is None:
         why = f"{file}: is no report of this program, or damaged, left out; evaluate again"
     if say and why:
         log.info(why)
@@ -126,13 +126,14 @@ def _run(folder: Path, about: ReportJson | None) -> Entry:
                  old if old and "delta" in old else None)
 
 
-def _read(file: Path) -> ReportJson | None:
+def read_report(file: Path) -> ReportJson | None:
+    """Return a report.json; None where the file is none, or damaged."""
     try:
         about: ReportJson = json.loads(file.read_text(encoding="utf-8"))
         for row in about["tasks"].values():
             value(row), row["data"]["sha256"]
         about["fingerprint"], about["model"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return about
 

@@ -46,8 +46,9 @@ class TaskCard:
 
 def page(evaluation: Evaluation, training: Training | None = None) -> str:
     """Return report.html."""
-    return render("report", **_summary(evaluation), training=training and _training(training),
-                  trust=trust_table(evaluation.json), cards=[_card(evaluation, name) for name in evaluation.results])
+    about = evaluation.json
+    return render("report", **_summary(evaluation), training=training and _training(training), trust=trust_table(about),
+                  cards=[_card(evaluation, name) for name in about["tasks"]])
 
 
 def fragment(evaluation: Evaluation) -> str:
@@ -77,7 +78,7 @@ def _small_multiples(evaluation: Evaluation) -> list[tuple[str, float, Markup]]:
 
 
 def _card(evaluation: Evaluation, name: str) -> TaskCard:
-    about, result = evaluation.json, evaluation.results[name]
+    about, result = evaluation.json, evaluation.results.get(name)
     row, baseline = about["tasks"][name], about.get("baseline")
     old = baseline["tasks"].get(name) if baseline else None
     tables = task_tables(about, name)
@@ -86,10 +87,10 @@ def _card(evaluation: Evaluation, name: str) -> TaskCard:
                     [table for table in tables if not table.folded], [table for table in tables if table.folded], tests)
 
 
-def _score_plots(about: ReportJson, name: str, result: TaskResult) -> ScorePlots | None:
-    gold, cosine = result.gold, result.cosine
-    if gold is None or cosine is None:
+def _score_plots(about: ReportJson, name: str, result: TaskResult | None) -> ScorePlots | None:
+    if result is None or result.gold is None or result.cosine is None:
         return None
+    gold, cosine = result.gold, result.cosine
     groups = plots.thirds(gold)
     drawn = min(len(gold), plots.MOST_DOTS)
     dots = f"{drawn:,} of {len(gold):,} pairs, drawn by chance" if drawn < len(gold) else f"all {len(gold):,} pairs"

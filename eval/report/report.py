@@ -15,7 +15,7 @@ from sentence_forge.eval.report.task_tables import task_tables
 from sentence_forge.eval.report.terminal import terminal
 from sentence_forge.eval.report.training import Training, dev_sentence, training_json, training_table
 from sentence_forge.eval.schema import ReportJson
-from sentence_forge.runtime.errors import printable
+from sentence_forge.runtime.errors import UserError, printable
 from sentence_forge.runtime.files import write_atomic
 
 
@@ -30,6 +30,20 @@ class Report:
 
     evaluation: Evaluation
     training: Training | None = None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Report:
+        """Return a report that was saved; its page has no plots, since they need more than report.json.
+
+        Raises:
+            UserError: the folder holds no report, or a damaged one.
+        """
+        from sentence_forge.eval.report.leaderboard import read_report
+
+        about = read_report(Path(folder) / "report.json")
+        if about is None:
+            raise UserError(f"{folder}: holds no report.json, or a damaged one; evaluate again")
+        return cls(Evaluation(about, {}))
 
     @property
     def json(self) -> ReportJson:
