@@ -71,6 +71,9 @@ def test_a_command_of_the_pages_is_understood(page: str, words: str) -> None:
     name, *arguments = shlex.split(words, comments=True)
     if "--help" in arguments or "--cfg" in arguments:
         arguments = [each for each in arguments if each not in ("--help", "--cfg", "job")]
+    if (name, *arguments[:1]) == ("search", "serve"):
+        import_module("sentence_forge.search.serve.command").parser().parse_args(arguments[1:])
+        return
     if name in ("search", "search.mine", "search.compare", "eval.compare"):
         module = import_module(f"sentence_forge.{name if '.' in name else 'search.cli'}")
         parser = getattr(module, "parser", None) or module._parser
