@@ -174,6 +174,8 @@ def test_bad_folders_and_json_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refuses(r"empty: a folder of judgements needs corpus\.jsonl", tmp_path / "empty")
     refuses("no such file", tmp_path / "nowhere.csv")
+    refuses(r"no column 'relevance'; there are: query, title, grade; say which .*suite\.mine\.columns=",
+            write_table(tmp_path / "a.csv"), columns=["query", "title", "relevance"])
     path = tmp_path / "a.json"
     refuses(r"relevant_docs\.q1: 'nowhere' is no key of corpus", write_llama(path, relevant_docs={"q1": ["nowhere"]}))
     refuses(r"relevant_docs\.q99: is no key of queries", write_llama(path, relevant_docs={"q99": ["d1"]}))

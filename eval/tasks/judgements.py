@@ -64,6 +64,10 @@ def read_judgements(path: Path, files: Sequence[Path], columns: Sequence[str]) -
 
 
 def _of_table(path: Path, columns: Sequence[str]) -> Judgements:
+    names = header(path)
+    if missing := [column for column in columns if column not in names]:
+        raise UserError(f"{path}: no column {missing[0]!r}; there are: {', '.join(names)}; say which hold the query, "
+                        "the document and the grade, as suite.mine.columns=[query,title,grade]")
     table = read_table(path, dict(zip(("query", "document", "score"), columns, strict=True)), score_range=_ANY)
     found = Judgements()
     queries: dict[str, int] = {}
