@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--count", type=int, default=10_000)
     arguments = parser.parse_args()
-    from sentence_forge.data_readers.delimited import read_rows
+    from sentence_forge.data_readers.formats.files import read_rows
     from sentence_forge.encoders.encoder import load_encoder
     from sentence_forge.search.pairs import most_similar_pairs
 

@@ -148,10 +148,15 @@ class Only(Enum):
 class Corpus:
     """The texts to index."""
 
-    path: str | None = None
-    column: str = "title"
+    path: str | None = None  # - is the standard input
+    column: str | None = None  # none: title, another well-known name of it, or the only column of texts
     id_column: str | None = None  # none: the 1-based data row
     limit: int | None = None  # data rows
+    encoding: str | None = None  # none: found by the bytes; gb18030, cp1252, utf-16, ...
+    separator: str | None = None  # none: found by the first rows; a character, or comma, semicolon, tab, pipe
+    sheet: str | None = None  # of an .xlsx; none: the first
+    header: list[str] | None = None  # names for the columns of a file without a header
+    clean: list[str] = field(default_factory=list)  # of tags, entities, width, invisible, nul, blanks; or all
     most_lost: float = 0.1  # of the rows of an index, how many may not be in the corpus any more
 
 

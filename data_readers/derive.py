@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from sentence_forge.data_readers.table import ROW, NoRows, Table, rows_at
 from sentence_forge.runtime.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 FOLLOWS: dict[str, tuple[str, ...]] = {
     "pair_class": ("triplet", "pair"),
@@ -11,6 +15,31 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
     "titles": ("pair",),
 }
 """What a source of a shape can also give."""
+
+
+def in_shape(table: Table, own: str, shape: str, pair_label: str) -> Table:
+    """Return a table of the shape ``own`` in ``shape``, which is the same or follows from it."""
+    if own == "pair_class" and shape != own:
+        return triplets(table) if shape == "triplet" else pairs(table, pair_label)
+    if own == "labelled_text":
+        if shape == own:
+            return labelled(table)
+        table = titles(table)
+    return self_pairs(table) if shape == "pair" and own in ("labelled_text", "titles") else table
+
+
+def labelled(table: Table) -> Table:
+    """Return the rows with a label, and say how many have none.
+
+    Raises:
+        NoRows: none has one.
+    """
+    kept = [position for position, label in enumerate(table["label"]) if label.strip()]
+    if not kept:
+        raise NoRows("column label: every label is empty; use a loss that takes titles or pairs")
+    if len(kept) < len(table[ROW]):
+        logger.info("%d of %d rows have no label and are left out", len(table[ROW]) - len(kept), len(table[ROW]))
+    return rows_at(table, kept)
 
 
 def triplets(table: Table) -> Table:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentence_forge.data_readers.file import FileSource
-from sentence_forge.data_readers.parquet import BATCH, check_types, rows_of
+from sentence_forge.data_readers.formats.parquet import BATCH, check_types, list_columns, rows_of
+from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile
 from sentence_forge.data_readers.recognise import DEV_NAMES, TRAIN_NAMES
-from sentence_forge.data_readers.rows import BadRow, Row
+from sentence_forge.data_readers.retrieval import expanded
+from sentence_forge.data_readers.row_source import RowSource
 from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,26 +26,81 @@ class Unreadable(UserError):
     """A data set that ``datasets`` can't read."""
 
 
-class HubSource(FileSource):
-    """Rows of a data set of the hub, recognised by their columns as ``FileSource`` does.
+class HubSplit:
+    """A split of a data set that ``datasets`` has loaded; see ``formats.rows.RowFile``."""
 
-    What the set declares as a class label comes by its name. Of its splits those called train and dev (valid,
-    validation, val, trial) are read; without a dev split rows are held out. It is fetched once and then lies in the
-    cache of ``datasets``; with HF_HUB_OFFLINE set nothing is fetched. The set's own code is never run.
+    def __init__(self, path: Path, split: Dataset) -> None:
+        self.path, self._split = path, split
+        self.columns, self.lists = split.column_names, list_columns(split.data.schema)
+        self.stored = [Path(part["filename"]) for part in split.cache_files]
+        self.found: dict[str, object] = {}
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        """Yield the rows; what the set declares as a class label comes by its name, - where it has none."""
+        split = self._split.select_columns(list(columns))
+        check_types(self.path, split.data.schema, columns)
+        classes = {position: list(feature.names) for position, column in enumerate(columns)
+                   if hasattr(feature := split.features[column], "names")}
+        for row in rows_of(split.data.to_batches(BATCH), columns):
+            if isinstance(row, Row):
+                for position, names in classes.items():
+                    number = int(row.values[position])
+                    row.values[position] = names[number] if 0 <= number < len(names) else "-"  # -1 is unlabelled
+            yield row
+
+
+@dataclass
+class HubFiles:
+    """The train and dev splits of a data set; see ``HubSource`` for the fields and ``row_source.Files``."""
+
+    path: str
+    subset: str | None
+    revision: str | None
+    columns: dict[str, str]
+    negatives: int
+
+    @property
+    def name(self) -> str:
+        """The name of the data set, for errors."""
+        return self.path
+
+    def open(self) -> tuple[RowFile, RowFile | None]:
+        """Return the splits, which errors call ``owner/name/subset/train``."""
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> tuple[RowFile, RowFile | None]:
+        splits = _load(self.path, self.subset, self.revision)
+        name = Path(self.path, *([self.subset] if self.subset else []))
+        train, dev = (next((split for split in names if split in splits), None) for names in (TRAIN_NAMES, DEV_NAMES))
+        if train is None:
+            raise UserError(f"{name}: has no split train; it has {', '.join(splits)}")
+        made = (None if split is None else expanded(HubSplit(name / split, splits[split]), self.columns, self.negatives)
+                for split in (train, dev))
+        return tuple(made)  # type: ignore[return-value]
+
+
+class HubSource(RowSource):
+    """Rows of a data set of the hub, recognised by their columns as those of a file are.
+
+    Of its splits those called train and dev (valid, validation, val, trial) are read; without a dev split rows are held
+    out. It is fetched once and then lies in the cache of ``datasets``; with HF_HUB_OFFLINE set nothing is fetched. The
+    set's own code is never run.
 
     Args:
         path: ``owner/name`` of the hub, or a folder in the hub's layout.
         subset: its configuration, where it has several.
         revision: a commit, tag or branch; None is the newest.
-        dev_fraction: see ``FileSource``, as for all that follows.
-        columns: see there.
-        score_range: see there.
-        labels: see there.
-        seed: see there.
-        on_bad_row: see there.
-        pair_label: see there.
-        reverse: see there.
-        on_disk: see there.
+        dev_fraction: this and the following are as in ``file.FileSource``.
+        columns: the set's names for the shapes' columns.
+        score_range: of the set's scores.
+        labels: the allowed labels, or their names.
+        seed: of the held-out rows.
+        on_bad_row: ``stop`` or ``skip``.
+        pair_label: of the rows that are pairs.
+        reverse: of triplets.
+        on_disk: whether the rows stay on disk.
+        negatives: of each row.
     """
 
     def __init__(
@@ -52,57 +110,19 @@ class HubSource(FileSource):
         revision: str | None = None,
         dev_fraction: float = 0.1,
         columns: Mapping[str, str | None] | None = None,
-        score_range: Sequence[float] = (0, 1),
+        score_range: Sequence[float] | None = None,
         labels: Sequence[str] | Mapping[str, str | None] | None = None,
         seed: int = 0,
         on_bad_row: str = "stop",
         pair_label: str = "entailment",
         reverse: bool = False,
         on_disk: bool | None = None,
+        negatives: int = 1,
     ) -> None:
-        super().__init__(path, dev_fraction=dev_fraction, columns=columns, score_range=score_range, labels=labels,
+        named = {name: column for name, column in (columns or {}).items() if isinstance(column, str)}
+        origin = HubFiles(str(Path(path).expanduser()), subset, revision, named, negatives)
+        super().__init__(origin, dev_fraction=dev_fraction, columns=columns, score_range=score_range, labels=labels,
                          seed=seed, on_bad_row=on_bad_row, pair_label=pair_label, reverse=reverse, on_disk=on_disk)
-        self._subset, self._revision = subset, revision
-        self._loaded: DatasetDict | None = None
-
-    def files(self) -> list[Path]:
-        """Return the files that ``datasets`` keeps of the splits that are read."""
-        return [file for name in self._files() if name is not None for file in self._stored(name)]
-
-    def _stored(self, file: Path) -> list[Path]:
-        return [Path(part["filename"]) for part in self._split(file).cache_files]
-
-    def _files(self) -> tuple[Path, Path | None]:
-        """Return a name for each split, as errors call it: ``owner/name/subset/train``."""
-        splits = self._splits()
-        name = Path(str(self._path), *([self._subset] if self._subset else []))
-        train, dev = (next((split for split in names if split in splits), None) for names in (TRAIN_NAMES, DEV_NAMES))
-        if train is None:
-            raise UserError(f"{name}: has no split train; it has {', '.join(splits)}")
-        return name / train, None if dev is None else name / dev
-
-    def _header(self, file: Path) -> list[str]:
-        return self._split(file).column_names
-
-    def _rows(self, file: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        split = self._split(file).select_columns(list(columns))
-        check_types(file, split.data.schema, columns)
-        classes = {position: list(split.features[column].names) for position, column in enumerate(columns)
-                   if hasattr(split.features[column], "names")}
-        for row in rows_of(split.data.to_batches(BATCH), columns):
-            if isinstance(row, Row):
-                for position, names in classes.items():
-                    number = int(row.values[position])
-                    row.values[position] = names[number] if 0 <= number < len(names) else "-"  # -1 is unlabelled
-            yield row
-
-    def _split(self, file: Path) -> Dataset:
-        return self._splits()[file.name]
-
-    def _splits(self) -> DatasetDict:
-        if self._loaded is None:
-            self._loaded = _load(str(self._path), self._subset, self._revision)
-        return self._loaded
 
 
 def _load(path: str, subset: str | None, revision: str | None) -> DatasetDict:

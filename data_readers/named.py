@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_forge.data_readers.file import FileSource
 from sentence_forge.data_readers.hub import HubSource, Unreadable, refuse_if_unreachable
 from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.row_source import RowSource
 from sentence_forge.data_readers.source import check_request
 from sentence_forge.runtime.errors import UserError
 
@@ -61,8 +62,12 @@ class NamedSource:
         """Return the released file, or those of the hub's set."""
         return self._source.files()
 
+    def found(self) -> dict[str, dict[str, object]]:
+        """Return what was found out about the files."""
+        return self._source.found()
+
     @cached_property
-    def _source(self) -> FileSource:
+    def _source(self) -> RowSource:
         if self._path is not None and self._path.is_file():
             return FileSource(self._path, **self._released, **self._options)
         if self._path is not None and not self._path.exists():

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.data_readers.checks import normalise
+from sentence_forge.data_readers.formats.packed import PACKINGS
+from sentence_forge.data_readers.formats.rows import BadRow, Row
 from sentence_forge.data_readers.rejected import Rejected
-from sentence_forge.data_readers.rows import BadRow, Row
 from sentence_forge.data_readers.table import ROW, NoRows, Table, features, rows_at
 from sentence_forge.runtime.cache import ROOT, cached
 from sentence_forge.runtime.disk import size
@@ -41,7 +42,8 @@ def applies(wanted: bool | None, files: Sequence[Path]) -> bool:
     """Whether the training rows that ``files`` hold are to be read this way; None is by their size."""
     if wanted is not None or not all(file.is_file() for file in files):
         return bool(wanted) and all(file.is_file() for file in files)
-    return sum(file.stat().st_size * (4 if file.suffix in (".gz", ".parquet") else 1) for file in files) > FROM
+    packed = (*PACKINGS, ".parquet", ".xlsx")
+    return sum(file.stat().st_size * (4 if file.suffix in packed else 1) for file in files) > FROM
 
 
 def tables_of(rows: Iterable[Row | BadRow], parse: Callable[[Iterator[Row | BadRow]], Table]) -> Iterator[Table]:

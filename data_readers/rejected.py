@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentence_forge.runtime.files import write_atomic
+from sentence_forge.data_readers.csv_writer import write_csv
 
 
 @dataclass(frozen=True)
@@ -23,18 +21,10 @@ class Rejected:
 
 def write_rejected(path: Path, rejected: Iterable[Rejected]) -> None:
     """Write the rejected rows of a file as CSV with the columns line, row, reason, text: all of it or nothing."""
-    _write(path, ("line", "row", "reason", "text"), ((bad.line, bad.row, bad.reason, bad.text) for bad in rejected))
+    write_csv(path, ("line", "row", "reason", "text"), ((bad.line, bad.row, bad.reason, bad.text) for bad in rejected))
 
 
 def write_rejected_by_file(path: Path, rejected: Mapping[Path, Iterable[Rejected]]) -> None:
     """Write the rejected rows of several files, with the column file before the others."""
-    _write(path, ("file", "line", "row", "reason", "text"),
+    write_csv(path, ("file", "line", "row", "reason", "text"),
            ((file, bad.line, bad.row, bad.reason, bad.text) for file, rows in rejected.items() for bad in rows))
-
-
-def _write(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomic(path, table.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.runtime.errors import UserError
@@ -37,6 +37,15 @@ class Source(Protocol):
 
     def files(self) -> list[Path]:
         """Return the files that are read, for their hashes."""
+        ...
+
+
+@runtime_checkable
+class FindsOut(Protocol):
+    """A source that finds out how its files are to be read, where nobody says it."""
+
+    def found(self) -> Mapping[str, Mapping[str, object]]:
+        """Return what was found out, by file: its encoding, separator, range of scores; JSON-ready."""
         ...
 
 

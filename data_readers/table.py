@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.data_readers.delimited import read_rows
+from sentence_forge.data_readers.formats.files import open_rows, rows_of
+from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, place, shown
 from sentence_forge.data_readers.rejected import Rejected
-from sentence_forge.data_readers.rows import BadRow, Row, place, shown
+from sentence_forge.data_readers.score_range import parse_score
 from sentence_forge.data_readers.shapes import NLI_LABELS, SHAPES
 from sentence_forge.runtime.errors import UserError
 
@@ -30,43 +30,49 @@ class NoRows(UserError):
     """Nothing is left of a table."""
 
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+NO_LABEL = ("-1", "-")
+"""What sets of premises and hypotheses write where the annotators did not agree: no gold label."""
 
 
 def read_table(
-    path: Path,
+    source: Path | RowFile,
     columns: Mapping[str, str],
     *,
-    score_range: tuple[float, float] = (0.0, 5.0),
+    score_range: tuple[float, float] | None = None,
     labels: Sequence[str] | Mapping[str, str | None] | None = None,
     may_be_empty: Sequence[str] = (),
     rejected: list[Rejected] | None = None,
-    read: Callable[[Path, Sequence[str]], Iterator[Row | BadRow]] = read_rows,
+    rows: Iterator[Row | BadRow] | None = None,
+    key: str | None = None,
 ) -> Table:
     """Read the columns of a shape from a file, with the column ``row`` added.
 
     Args:
-        path: the file.
+        source: the file, or its path.
         columns: the shape's columns and the file's column for each. ``score`` is parsed as a number and kept in the
             source's own range; all others are text.
-        score_range: lowest and highest score allowed.
+        score_range: lowest and highest score allowed; None allows any.
         labels: the names allowed in ``label``; None allows any. NLI's three are also understood as 0, 1, 2
-            (entailment, neutral, contradiction: the order of the Hugging Face and SBERT releases) if the file has
-            nothing else. A mapping gives the file's labels their names; the rows of one mapped to None are left out.
+            (entailment, neutral, contradiction: the order of the Hugging Face and SBERT releases) if the file has no
+            other, and rows without a gold label (-1 or -) are then left out. A mapping gives the file's labels their
+            names; the rows of one mapped to None are left out.
         may_be_empty: columns that may hold blank cells.
         rejected: takes the bad rows, and reading goes on; None stops at the first.
-        read: gives the rows of ``path``, for what is no file.
+        rows: some of the file's, with the cells of ``columns``; None reads all.
+        key: the part of the config that has ``labels`` and ``on_bad_row``, for errors; None where none has.
 
     Raises:
         UserError: no row is good, or without ``rejected`` the first bad row: malformed, a blank text, a score that is
             no number or out of range, an unknown label; the message gives file, line, row and column.
     """
-    parsers = [_parser(name, score_range, name in may_be_empty) for name in columns]
+    file = open_rows(source) if isinstance(source, Path) else source
+    path, comma = file.path, file.found.get("separator") == ";"
+    parsers = [_parser(name, score_range, name in may_be_empty, comma) for name in columns]
     names = list(columns)
     table: Table = {name: [] for name in (*names, ROW)}
     lists, numbers, lines = [table[name] for name in names], table[ROW], []
     left_out: list[Rejected] = []
-    for row in read(path, list(columns.values())):
+    for row in rows_of(file, list(columns.values())) if rows is None else rows:
         if isinstance(row, BadRow):
             if rejected is None:
                 raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
@@ -87,7 +93,7 @@ def read_table(
             numbers.append(row.number)
             lines.append(row.line)
     if labels is not None and "label" in table:
-        table = _with_labels(path, columns["label"], table, lines, labels, None if rejected is None else left_out)
+        table = _with_labels(path, columns["label"], table, lines, labels, None if rejected is None else left_out, key)
     if rejected is not None and left_out:
         rejected += sorted(left_out, key=lambda bad: bad.row)
         _report(path, left_out, len(table[ROW]))
@@ -120,37 +126,17 @@ def rows_at(table: Table, positions: Sequence[int]) -> Table:
     return {name: [column[position] for position in positions] for name, column in table.items()}
 
 
-def _parser(name: str, score_range: tuple[float, float], may_be_empty: bool) -> Callable[[str], Any]:
+def _parser(name: str, score_range: tuple[float, float] | None, may_be_empty: bool,
+            comma: bool) -> Callable[[str], Any]:
     if name == "score":
-        return lambda text: parse_score(text, score_range)
-    if may_be_empty:
-        return str
-    return _not_blank
+        return lambda text: parse_score(text, score_range, comma=comma)
+    return str if may_be_empty else _not_blank
 
 
 def _not_blank(text: str) -> str:
     if not text or text.isspace():
         raise ValueError("is empty; fill it or remove the row")
     return text
-
-
-def parse_score(text: str, score_range: tuple[float, float]) -> float:
-    """Return a score.
-
-    Raises:
-        ValueError: not a finite decimal number, or outside ``score_range``.
-    """
-    text = text.strip()
-    if not _NUMBER.fullmatch(text):
-        comma = re.fullmatch(r"[+-]?\d+,\d+", text, re.ASCII)
-        hint = "; write it with a point, not a comma" if comma else ""
-        raise ValueError(f"{shown(text)[:40]!r} is not a number{hint}")
-    score = float(text)
-    low, high = score_range
-    if not math.isfinite(score) or not low <= score <= high:
-        raise ValueError(f"score {text} is outside {low:g} to {high:g}; if the source's range is another, say so with "
-                         "score_range=[low,high]")
-    return score
 
 
 def _report(path: Path, left_out: Sequence[Rejected], good: int) -> None:
@@ -162,32 +148,44 @@ def _report(path: Path, left_out: Sequence[Rejected], good: int) -> None:
                    first.line, first.reason)
 
 
-def _with_labels(path: Path, column: str, table: Table, lines: list[int],
-                 labels: Sequence[str] | Mapping[str, str | None], left_out: list[Rejected] | None) -> Table:
+def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels: Sequence[str] | Mapping[
+        str, str | None], left_out: list[Rejected] | None, key: str | None) -> Table:
     """Return the table with known labels only; the rows of others go to ``left_out``, or the first one stops."""
-    found: list[str] = table["label"]
-    if set(labels) == set(NLI_LABELS) and set(found) <= {"0", "1", "2"}:
-        logger.info("%s: labels 0, 1, 2 are read as %s", path, ", ".join(NLI_LABELS))
-        return table | {"label": [NLI_LABELS[int(label)] for label in found]}
-    kept = []
-    for position, (label, number, line) in enumerate(zip(found, table[ROW], lines, strict=True)):
-        if not label or label in labels:
-            kept.append(position)
+    names = dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels}
+    found = [label if label in names else _without_fraction(label) for label in table["label"]]
+    if set(names) == set(NLI_LABELS):
+        if not set(found) & set(names) and set(found) & {"0", "1", "2"}:
+            logger.info("%s: labels 0, 1, 2 are read as %s", path, ", ".join(NLI_LABELS))
+            names = dict(zip("012", NLI_LABELS, strict=True))
+        names |= dict.fromkeys(NO_LABEL)
+    kept: list[int] = []
+    nameless: list[int] = []
+    for position, label in enumerate(found):
+        if label in names:
+            (nameless if names[label] is None else kept).append(position)
             continue
-        reason = f"label {shown(label)[:40]!r} is not one of {', '.join(labels)}"
+        known = [name for name in names if name not in NO_LABEL] or names
+        reason = f"label {shown(label)[:40]!r} is not one of {', '.join(known)}"
         if left_out is None:
-            raise UserError(f"{place(path, line, number, column)}: {reason}; remove the row, set "
-                            "data.on_bad_row=skip, or give the set with labels=[...]")
-        left_out.append(Rejected(line, number, f"column {column}: {reason}", shown(label)))
-    table = table if len(kept) == len(found) else rows_at(table, kept)
-    return _renamed(path, table, labels) if isinstance(labels, Mapping) else table
+            advice = "" if key is None else _advice(key, found, names)
+            raise UserError(f"{place(path, lines[position], table[ROW][position], column)}: {reason}; remove or mend "
+                            f"the row{advice}")
+        left_out.append(Rejected(lines[position], table[ROW][position], f"column {column}: {reason}", shown(label)))
+    if nameless:
+        logger.warning("%s: %d of %d rows have no label that is wanted (%s) and are left out; the first, line %d", path,
+                       len(nameless), len(found), ", ".join(sorted({found[at] for at in nameless})), lines[nameless[0]])
+    return rows_at(table | {"label": [names.get(label, label) for label in found]}, kept)
 
 
-def _renamed(path: Path, table: Table, names: Mapping[str, str | None]) -> Table:
-    """Return the table with the labels' names, without the rows whose label has none."""
-    found = [names.get(label, label) for label in table["label"]]
-    kept = [position for position, label in enumerate(found) if label is not None]
-    if len(kept) < len(found):
-        nameless = ", ".join(repr(label) for label, name in names.items() if name is None)
-        logger.info("%s: %d of %d rows, labelled %s, are left out", path, len(found) - len(kept), len(found), nameless)
-    return rows_at(table | {"label": found}, kept)
+def _without_fraction(label: str) -> str:
+    """Return 1 for 1.0, as pandas writes whole numbers where some are missing."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", label.strip())
+
+
+def _advice(key: str, found: Sequence[str], names: Mapping[str, str | None]) -> str:
+    others = sorted(set(found) - set(names))
+    named = ", ".join([*(f"{label}: {name or 'null'}" for label, name in names.items() if label not in NO_LABEL),
+                       *(f"{label}: null" for label in others)])
+    plain = len(named) < 150 and all(re.fullmatch(r"[\w.-]+", label) for label in others)
+    return f", or leave such rows out by {key}.on_bad_row=skip" + (
+        f", or name all labels, as '{key}.labels={{{named}}}'" if plain else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.configs.schema import ClusterKind, Export
+from sentence_forge.data_readers.formats.reading import Reading
 from sentence_forge.data_readers.titles import Corpus, read_corpus
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
@@ -27,8 +28,9 @@ def read_rows(settings: Export, corpus: Path) -> Corpus:
     Raises:
         UserError: it can't be read, or none of its rows can be indexed.
     """
-    rows = read_corpus(corpus, column=settings.corpus.column, id_column=settings.corpus.id_column,
-                       limit=settings.corpus.limit)
+    told = settings.corpus
+    rows = read_corpus(corpus, column=told.column, id_column=told.id_column, limit=told.limit, clean=told.clean,
+                       reading=Reading(told.encoding, told.separator, told.sheet, told.header, key="corpus"))
     if not rows.ids:
         first = rows.rejected[0]
         raise UserError(f"{corpus}: none of its {rows.rows} rows can be indexed; line {first.line}: {first.reason}")
@@ -36,12 +38,14 @@ def read_rows(settings: Export, corpus: Path) -> Corpus:
     return rows
 
 
-def about_corpus(settings: Export, corpus: Path | None) -> dict[str, Any] | None:
+def about_corpus(settings: Export, corpus: Path | None, rows: Corpus | None) -> dict[str, Any] | None:
     """Return what the manifest says of the corpus."""
-    if corpus is None:
+    if corpus is None or rows is None:
         return None
-    return {"name": corpus.name, "sha256": sha256_file(corpus), "column": settings.corpus.column,
-            "id_column": settings.corpus.id_column, "limit": settings.corpus.limit}
+    about = {"name": corpus.name, "sha256": sha256_file(corpus), "column": rows.column,
+             "id_column": settings.corpus.id_column, "limit": settings.corpus.limit}
+    more = {"clean": list(settings.corpus.clean), "found": rows.found}
+    return about | {key: value for key, value in more.items() if value}
 
 
 def check_precision(out: Path, precision: str, about: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.configs.schema import ClusterKind, Export, Only
+from sentence_forge.data_readers.formats.files import file_of
 from sentence_forge.encoders.onnx import read_export
 from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows
 from sentence_forge.runtime.errors import UserError
@@ -54,7 +55,7 @@ def run(settings: Export, given: Encoder | None = None) -> Path:
         UserError: bad settings, a bad corpus, or an ``out`` that holds something else.
     """
     out = Path(settings.out).expanduser()
-    corpus = None if settings.corpus.path is None else Path(settings.corpus.path).expanduser()
+    corpus = None if settings.corpus.path is None else file_of(settings.corpus.path)
     _check(settings, corpus)
     if settings.only is Only.index:
         _reindex(settings, out, corpus)
@@ -72,7 +73,7 @@ def run(settings: Export, given: Encoder | None = None) -> Path:
 def _check(settings: Export, corpus: Path | None) -> None:
     """Refuse what would fail later, before anything slow."""
     if corpus is not None and not corpus.is_file():
-        raise UserError(f"{corpus}: no such file; corpus= takes a csv, tsv, jsonl or parquet file")
+        raise UserError(f"{corpus}: no such file; corpus= takes a csv, tsv, txt, json, jsonl, parquet or xlsx file")
     if not 0 <= settings.corpus.most_lost <= 1:
         raise UserError(f"corpus.most_lost={settings.corpus.most_lost:g}: is a share of the index's rows, from 0 to 1")
     if settings.push is not None:
@@ -100,7 +101,7 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
 
     encoder = _encoder(settings, source, given)
     precision = "fp32" if settings.precision is None else settings.precision.value
-    about: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": about_corpus(settings, corpus)}
+    about: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": about_corpus(settings, corpus, rows)}
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
     language = language_of([] if rows is None else rows.titles)
     with writer_lock(out):
@@ -207,7 +208,7 @@ def _reindex(settings: Export, out: Path, corpus: Path | None) -> None:
         about = _indexable(settings, out)  # once more: another process may have exported here meanwhile
         using = corpus_encoder(out, about["precision"], device, about,
                                lambda: _exported(out, about["fingerprint"], device))
-        about |= {"index": index_rows(out, rows, using, settings), "corpus": about_corpus(settings, corpus),
+        about |= {"index": index_rows(out, rows, using, settings), "corpus": about_corpus(settings, corpus, rows),
                   "state": "finished"}
         write_json(out / MANIFEST, about)
 

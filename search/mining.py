@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sentence_forge.data_readers import derive
-from sentence_forge.data_readers.delimited import header
+from sentence_forge.data_readers.formats.files import header
 from sentence_forge.data_readers.recognise import shapes_of
 from sentence_forge.data_readers.shapes import NLI_LABELS, SHAPES
 from sentence_forge.data_readers.table import read_table, rows_at

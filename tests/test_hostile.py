@@ -84,7 +84,7 @@ def test_bad_rows_are_skipped_and_listed(command: Command, tmp_path: Path) -> No
     rows = [f"text {i},words {i},{i % 6}" for i in range(40)]
     rows[3:6] = ["x,y,7", 'x,"y,1', "x,,1"]
     (tmp_path / "p.csv").write_text("sentence1,sentence2,score\n" + "\n".join([*rows, "x,y,z,1"]) + "\n")
-    arguments = ["loss=cosine", "data=p.csv", *TINY, "loop.max_steps=1", "hydra.run.dir=run"]
+    arguments = ["loss=cosine", "data=p.csv", "data.score_range=[0,5]", *TINY, "loop.max_steps=1", "hydra.run.dir=run"]
     assert "line 5 (row 4)" in command("train", *arguments).err
     done = command("train", *arguments, "data.on_bad_row=skip")
     assert done.code == 0, done.err
@@ -101,10 +101,10 @@ def test_a_bomb_of_many_lines_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sentence_forge.data_readers import parquet, rows
-    from sentence_forge.data_readers.delimited import read_rows
+    from sentence_forge.data_readers.formats import packed, parquet
+    from sentence_forge.data_readers.formats.files import read_rows
 
-    monkeypatch.setattr(rows, "MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr(packed, "MOST_UNPACKED", 1 << 20)
     monkeypatch.setattr(parquet, "MOST_UNPACKED", 1 << 20)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"title\n" + b"the same\n" * 3_000_000))
     pq.write_table(pa.table({"title": pa.array(["the same"] * 3_000_000)}), tmp_path / "a.parquet")

@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentence_forge.data_readers import checks, derive
-from sentence_forge.data_readers.delimited import header, read_rows
 from sentence_forge.data_readers.file import FileSource
+from sentence_forge.data_readers.formats.files import header, read_rows
+from sentence_forge.data_readers.formats.reading import Reading
+from sentence_forge.data_readers.formats.rows import BadRow, Row
 from sentence_forge.data_readers.rejected import Rejected, write_rejected
-from sentence_forge.data_readers.rows import BadRow, Row
 from sentence_forge.data_readers.sample import SampleSource, sample_path
 from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.split import hold_out
@@ -217,7 +218,7 @@ def test_a_corpus_of_nothing_but_bad_rows_is_the_callers_to_refuse(tmp_path: Pat
 
 def test_rejected_rows_are_written_readable(tmp_path: Path) -> None:
     source = write(tmp_path / "news.csv", b'id,title\n1,"open, \xff\n2,\n3,x,"y"\n')
-    corpus = read_corpus(source)
+    corpus = read_corpus(source, reading=Reading(encoding="utf-8"))
     out = tmp_path / "rejected.csv"
     write_rejected(out, corpus.rejected)
     with out.open(encoding="utf-8", newline="") as file:
@@ -236,8 +237,9 @@ STS = "sentence1,sentence2,score\n"
 
 
 @pytest.mark.parametrize(("text", "options", "parts"), [
-    (NLI + "a,b,entailment\nc,d,-\n", {}, ["line 3 (row 2), column label", "'-'", "contradiction"]),
-    (NLI + "a,b,0\nc,d,1\ne,f,-1\n", {}, ["(row 1), column label", "'0'", "neutral"]),
+    (NLI + "a,b,entailment\nc,d,?\n", {}, ["line 3 (row 2), column label", "'?'", "contradiction"]),
+    (NLI + "a,b,0\nc,d,1\ne,f,3\n", {}, ["line 4 (row 3), column label", "'3'", "0, 1, 2",
+                                         "'data.labels={0: entailment, 1: neutral, 2: contradiction, 3: null}'"]),
     (NLI + "a,b,Entailment\n", {}, ["(row 1), column label", "'Entailment'"]),
     (NLI + "a,b,\n", {}, ["line 2 (row 1), column label", "empty"]),
     (NLI + "a,b,maybe\n", {"labels": ["yes", "no"]}, ["'maybe'", "yes, no"]),
@@ -250,12 +252,14 @@ STS = "sentence1,sentence2,score\n"
     (STS + "a,b,1_0\n", {}, ["column score", "'1_0'"]),
     (STS + "a,b,\n", {}, ["column score", "''"]),
     (STS + "a,b,1e999\n", {}, ["column score", "outside"]),
-    (STS + "a,b,5\nc,d,5.2\n", {}, ["line 3 (row 2), column score", "5.2", "0 to 5", "score_range="]),
+    (STS + "a,b,1e999\n", {"score_range": (0, 5)}, ["column score", "outside"]),
+    (STS + "a,b,5\nc,d,5.2\n", {"score_range": (0, 5)}, ["line 3 (row 2), column score", "5.2", "0 to 5",
+                                                          "score_range="]),
     (STS + "a,b,0.5\n", {"score_range": (1, 5)}, ["column score", "1 to 5"]),
     (STS + "a,b,1\n", {"score_range": (5, 1)}, ["data.score_range"]),
     (STS + "a,b,1\n", {"score_range": (0, float("nan"))}, ["data.score_range"]),
     (STS + "a,b,1\n", {"dev_fraction": 1.5}, ["data.dev_fraction"]),
-    (STS + "a,b,1\na,c,2\n", {}, ["same first text", "data.dev_path="]),
+    (STS + "a,b,1\na,c,2\n", {"score_range": (0, 5)}, ["same first text", "data.dev_path="]),
     ("q,a,label\nx,y,neutral\n", {}, ["q, a, label", "data.columns.premise="]),
     ("q,a,label\nx,y,neutral\n", {"columns": {"premis": "q"}}, ["data.columns.premis", "did you mean 'premise'"]),
     ("q,a,label\nx,y,neutral\n", {"columns": {"premise": "qq"}}, ["no column 'qq'", "did you mean 'q'"]),
@@ -306,7 +310,8 @@ def test_a_source_is_light_until_it_is_read(tmp_path: Path) -> None:
 
 def test_columns_and_types_are_the_shapes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "x,score,b,a\n1,2.5,p,q\n2,0,r,s\n")
-    rows = FileSource(path, columns={"sentence1": "a", "sentence2": "b"}).read("pair_score", "train")
+    source = FileSource(path, columns={"sentence1": "a", "sentence2": "b"}, score_range=(0, 5))
+    rows = source.read("pair_score", "train")
     assert rows.column_names == ["sentence1", "sentence2", "score", "row"]
     assert [rows.features[name].dtype for name in rows.column_names] == ["string", "string", "float64", "int64"]
 
@@ -449,7 +454,7 @@ def test_a_lone_file_gives_train_and_dev_without_a_shared_premise(
 def test_leakage_looks_at_whole_rows_in_either_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train = write(tmp_path / "train.csv", STS + "A man eats.,A man is eating,4\nA dog,A cat,1\n")
     dev = write(tmp_path / "dev.csv", STS + "a man is EATING.,A man eats.,3\nA dog,A bird,1\nA dog,A cat,2\n")
-    source = FileSource(train, dev_path=dev)
+    source = FileSource(train, dev_path=dev, score_range=(0, 5))
     found = checks.leakage(source.read("pair_score", "train"), source.read("pair_score", "dev"), "pair_score")
     assert found == 2
     assert "2 of 3 dev rows" in caplog.text

@@ -223,7 +223,7 @@ SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
     (["+loss.temperature=3"], {}, "loss.temperature"),
     (["data.language=fr"], {}, "data.language=fr"),
     (["loss=softmax", "data=p.csv"], {"p.csv": PAIRS}, "loss=softmax takes pair_class (premise, hypothesis, label)"),
-    (["loss=cosine", "data=p.csv"], {"p.csv": PAIRS.replace(",3\n", ",7\n")}, "line 5 (row 4), column score"),
+    (["loss=cosine", "data=p.csv"], {"p.csv": PAIRS.replace(",3\n", ",7\n")}, "to 7 (line 5)"),
     (["loss=cosine", "data=p.csv", "data.score_range=[0,1]"], {"p.csv": PAIRS}, "score_range"),
     (["loss=cosine", "data=p.csv"], {"p.csv": "sentence1,sentence2,score\n"}, "p.csv"),
     (["loss=softmax", "data=n.csv"], {"n.csv": NLI.replace("neutral", "maybe", 1)}, "'maybe'"),

@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_forge.configs.schema import Train
 from sentence_forge.data_readers.rejected import write_rejected_by_file
 from sentence_forge.data_readers.sample import sample_path
+from sentence_forge.data_readers.source import FindsOut
 from sentence_forge.encoders.card import ABOUT
 from sentence_forge.encoders.computing.device import pick_device, use_what_is_allowed
 from sentence_forge.encoders.computing.forward import Forward
@@ -214,6 +215,8 @@ def _environment(settings: Train, parts: Sequence[PartConfig], command: Sequence
         "device": encoder.model.device.type, "threads": torch.get_num_threads(), "seed": settings.seed,
         "processes": world.size,
         "data": {str(file): sha256_file(file) for part in parts for file in part.source.files()},
+        "data_found": {file: dict(about) for part in parts if isinstance(part.source, FindsOut)
+                       for file, about in part.source.found().items()},
         "config": OmegaConf.to_container(OmegaConf.create(config_yaml)),
         "config_before": before.get("config"),  # a kill between this file and config.yaml leaves that one's older
     }

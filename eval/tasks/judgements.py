@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sentence_forge.data_readers.delimited import header
+from sentence_forge.data_readers.formats.files import header
 from sentence_forge.data_readers.table import ROW, read_table
 from sentence_forge.runtime.errors import UserError, one_of
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sentence_forge.data_readers.delimited import read_rows
-from sentence_forge.data_readers.rows import BadRow, Row
+from sentence_forge.data_readers.formats.files import read_rows
+from sentence_forge.data_readers.formats.rows import BadRow, Row
 from sentence_forge.data_readers.table import read_table
 from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.eval.ranking import K, rank
@@ -76,7 +76,7 @@ class _TitleTask(FileTask):
         """
         path = self.found(data_dir)
         table = read_table(path, dict(zip(_FIELDS, self.columns, strict=False)), may_be_empty=_FIELDS[1:],
-                           read=self._first_rows)
+                           rows=self._first_rows(path, self.columns[:len(_FIELDS)]))
         rows: dict[str, tuple[str, ...]] = {}
         repeats = 0
         for title, *others in zip(*(table[name] for name in _FIELDS if name in table), strict=True):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sentence_forge.data_readers.delimited import header
+from sentence_forge.data_readers.formats.files import header
 from sentence_forge.data_readers.table import Table, read_table
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.schema import DataFile

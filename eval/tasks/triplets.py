@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sentence_forge.data_readers.delimited import header
 from sentence_forge.data_readers.derive import triplets
+from sentence_forge.data_readers.formats.files import header
 from sentence_forge.data_readers.shapes import TRIPLET
 from sentence_forge.data_readers.table import read_table
 from sentence_forge.encoders.protocol import Role, TextEncoder

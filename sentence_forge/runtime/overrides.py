@@ -16,7 +16,8 @@ from sentence_forge.runtime.errors import UserError, one_of
 # groups whose value may also be a path: the option that takes it, and under which key
 PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
                 "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
-TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column")
+TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column", "sheet",
+             "separator", "encoding")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 
@@ -76,6 +77,8 @@ def _group(group: str, value: str, several: bool) -> list[str]:
 
 
 def _is_path(value: str, option: str) -> bool:
+    if option == "file" and value == "-":  # the standard input
+        return True
     return Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value) is not None)
 
 

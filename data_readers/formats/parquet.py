@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.data_readers.rows import MOST_RATIO, MOST_UNPACKED, BadRow, Row, check_header, first_fault, shown
+from sentence_forge.data_readers.formats.packed import MOST_RATIO, MOST_UNPACKED
+from sentence_forge.data_readers.formats.reading import Reading
+from sentence_forge.data_readers.formats.rows import BadRow, Row, check_header, first_fault, shown
 from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,29 +23,42 @@ BATCH = 8192
 _LEAST_ROW = 8  # bytes a row takes in memory at the least
 
 
-def header(path: Path) -> list[str]:
-    """Return the column names.
+class ParquetFile:
+    """A Parquet file; see ``rows.RowFile``. A number becomes its ``str``, and null is bad.
 
     Raises:
         UserError: missing, or not Parquet, or cut short.
     """
-    with _open(path) as file:
-        return check_header(path, file.schema_arrow.names)
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        self.path, self.stored, self._nul = path, [path], reading.nul
+        self.found: dict[str, object] = {}
+        with _open(path) as file:
+            self._schema = file.schema_arrow
+        self.columns = check_header(path, self._schema.names, reading.key)
+        self.lists = list_columns(self._schema)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
+        """Yield the rows.
+
+        Raises:
+            UserError: a column of another type, such as a date, or a damaged file.
+        """
+        with _open(self.path) as file:
+            check_types(self.path, self._schema, columns)
+            yield from rows_of(file.iter_batches(BATCH, columns=list(columns)), columns, nul=self._nul)
 
 
-def rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    """Yield the rows; a number becomes its ``str``, and null is bad.
+def list_columns(schema: pyarrow.Schema) -> frozenset[str]:
+    """Return the columns of lists."""
+    from pyarrow import types
 
-    Raises:
-        UserError: a column of another type, such as a list or a date, or a damaged file.
-    """
-    with _open(path) as file:
-        check_types(path, file.schema_arrow, columns)
-        yield from rows_of(file.iter_batches(BATCH, columns=list(columns)), columns)
+    return frozenset(field.name for field in schema if types.is_list(field.type) or types.is_large_list(field.type))
 
 
-def rows_of(batches: Iterable[pyarrow.RecordBatch], columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    """Yield the rows of Arrow batches."""
+def rows_of(batches: Iterable[pyarrow.RecordBatch], columns: Sequence[str], *,
+            nul: bool = False) -> Iterator[Row | BadRow]:
+    """Yield the rows of Arrow batches; a list comes as JSON."""
     number = 0
     for batch in batches:
         for cells in zip(*(_cells(batch.column(column)) for column in columns), strict=True):
@@ -50,7 +66,7 @@ def rows_of(batches: Iterable[pyarrow.RecordBatch], columns: Sequence[str]) -> I
             reason = next((f"column {name}: is null, not a string or number"
                            for name, cell in zip(columns, cells, strict=True) if cell is None), None)
             values = ["" if cell is None else cell for cell in cells]
-            reason = reason or first_fault(columns, values)
+            reason = reason or first_fault(columns, values, nul=nul)
             if reason is None:
                 yield Row(number + 1, number, values)
             else:
@@ -82,20 +98,21 @@ def _refuse_bombs(path: Path, about: pyarrow.parquet.FileMetaData) -> None:
 
 
 def check_types(path: Path, schema: pyarrow.Schema, columns: Sequence[str]) -> None:
-    """Refuse a column of anything but strings or numbers.
+    """Refuse a column of anything but strings, numbers or lists.
 
     Raises:
         UserError: names the column and what it holds.
     """
     from pyarrow import types
 
+    lists = list_columns(schema)
     for column in columns:
         kind = schema.field(column).type
         if types.is_dictionary(kind):
             kind = kind.value_type
         text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
         number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-        if not (text or number or types.is_null(kind)):
+        if not (text or number or types.is_null(kind) or column in lists):
             raise UserError(f"{path}, column {column}: holds {kind}, not strings or numbers; cast it before writing")
 
 
@@ -108,7 +125,12 @@ def _cells(array: Any) -> list[str | None]:  # noqa: ANN401 - pyarrow's arrays c
     if types.is_integer(array.type) or types.is_floating(array.type) or types.is_decimal(array.type):
         return [None if cell is None else str(cell) for cell in array.to_pylist()]
     try:
-        return array.to_pylist()
+        cells = array.to_pylist()
     except UnicodeDecodeError:  # pyarrow lets bytes that are not UTF-8 pass until they are looked at
+        if not types.is_string(array.type) and not types.is_large_string(array.type):
+            return [None] * len(array)
         cells = array.cast(pyarrow.large_binary()).to_pylist()
         return [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells]
+    if types.is_list(array.type) or types.is_large_list(array.type):
+        return [None if cell is None else json.dumps(cell, default=str) for cell in cells]
+    return cells

@@ -1,0 +1,33 @@
+"""One way to write CSV: a cell that a spreadsheet would compute is shown by it as text, and is read back unchanged."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sentence_forge.runtime.files import write_atomic
+
+_COMPUTED = re.compile(r"'*[=+\-@\t\r]")
+_QUOTED = re.compile(r'[",\r\n]')
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file in UTF-8: all of it or nothing.
+
+    A cell that begins with =, +, -, @ or a tab gets a ``'`` before it and quotes around it, which
+    ``data_readers.formats`` takes off again. A number is left as it is.
+    """
+    text = io.StringIO(newline="")
+    for row in (header, *rows):
+        text.write((",".join(map(_cell, row)) or '""') + "\n")  # a blank line would be no row
+    write_atomic(path, text.getvalue())
+
+
+def _cell(value: object) -> str:
+    text = str(value)
+    if isinstance(value, int | float):
+        return text
+    guarded = f"'{text}" if _COMPUTED.match(text) else text
+    return '"' + guarded.replace('"', '""') + '"' if guarded != text or _QUOTED.search(text) else text

@@ -1,0 +1,272 @@
+"""Rows of files as training data: recognised by their columns, checked, split into train and dev, put into a shape."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sentence_forge.data_readers import derive, on_disk
+from sentence_forge.data_readers.checks import normalise
+from sentence_forge.data_readers.formats.files import rows_of
+from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_columns, place
+from sentence_forge.data_readers.recognise import SPLIT, named_split, shapes_of
+from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.retrieval import Expanded
+from sentence_forge.data_readers.score_range import Scores, parse_score, range_of, scores_of
+from sentence_forge.data_readers.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
+from sentence_forge.data_readers.source import check_request
+from sentence_forge.data_readers.split import hold_out
+from sentence_forge.data_readers.table import Table, read_table, rows_at, to_dataset
+from sentence_forge.runtime.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_ON_BAD_ROW = ("stop", "skip")
+
+logger = logging.getLogger(__name__)
+
+
+class Files(Protocol):
+    """Where the rows come from."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        ...
+
+    def open(self) -> tuple[RowFile, RowFile | None]:
+        """Return the train file and, if there is one, the dev file; each is opened once."""
+        ...
+
+
+class RowSource:
+    """Training data from files, whatever they are; see ``file.FileSource`` for the arguments and the shapes.
+
+    Raises:
+        UserError: an argument is out of its range. Files are looked at later.
+    """
+
+    def __init__(self, origin: Files, *, dev_fraction: float, columns: Mapping[str, str | None] | None,
+                 score_range: Sequence[float] | None, labels: Sequence[str] | Mapping[str, str | None] | None,
+                 seed: int, on_bad_row: str, pair_label: str, reverse: bool, on_disk: bool | None,
+                 split_column: str | None = None) -> None:
+        if on_bad_row not in _ON_BAD_ROW:
+            raise UserError(f"data.on_bad_row: there is no {on_bad_row!r}; {one_of(_ON_BAD_ROW, on_bad_row)}")
+        if not 0 < dev_fraction < 1:
+            raise UserError(f"data.dev_fraction is {dev_fraction}; give a share between 0 and 1")
+        if isinstance(labels, str):
+            raise UserError(f"data.labels is {labels!r}; give a list, as [same,other], or names, as {{0: no, 1: yes}}")
+        self._range = None if score_range is None else _checked_range(score_range)
+        self._files, self._dev_fraction, self._seed = origin, dev_fraction, seed
+        self._columns = {name: column for name, column in (columns or {}).items() if column is not None}
+        self._labels: Sequence[str] | Mapping[str, str | None] | None = labels
+        if labels is not None:
+            self._labels = ({str(label): name for label, name in labels.items()} if isinstance(labels, Mapping)
+                            else [str(label) for label in labels])
+        self._pair_label, self._reverse, self._split_column = pair_label, reverse, split_column
+        self._on_disk = on_disk
+        self._rejected: dict[Path, list[Rejected]] | None = {} if on_bad_row == "skip" else None
+        self._found_range: tuple[float, float] | None = None
+        self._from_arrow: dict[str, dict[str, Dataset]] = {}  # by shape, the rows that lie on disk
+
+    def shapes(self) -> list[str]:
+        """Return the shape of the file, then those that follow from it without loss.
+
+        Raises:
+            UserError: the file is missing, or its columns make no shape.
+        """
+        return list(self._origins(self._files.open()[0]))
+
+    def rejected(self) -> dict[Path, list[Rejected]]:
+        """Return the bad rows that were skipped in each file read so far."""
+        return {file: rows for file, rows in (self._rejected or {}).items() if rows}
+
+    def files(self) -> list[Path]:
+        """Return the files that hold the rows for training and, if there are any, for dev."""
+        return [path for file in self._files.open() if file is not None for path in file.stored]
+
+    def found(self) -> dict[str, dict[str, object]]:
+        """Return what was found out about each file, by its name, and the range of the scores; JSON-ready."""
+        about = {str(file.path): dict(file.found) for file in self._files.open() if file is not None}
+        if self._found_range is not None:
+            for each in about.values():
+                each["score_range"] = list(self._found_range)
+        return {name: each for name, each in about.items() if each}
+
+    def read(self, shape: str, split: str) -> Dataset:
+        """Return the rows of a split (``train`` or ``dev``) in a shape; see ``data_readers.source.Source``.
+
+        Raises:
+            UserError: at the first bad row, with file, line, row and column; or the shape or split can't be given.
+        """
+        check_request(self._files.name, self.shapes(), shape, split)
+        if self._reverse and shape != TRIPLET.name:
+            raise UserError(f"data.reverse: is for triplets, and these rows are read as {shape}; leave it out, or use "
+                            "a loss that takes triplets")
+        train, dev = self._files.open()
+        file = dev if split == "dev" and dev is not None else train
+        origins = self._origins(file)
+        if shape not in origins:
+            raise UserError(f"{file.path}: has the columns of {', '.join(origins)}, but {train.path} those of {shape}")
+        own, columns = origins[shape]
+        large = on_disk.applies(self._on_disk, train.stored)
+        if large and file is train:
+            if shape not in self._from_arrow:
+                self._from_arrow[shape] = self._kept_on_disk(file, own, columns, shape, alone=dev is None)
+            return self._from_arrow[shape][split]
+        wanted = self._wanted(file, columns, alone=dev is None)
+        rows = rows_of(file, list(wanted.values()))
+        table = self._table(file, own, wanted, _first(rows, file.path, on_disk.MOST_DEV) if large else rows,
+                            self._rejected_of(file))
+        if self._range is not None and file is train and "score" in table and table["score"]:
+            low, high = self._range
+            if (top := max(table["score"])) <= low + (high - low) / 5:
+                logger.warning("%s: its highest score is %g, though data.score_range is %g to %g; is that the range of "
+                               "this file?", file.path, top, low, high)
+        try:
+            if dev is None:
+                table = self._part(file.path, table, own, split)
+            return to_dataset(self._finished(table, split, own=own, shape=shape), shape)
+        except UserError as error:
+            raise UserError(f"{file.path} ({split}): {error}") from None
+
+    def _origins(self, file: RowFile) -> dict[str, tuple[str, dict[str, str]]]:
+        """Return for each shape that a file gives the one it follows from, and that one's columns."""
+        found: dict[str, tuple[str, dict[str, str]]] = {}
+        chosen = {} if isinstance(file, Expanded) else self._columns  # which has the shapes' own names
+        for own, columns in shapes_of(file.path, file.columns, chosen).items():
+            for shape in (own, *(shape for shape in derive.FOLLOWS.get(own, ()) if self._follows(own, shape))):
+                found.setdefault(shape, (own, columns))
+        return found
+
+    def _follows(self, own: str, shape: str) -> bool:
+        if own != "pair_class":
+            return True
+        names = self._labels.values() if isinstance(self._labels, Mapping) else self._labels or NLI_LABELS
+        return {"triplet": {"entailment", "contradiction"}, "pair": {self._pair_label}}[shape] <= set(names)
+
+    def _wanted(self, file: RowFile, columns: dict[str, str], *, alone: bool) -> dict[str, str]:
+        if not alone or self._split_column is None:
+            return columns
+        check_columns(file.path, file.columns, [self._split_column])
+        return columns | {SPLIT: self._split_column}
+
+    def _table(self, file: RowFile, own: str, columns: dict[str, str], rows: Iterator[Row | BadRow],
+               rejected: list[Rejected] | None) -> Table:
+        labels = self._labels or (NLI_LABELS if own == "pair_class" else None)
+        may_be_empty = ("label",) if own == "labelled_text" else ()
+        score_range = self._score_range() if own == PAIR_SCORE.name else None
+        return read_table(file, columns, score_range=score_range, labels=labels, may_be_empty=may_be_empty,
+                          rejected=rejected, rows=rows, key="data")
+
+    def _score_range(self) -> tuple[float, float]:
+        """Return the range that was given, or else the one that all scores of the train file have; dev has the same."""
+        if self._range is not None:
+            return self._range
+        if self._found_range is None:
+            train, dev = self._files.open()
+            scores = self._scores(train)
+            try:
+                self._found_range = range_of(scores)
+            except ValueError as error:
+                raise UserError(f"{train.path}: {error}") from None
+            low, high = self._found_range
+            logger.info("%s: its scores, %g to %g, are read as %g to %g (data.score_range= says another range)",
+                        train.path, scores.low, scores.high, low, high)
+            if dev is not None and (held_out := self._scores(dev)).number and not _alike(held_out, low, high):
+                raise UserError(f"{dev.path}: its scores go from {held_out.low:g} to {held_out.high:g} (line "
+                                f"{held_out.line}), but those of {train.path} from {scores.low:g} to {scores.high:g}; "
+                                "bring both to one range, and give it as data.score_range=[low,high]")
+        return self._found_range
+
+    def _scores(self, file: RowFile) -> Scores:
+        """Return what there is to know of a file's scores; what is no number is named when the rows are read."""
+        column = self._origins(file)[PAIR_SCORE.name][1]["score"]
+        comma = file.found.get("separator") == ";"
+
+        def numbers() -> Iterator[tuple[int, float]]:
+            for row in rows_of(file, [column]):
+                if isinstance(row, Row):
+                    try:
+                        yield row.line, parse_score(row.values[0], comma=comma)
+                    except ValueError as error:
+                        if self._rejected is None:
+                            raise UserError(f"{place(file.path, row.line, row.number, column)}: {error}") from None
+
+        return scores_of(numbers())
+
+    def _finished(self, table: Table, split: str, *, own: str, shape: str) -> Table:
+        """Return the rows of a split in the shape asked for, scores between 0 and 1 or -1 and 1."""
+        table = derive.in_shape(table, own, shape, self._pair_label)
+        if shape == PAIR_SCORE.name:
+            low, high = self._score_range()
+            if (low, high) != (-1.0, 1.0):
+                table = table | {"score": [(score - low) / (high - low) for score in table["score"]]}
+        return derive.reversed_too(table) if self._reverse and split == "train" else table
+
+    def _kept_on_disk(self, file: RowFile, own: str, columns: dict[str, str], shape: str, *,
+                      alone: bool) -> dict[str, Dataset]:
+        if own == "pair_class" and shape == TRIPLET.name:
+            raise UserError(f"{file.path}: is too large for triplets to be made of its premises and hypotheses, which "
+                            "may lie far apart; use a loss that takes pairs or classes, a file of triplets, or, where "
+                            "memory allows, data.on_disk=false")
+        rejected = self._rejected_of(file)
+        parts: on_disk.HeldOut | on_disk.Named | None = None
+        if alone:
+            parts = on_disk.HeldOut(self._dev_fraction, self._seed, SHAPES[own].texts[0])
+            if self._split_column is not None:
+                parts = on_disk.Named(partial(named_split, column=self._split_column))
+        about = {"own": own, "columns": columns, "alone": alone, "split_column": self._split_column,
+                 "dev_fraction": self._dev_fraction, "seed": self._seed, "found": file.found,
+                 "score_range": self._score_range() if shape == PAIR_SCORE.name else None,
+                 "labels": self._labels, "pair_label": self._pair_label, "reverse": self._reverse,
+                 "skip": rejected is not None}
+        wanted = self._wanted(file, columns, alone=alone)
+        return on_disk.kept(
+            file.path, file.stored, about, shape,
+            lambda: on_disk.tables_of(rows_of(file, list(wanted.values())), lambda rows: self._table(
+                file, own, wanted, rows, rejected)),
+            parts, partial(self._finished, own=own, shape=shape), rejected)
+
+    def _rejected_of(self, file: RowFile) -> list[Rejected] | None:
+        """Return the list that takes the file's bad rows; None where the first one stops."""
+        if self._rejected is None:
+            return None
+        self._rejected[file.path] = []
+        return self._rejected[file.path]
+
+    def _part(self, path: Path, table: Table, own: str, split: str) -> Table:
+        """Return the part of a lone file that is train, or the part that is dev: said so by a column, or held out."""
+        if self._split_column is not None:
+            return named_split(table, split, self._split_column)
+        keys = [normalise(text) for text in table[SHAPES[own].texts[0]]]
+        strata = table["label"] if own == "labelled_text" else None
+        train, dev = hold_out(keys, self._dev_fraction, self._seed, strata)
+        if split == "train":
+            return rows_at(table, train)
+        logger.info("%s: no dev file; %d of %d rows are held out for dev (seed %d)", path, len(dev), len(keys),
+                    self._seed)
+        return rows_at(table, dev)
+
+
+def _checked_range(score_range: Sequence[float]) -> tuple[float, float]:
+    if len(score_range) != 2 or not (all(map(math.isfinite, score_range)) and score_range[0] < score_range[1]):
+        raise UserError(f"data.score_range is {list(score_range)}; give the lowest and the highest score, as [0,5]")
+    return float(score_range[0]), float(score_range[1])
+
+
+def _alike(scores: Scores, low: float, high: float) -> bool:
+    """Whether scores can be of a range: within it, and not all in its lowest fifth, as 0 to 1 is of 0 to 5."""
+    return low <= scores.low and low + (high - low) / 5 < scores.high <= high
+
+
+def _first(rows: Iterator[Row | BadRow], path: Path, most: int) -> Iterator[Row | BadRow]:
+    yield from islice(rows, most)
+    if next(rows, None) is not None:
+        logger.info("%s: only its first %d rows are used", path, most)
