@@ -166,7 +166,8 @@ def test_two_sources_over_a_file_keep_the_rows_that_each_left_out(command: Comma
     given = "columns: {premise: sentence1, hypothesis: sentence2, label: label}"
     done = command("train", "data=mix", "data.sources={a: {path: nli.csv, on_bad_row: skip}, b: {path: nli.csv, "
                    "on_bad_row: skip}, c: {path: sts2.csv, score_range: [0, 5], on_bad_row: skip}, "
-                   f"d: {{path: sts2.csv, {given}, on_bad_row: skip}}}}", "data.losses={c: cosine, d: softmax}", *RUN, "loop.max_steps=1")
+                   f"d: {{path: sts2.csv, {given}, on_bad_row: skip}}}}", "data.losses={c: cosine, d: softmax}", *RUN,
+                   "loop.max_steps=1")
     assert done.code == 0, done.err
     lines = (files / "run" / "rejected.csv").read_text().splitlines()[1:]
     assert [line.split(",")[:3] for line in lines] == [
