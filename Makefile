@@ -36,7 +36,7 @@ check: $(VENV)/.installed-dev docs
 
 # the site of docs/, into build/docs; `mkdocs serve` shows it while you write
 docs: $(VENV)/.installed-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@VENV=$(VENV) PYTHON=$(PYTHON) sh .ci/install minilm,onnx,xlsx

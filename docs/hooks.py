@@ -44,9 +44,9 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:  # noqa: ANN401 - what MkDocs passes besides
-    """Let a guide's links to files at the project's top lead to their pages, and links to folders be plain text."""
+    """Let links between docs/ and the project's top lead to the pages, and links to folders be plain text."""
     markdown = re.sub(r"\[([^\]]+)\]\((?:bench|docs|examples|tests)(?:/\w+)?/?\)", r"`\1`", markdown)
-    return re.sub(r"\]\(\.\./(?=[A-Z]+\.md)", "](", markdown)
+    return re.sub(r"\]\((?:\.\./(?=[A-Z]+\.md)|docs/(?=[\w/]+\.md))", "](", markdown)
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> None:  # noqa: ANN401 - what MkDocs passes besides
