@@ -17,9 +17,10 @@ from starlette.responses import Response
 
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import printable
+from sentence_forge.search.index import Index
 from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.guard import Guard, Limits, refusal
-from sentence_forge.search.serve.live import LiveIndex
+from sentence_forge.search.serve.live import LiveIndex, marks_folder
 from sentence_forge.search.serve.marks import Marks
 from sentence_forge.search.serve.meters import Meters
 from sentence_forge.search.serve.pairs import Pairs
@@ -42,6 +43,7 @@ class Service:
         marks: what people said of hits.
         meters: counters.
         token: see `guard.Guard`.
+        other: another model's index of the corpus, whose hits are marked too where they differ.
     """
 
     folder: str
@@ -52,10 +54,11 @@ class Service:
     marks: Marks
     meters: Meters
     token: str | None
+    other: Index | None
 
 
 def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncoder | None = None,
-             limits: Limits | None = None) -> FastAPI:
+             limits: Limits | None = None, other: Index | None = None) -> FastAPI:
     """Return the application over an index.
 
     Args:
@@ -63,16 +66,18 @@ def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncod
         token: see `guard.Guard`.
         encoder: of the queries; by default the export's own.
         limits: of one address.
+        other: see `Service`; it is closed at the end.
 
     Raises:
         UserError: there is no index, or no encoder for it.
     """
     from sentence_forge.search.serve.api import api_routes
+    from sentence_forge.search.serve.marking import marking_routes
     from sentence_forge.search.serve.pages import page_routes
 
     live, meters = LiveIndex(folder, encoder), Meters()
     service = Service(str(folder), live.folder.parent.resolve().name, live, Searcher(live, meters),
-                      Pairs(live), Marks(live.export), meters, token)
+                      Pairs(live), Marks(marks_folder(live.folder)), meters, token, other)
 
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -81,12 +86,15 @@ def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncod
         service.pairs.close()
         service.marks.close()
         live.close()
+        if other is not None:
+            other.close()
 
     app = FastAPI(title="sentence-forge search", docs_url=None, redoc_url=None, lifespan=running,
                   description=f"Search over the index {service.name}.")
     app.state.service = service
     app.include_router(api_routes(service))
     app.include_router(page_routes(service))
+    app.include_router(marking_routes(service))
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, token=token, limits=limits or Limits(), meters=meters)
     app.add_exception_handler(Refused, _refused)

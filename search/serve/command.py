@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
                        f"this machine. Other users see a command's words: ${TOKEN} is safer")
     parse.add_argument("--rate", type=float, default=500, metavar="N", help="requests a second from one address; 0 is "
                        "no limit (default %(default)g)")
+    parse.add_argument("--against", metavar="OLD", help="another model's index of the same corpus: where the two "
+                       "differ is proposed for marking first")
     parse.add_argument("--open", action="store_true", help="show the page in the browser")
     return parse
 
@@ -47,6 +49,7 @@ def _serve(args: argparse.Namespace) -> None:
     try:
         import uvicorn
 
+        from sentence_forge.search.index import Index
         from sentence_forge.search.serve.app import make_app
         from sentence_forge.search.serve.guard import Limits
     except ModuleNotFoundError as missing:
@@ -55,7 +58,8 @@ def _serve(args: argparse.Namespace) -> None:
     for library in ("uvicorn.error", "faiss.loader"):
         logging.getLogger(library).setLevel(logging.WARNING)
     with listening:
-        app = make_app(args.dir, token=args.token, limits=Limits(rate=args.rate))
+        other = None if args.against is None else Index.open(args.against)
+        app = make_app(args.dir, token=args.token, limits=Limits(rate=args.rate), other=other)
         config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, proxy_headers=False,
                                 limit_concurrency=1000, timeout_keep_alive=30, timeout_graceful_shutdown=5)
         address = _address(args.host, listening)

@@ -17,6 +17,11 @@ from sentence_forge.search.index import Index, index_folder
 log = logging.getLogger(__name__)
 
 
+def marks_folder(index: Path) -> Path:
+    """Return where the marks of an index are: in its export's folder, or in its own where it is in none."""
+    return index.parent if (index.parent / "manifest.json").is_file() else index
+
+
 class _Opened:
     """An open index and how many readers it has."""
 
@@ -48,12 +53,6 @@ class LiveIndex:
         self._current = _Opened(self._open(encoder))
         self._watcher = threading.Thread(target=self._watch, args=(seconds,), name="generations", daemon=True)
         self._watcher.start()
-
-    @property
-    def export(self) -> Path:
-        """The export's folder, or the index's own where it is in none."""
-        parent = self.folder.parent
-        return parent if (parent / "manifest.json").is_file() else self.folder
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Index]:

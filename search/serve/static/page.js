@@ -91,6 +91,13 @@ document.addEventListener("submit", async event => {
   }
 });
 
+// on the page of what to mark next, a mark leads on
+document.addEventListener("marked", event => {
+  if (location.pathname === "/queue" && event.detail.found.mark) setTimeout(() => step(1), 150);
+  const { right, near, wrong } = event.detail.found;
+  for (const bar of document.querySelectorAll("progress")) bar.value = right + near + wrong;
+});
+
 async function undo() {
   try {
     const { undone } = await post("/undo", {});

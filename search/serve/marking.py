@@ -1,0 +1,118 @@
+"""Giving marks: the routes behind the buttons, and the page that proposes what to mark next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, unquote
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from sentence_forge.search.index import Hit, Index
+from sentence_forge.search.serve.api import ask, row_of
+from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.judged import judged
+from sentence_forge.search.serve.marks import KINDS
+from sentence_forge.search.serve.proposals import LOOKED_AT, TO_TRAIN, enough, propose, queries_to_ask
+from sentence_forge.search.serve.view import LABELLER, clean_name, labeller_of, render
+
+if TYPE_CHECKING:
+    from sentence_forge.search.serve.app import Service
+
+MOST_CHARACTERS = 20_000  # of a marked query: titles are queries, too
+_LATEST = 8
+_YEAR = 365 * 86400
+
+
+def marking_routes(service: Service) -> APIRouter:
+    """Return the routes that marks go through."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.post("/marks")
+    async def mark(request: Request) -> Response:
+        form = await fields(request)
+        query, row_id, kind = unquote(form.get("query", "")), unquote(form.get("id", "")), form.get("mark", "")
+        if kind not in KINDS or not query.strip() or len(query) > MOST_CHARACTERS:
+            raise Refused(422, "a mark needs a query, an id and one of " + ", ".join(KINDS))
+        given = await asyncio.to_thread(_toggle, service, query, row_id, kind, labeller_of(request))
+        return _done(request, form, {"mark": given, **service.marks.counts()})
+
+    @routes.post("/undo")
+    async def undo(request: Request) -> Response:
+        form = await fields(request)
+        undone = await asyncio.to_thread(service.marks.undo, labeller_of(request))
+        return _done(request, form, {"undone": None if undone is None else undone._asdict()})
+
+    @routes.post("/labeller")
+    async def labeller(request: Request) -> Response:
+        form = await fields(request)
+        answer = _done(request, form, {"labeller": clean_name(form.get("name", ""))})
+        answer.set_cookie(LABELLER, quote(clean_name(form.get("name", ""))), max_age=_YEAR, samesite="strict",
+                          httponly=True)
+        return answer
+
+    @routes.get("/queue")
+    async def queue(request: Request) -> HTMLResponse:
+        mine = [mark for mark in service.marks.all() if mark.labeller == labeller_of(request)]
+        with service.live.reading() as index:
+            thresholds = index.thresholds
+            queries = queries_to_ask([mark.query for mark in mine], index.titles, index.generation)
+        found = await ask(service, queries, LOOKED_AT)
+        other = None if service.other is None else await asyncio.to_thread(_ask_other, service.other, queries)
+        known = {query: {mark.text for mark in mine if mark.query == query} for query in queries}
+        proposals = propose({query: each.hits for query, each in zip(queries, found, strict=True)}, other, thresholds,
+                            known)
+        return render(service, request, "queue", proposals=proposals, latest=mine[:_LATEST], thresholds=thresholds,
+                      enough=enough(service.marks.counts()), to_train=TO_TRAIN, queries=_both_sides(service))
+
+    return routes
+
+
+def _both_sides(service: Service) -> int:
+    """Return how many queries have right and wrong hits."""
+    return sum(bool(texts["right"] and texts["wrong"]) for texts in judged(service.marks.all()).queries.values())
+
+
+def _ask_other(other: Index, queries: list[str]) -> dict[str, list[Hit]]:
+    return dict(zip(queries, other.search(queries, LOOKED_AT), strict=True))
+
+
+def _toggle(service: Service, query: str, row_id: str, kind: str, name: str) -> str:
+    """Give a mark, or take it back where it stands already; return what stands then, or nothing."""
+    with service.live.reading() as index:
+        text = index.titles[row_of(index, row_id)]
+    if service.marks.of(query, [text], name).get(text) == kind:
+        service.marks.remove(query, text, name)
+        return ""
+    service.marks.set(query, row_id, text, kind, name)
+    return kind
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """Return a form's fields; of those that repeat the first.
+
+    Raises:
+        Refused: the body is no form.
+    """
+    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        raise Refused(415, "send a form (application/x-www-form-urlencoded)")
+    try:
+        found = parse_qs((await request.body()).decode(), max_num_fields=50)
+    except ValueError:
+        raise Refused(422, "the form can't be read") from None
+    return {name: values[0] for name, values in found.items()}
+
+
+def _done(request: Request, form: dict[str, str], answer: dict[str, Any]) -> Response:
+    """Answer the script with JSON, and a form without script with the page it was on."""
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse(answer)
+    return RedirectResponse(local(unquote(form.get("back", "/"))), 303)
+
+
+def local(address: str) -> str:
+    """Return an address of this server, or its first page where it is none."""
+    safe = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
+    return address if safe else "/"
