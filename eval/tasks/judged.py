@@ -15,6 +15,7 @@ from sentence_forge.eval.ranking import K, Ranking, rank
 from sentence_forge.eval.stats import Floats, Seed, bootstrap_mean, percentile_interval
 from sentence_forge.eval.tasks.base import Task, TaskResult, TaskRows, mean_result
 from sentence_forge.eval.tasks.judgements import files_of, is_beir, read_judgements
+from sentence_forge.eval.tasks.marked import marked_measures
 from sentence_forge.eval.tasks.retrieval import query_and_document_vectors
 from sentence_forge.runtime.errors import UserError
 
@@ -68,6 +69,7 @@ class JudgedRetrieval(Task):
         split: of a folder, which judgements.
         columns: of a table, its names of the query, the document and the grade.
         recalls: at which ranks recall is taken.
+        marks: the grades are marks of hits, so measure too what ``eval.tasks.marked`` has; ``suite=marks``.
         label: the task's name in headings.
     """
 
@@ -75,6 +77,7 @@ class JudgedRetrieval(Task):
     split: str = "test"
     columns: Sequence[str] = ("query", "title", "grade")
     recalls: Sequence[int] = (1, 10, 100)
+    marks: bool = False
     label: str | None = None
 
     def __post_init__(self) -> None:
@@ -134,8 +137,11 @@ class JudgedRetrieval(Task):
                 grades[row, list(rows.grades[query])] = list(rows.grades[query].values())
             return grades, None
 
-        ranking = rank(*query_and_document_vectors(rows, encoder), gains, self.recalls)
-        names = [f"mrr@{K}", *(f"recall@{k}" for k in self.recalls)]
+        queries, documents = query_and_document_vectors(rows, encoder)
+        ranking = rank(queries, documents, gains, self.recalls)
+        marked = marked_measures(queries, documents, rows.grades, ranking.top) if self.marks else {}
+        ranking.measures.update(marked)
+        names = [f"mrr@{K}", *(f"recall@{k}" for k in self.recalls), *marked]
         samples = {name: bootstrap_mean(ranking.measures[name], resamples=resamples, seed=seed) for name in names}
         found: dict[str, Any] = {"also": names, "documents": len(rows.documents),
                                  "without_relevant": rows.without_relevant, "missed": _missed(rows, ranking)}

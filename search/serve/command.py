@@ -44,6 +44,8 @@ def _serve(args: argparse.Namespace) -> None:
         raise UserError("--token: is too short to keep anybody out; give 8 characters or more")
     if not _is_local(args.host) and args.token is None:
         raise UserError(f"--host {args.host}: others could ask this server; give --token, or set ${TOKEN}")
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port {args.port}: must be 0 to 65535")
     if args.rate < 0:
         raise UserError(f"--rate {args.rate:g}: must be 0 or more")
     try:
@@ -83,8 +85,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"{host}:{port}: can't listen there ({getattr(error, 'strerror', None) or error}); give "
+    except OSError as error:
+        raise UserError(f"{host}:{port}: can't listen there ({error.strerror}); give "
                         "another --port or --host") from None
 
 
