@@ -17,7 +17,7 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -rs -m slow
 
-# a quarter of an hour: kills, damage and hostile input at their full counts, as one table
+# three quarters of an hour: kills, damage and hostile input at their full counts, as one table
 soak: $(VENV)/.installed-dev
 	@PYTHONPATH=$(CURDIR) $(BIN)/python tests/soak.py
 

@@ -14,7 +14,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,76 +21,23 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import hostile_models
 from conftest import TINY
-from corpora import answers_equal_brute_force, titles_like
+from corpora import answers_equal_brute_force, build, titles_like
+from failing_calls import compiled, tried
 from faults import DAMAGES, damage, forked, one_thread
 from kills import Corpus, Parts, kill_while_indexing, kill_while_saving, seconds_to_index, write
 from omegaconf import OmegaConf
 from other_models import others, small
 from resuming import cut_at, same_end
+from trials import ROOT, Row, Trial, command, finished, in_fork, pytests, trials
+from twos import export_twice, read_while_replaced, train_twice
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.runtime.overrides import options
 from sentence_forge.train import checkpoint
-
-ROOT = Path(__file__).parent.parent
-Trial = Callable[[Path, random.Random], None]
-
-
-class Row(NamedTuple):
-    """A line of the table."""
-
-    what: str
-    tried: int
-    survived: int
-
-
-def trials(what: str, count: int, trial: Trial) -> Row:
-    """Try so often, each time in an empty folder of its own with a random source of its own."""
-    survived = 0
-    for number in range(count):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                trial(Path(folder), random.Random(f"{what} {number}"))
-                survived += 1
-            except Exception:
-                sys.stderr.write(f"LOST: {what}, trial {number}\n{traceback.format_exc()}\n")
-    return Row(what, count, survived)
-
-
-def command(name: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start ``python -m <name>`` as typed."""
-    return subprocess.Popen([sys.executable, "-m", name, *arguments], cwd=cwd, stderr=subprocess.PIPE, text=True,
-                            stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
-
-
-def finished(name: str, *arguments: str, cwd: Path) -> str:
-    """Run a command that must succeed; return what it said."""
-    process = command(name, *arguments, cwd=cwd)
-    said = process.communicate()[1]
-    assert process.returncode == 0, said
-    return said
-
-
-def in_fork(name: str, *arguments: str, cwd: Path) -> None:
-    """The same in a fork of this process, its imports paid."""
-    def work(acknowledge: object) -> None:
-        from importlib import import_module
-
-        os.chdir(cwd)
-        sys.argv = [name, *arguments]
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-            try:
-                import_module(f"sentence_forge.{name}.cli").main()
-            except SystemExit as leaving:
-                assert not leaving.code, (arguments, leaving.code)
-
-    assert forked(work).status == 0, arguments
-
 
 # --- training -----------------------------------------------------------------------------------------------------
 
@@ -317,17 +263,43 @@ def hostile_folders(scale: float) -> Row:
         return trials("hostile model folders, nothing run", len(names), trial)
 
 
-def pytests(what: str, *arguments: str, cases: int | None = None, **environment: str) -> Row:
-    """Count what pytest passes; ``cases`` where a test holds several."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments], cwd=ROOT, capture_output=True, text=True,
-                          check=False, env=os.environ | environment)
-    found = {kind: int(count) for count, kind in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
-    passed, tried = found.get("passed", 0), sum(found.values())
-    if passed < tried or not tried:
-        sys.stderr.write(done.stdout[-5000:])
-    if cases is not None:
-        return Row(what, cases, cases if tried and passed == tried else 0)
-    return Row(what, max(1, tried), passed)
+def fuzzed_fast_indexes(count: int) -> Row:
+    """Search with crafted and damaged FAISS files; none may crash, hang or touch another file."""
+    from test_hostile_index import TITLES, fuzz
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "index")
+        build(folder, TITLES, fast_from=10)
+        lost = 0
+        try:
+            fuzz(folder, count)
+        except AssertionError as error:
+            sys.stderr.write(f"LOST: {error}\n")
+            lost = count
+        return Row("crafted and damaged FAISS files", count, count - lost)
+
+
+def two_models(folder: Path) -> tuple[Path, Path]:
+    for seed in (1, 2):
+        in_fork("train", "loss=mnrl", *TINY, "loop.max_steps=2", f"seed={seed}", f"hydra.run.dir=run-{seed}",
+                cwd=folder)
+    return folder / "run-1", folder / "run-2"
+
+
+def every_call(what: str, scale: float) -> Row:
+    """Kill a command at each call that decides what is on the disk, and fail every fourth flush from there on."""
+    what_is_tried = f"kill or failing disk at each call of python -m {what}"
+    with tempfile.TemporaryDirectory() as folder:
+        if compiled(Path(folder)) is None:
+            sys.stderr.write("no C compiler: the calls of a command are not tried\n")
+            return Row(what_is_tried, 0, 0)
+    few = max(2, round(50 * scale))
+    sample = [(how, number / (few - 1)) for how in ("kill", "fail") for number in range(few)]
+    found = list(tried(what, None if scale >= 1 else sample))
+    for each in found:
+        if each.wrong:
+            sys.stderr.write(f"LOST: {what}, {each.call}: {each.wrong}\n")
+    return Row(what_is_tried, len(found), sum(not each.wrong for each in found))
 
 
 def hypothesis_cases(scale: float) -> Row:
@@ -365,6 +337,17 @@ def rows(scale: float) -> Iterator[Callable[[], Row]]:
     yield lambda: pytests("hostile _target_ values", "tests/test_house.py", "-k", "hostile_target")
     yield lambda: pytests("unknown keys in an experiment", "tests/test_hostile.py", "-k", "unknown_key")
     yield lambda: hostile_folders(scale)
+    yield lambda: fuzzed_fast_indexes(count(10_000))
+    yield lambda: pytests("hostile nodes in somebody's YAML", "tests/test_trust.py")
+    yield lambda: pytests("locks and links that lead elsewhere", "tests/test_locks.py")
+    yield lambda: pytests("closed streams, ASCII, signals, limits", "tests/test_surroundings.py")
+    yield lambda: trials("two trainings begun in one second", count(20), train_twice)
+    with tempfile.TemporaryDirectory() as folder:
+        models = two_models(Path(folder))
+        yield lambda: trials("two exports into one folder", count(20), export_twice(*models))
+    yield lambda: trials("an index read while it is replaced twice", count(20), read_while_replaced)
+    for what in ("train", "export"):
+        yield lambda what=what: every_call(what, scale)
     yield lambda: pytests("commands listened to: sockets and pickles", "tests/test_hostile.py", "-k", "unpickled",
                           cases=6)
 
