@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -187,7 +188,21 @@ CASES: dict[str, Make] = {
     "attention from the hub, passed on": config(BERT, model_args={"attn_implementation": "evil/kernel"}),
     "a router to a module of its own": both(module("sentence_transformers.models.Router"), config(
         "9_Evil/router_config.json", types={"a": "evil.Evil"}, structure={"query": ["a"]}, parameters={})),
+    "a tokenizer at an absolute path": config(BERT, tokenizer_args={"tokenizer_file": "/etc/hostname"}),
+    "weights by a path that climbs out": config(BERT, model_args={"gguf_file": "../../secret/model.gguf"}),
+    "settings that are a pipe": lambda folder, canary: _pipe(folder / "config.json"),
+    "modules that are a device": lambda folder, canary: _device(folder / "modules.json"),
 }
+
+
+def _pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _device(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
 
 
 def make(name: str, good: Path, folder: Path) -> Path:

@@ -14,6 +14,7 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from conftest import Done
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import (
@@ -29,10 +30,14 @@ from sentence_transformers.sentence_transformer.modules.tokenizer import Whitesp
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from sentence_forge.encoders.computing.forward import Forward
+from sentence_forge.encoders.computing.tokens import joined
 from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.making.build import pretrained
 from sentence_forge.encoders.making.families import prompts_of_family
+from sentence_forge.encoders.onnx import OnnxEncoder
+from sentence_forge.export.onnx_file import plain_reason
 from sentence_forge.runtime.errors import UserError, warn_once
+from sentence_forge.search.index import Index
 
 TEXTS = ["storm hits the coast", "a", "markets fall again as rates rise", "opera opens", "the storm " * 9,
          "winter air is bad in the north of the country this year", "rates rise", "coast " * 40, "Ärger, 京津冀?!"]
@@ -155,8 +160,6 @@ def test_queries_go_through_their_own_half_with_gradients_in_both(make: Callable
             assert Encoder(stock).fingerprint != before, name
             break
     tokens = encoder.tokenize(TEXTS[:2], "query"), encoder.tokenize(TEXTS[2:4], "document")
-    from sentence_forge.encoders.computing.tokens import joined
-
     encoder.forward(joined(tokens), queries=2).square().sum().backward()
     halves = [parameters for parameters in ({name: p for name, p in stock.named_parameters() if f".{half}." in name}
                                             for half in ("query", "document"))]
@@ -241,3 +244,57 @@ def test_prompts_of_a_family_are_missed(tmp_path: Path, said: pytest.LogCaptureF
     (tmp_path / "mine" / "README.md").write_text("---\nbase_model: nomic-ai/nomic-embed-text-v1.5\n---\n")
     pretrained(str(tmp_path / "mine"))
     assert "search_document: " in said.text
+
+
+def test_an_asymmetric_model_trains_both_halves_and_searches_by_them(command: Callable[..., Done],
+                                                                     tmp_path: Path) -> None:
+    stock = towers(tmp_path)
+    stock.save_pretrained(str(tmp_path / "towers"), create_model_card=False)
+    lines = [f"storm number {number},the coast number {number},{number % 6}" for number in range(24)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["anchor,positive", *(line.rpartition(",")[0] for line in lines)]))
+    (tmp_path / "scored.csv").write_text("\n".join(["sentence1,sentence2,score", *lines]))
+    (tmp_path / "titles.csv").write_text("\n".join(["title", *TEXTS[:8]]))
+    short = ["loop.max_steps=2", "loop.batch_size=8", "loop.projector=0", "loop.warmup=0", "loop.learning_rate=0.01"]
+    for loss, file in (("mnrl", "pairs.csv"), ("cosine", "scored.csv")):
+        done = command("train", *short, f"loss={loss}", f"data={file}", "model=towers", f"hydra.run.dir={loss}")
+        assert done.code == 0, done.err
+        now = SentenceTransformer(str(tmp_path / loss / "model"), device="cpu").state_dict()
+        moved = {half for name, before in stock.state_dict().items() for half in ("query", "document")
+                 if f".{half}." in name and not torch.equal(now[name], before)}
+        assert moved == {"query", "document"}, loss
+    done = command("export", "model=mnrl", "corpus=titles.csv", "out=news")
+    assert done.code == 0 and "search will use torch" in done.err, done.err
+    stock = SentenceTransformer(str(tmp_path / "news" / "model"), device="cpu")
+
+    def unit(vectors: np.ndarray) -> np.ndarray:
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    with Index.open(tmp_path / "news") as index:
+        assert index.asymmetric
+        np.testing.assert_allclose(index.vectors, unit(stock.encode_document(TEXTS[:8], batch_size=1)), atol=1e-5)
+        np.testing.assert_allclose(index.encode(TEXTS), unit(stock.encode_query(TEXTS, batch_size=1)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "equal"), [("learnt positions, left padding", True), ("truncation side", False)])
+def test_onnx_gives_each_text_what_it_has_alone(kind: str, equal: bool, command: Callable[..., Done],
+                                                tmp_path: Path) -> None:
+    if kind == "truncation side":
+        bert(tmp_path)
+        about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        left = about | {"truncation_side": "left", "model_max_length": 6}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(left))
+        stock = model(Transformer(str(tmp_path)), Pooling(32, "mean")).eval()
+    else:
+        stock = KINDS[kind][0](tmp_path).eval()
+    stock.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    done = command("export", "model=saved", "out=made")
+    assert done.code == 0, done.err
+    about = json.loads((tmp_path / "made" / "manifest.json").read_text())["onnx"]["fp32"]
+    assert about["equal_lengths"] == equal
+    alone = np.concatenate([stock.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(OnnxEncoder(tmp_path / "made").encode(TEXTS), alone, atol=1e-5)
+
+
+def test_a_reason_is_said_without_colours_and_advice() -> None:
+    error = RuntimeError("\x1b[96mFailed\x1b[0m to decompose\n\n\x1b[31mNext steps:\x1b[0m look at the graph")
+    assert plain_reason(error) == "Failed to decompose"

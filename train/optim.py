@@ -59,8 +59,14 @@ def adamw(modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: f
 
     Those are the parameters with fewer than two dimensions. The kernel is the fused one, a single pass over the
     parameters on CPU and GPU alike.
+
+    Raises:
+        UserError: nothing is trainable.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError("model: none of its weights train (word embeddings may be fixed, a bag of words has none); add "
+                        "a layer that does: 'model.dense=[{out_features: 256}]'")
     decayed = [p for p in parameters if p.ndim >= 2]
     rest = [p for p in parameters if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -128,9 +128,10 @@ class Forward:
                 way = next(way for way in possible if way == "alone" or self._fits(
                     padded if way == "padded" else _off(ways, way, trial, alone), way))
                 if not self._fits(padded):
-                    warn_once("model: in a padded batch its vectors depend on the other texts there, by "
-                              f"{padded:.0e}, and so they do in stock sentence-transformers; here each text gets the "
-                              f"vector that it has alone: they are encoded {_SAID[way]}")
+                    log.info("the padded way is off by %.1e from texts encoded alone", padded)
+                    warn_once("model: in a padded batch its vectors depend on the other texts there, and so they do in "
+                              "stock sentence-transformers; here each text gets the vector that it has alone: texts "
+                              f"are encoded {_SAID[way]}")
                 if way == "flat" and self.model.device.type == "cuda":
                     ways.kernel = _kernel_agrees(ways, trial, alone)
                 return way
@@ -192,13 +193,13 @@ def _kernel_agrees(ways: Ways, trial: Tokens, alone: Tensor) -> bool:
 
 
 def _trial(chain: Chain, tokens: Tokens) -> Tokens:
-    """Return short and long texts of the batch, and some pieced together from them.
+    """Return the shortest and the longest text of the batch, and three pieced together from them.
 
-    One of these is longer than any sliding window and two are of nearly one length; whatever depends on its neighbours
+    One of these is longer than any sliding window, one nearly as long and one short; whatever depends on its neighbours
     shows among texts of so different lengths.
     """
     order = np.argsort(tokens.lengths, kind="stable")
-    some = tokens.take(np.unique(np.concatenate([order[:2], order[len(order) // 2:][:1], order[-2:]])))
+    some = tokens.take(np.unique(order[[0, -1]]))
     if not len(some.ids):
         return some
     window = max((getattr(chain.config, name, None) or 0) for name in ("sliding_window", "local_attention"))

@@ -9,7 +9,7 @@ import logging
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import LSTM, CLIPModel, Pooling
+from sentence_transformers.sentence_transformer.modules import LSTM, CLIPModel, InputModule, Pooling
 from transformers import PreTrainedTokenizerBase
 
 from sentence_forge.encoders.computing.chain import Chain, chains_of
@@ -70,6 +70,9 @@ def _refuse_unknown(chain: Chain) -> None:
     if not known:
         raise UserError(f"model: begins with {name}, which gives no token ids here; supported are Transformer, "
                         "StaticEmbedding, WordEmbeddings and BoW")
+    for module in chain.modules[1:]:
+        if isinstance(module, InputModule):
+            raise UserError(f"model: has a {type(module).__name__} behind its {name}; only the first one takes texts")
     if not chain.words and any(isinstance(module, LSTM) for module in chain.modules):
         raise UserError(f"model: has an LSTM behind {name}, which hands it no lengths, so sentence-transformers can't "
                         "encode with it either; an LSTM needs WordEmbeddings before it")

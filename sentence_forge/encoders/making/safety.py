@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,6 +11,7 @@ from sentence_forge.encoders.making.weights import locate, routed
 from sentence_forge.runtime.errors import UserError
 
 _OWN_MODULES = "sentence_transformers."
+_LARGEST = 1 << 26  # bytes of a JSON file with settings
 _SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -33,8 +35,11 @@ def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True)
                 raise UserError(f"{part / 'adapter_config.json'}: these adapters stand on no model; give one that does")
             vet(locate(base).folder, trust_remote_code=trust_remote_code, adapters=False)
         for file in (part / "config.json", *sorted(part.glob("sentence_*_config.json"))):
+            about = _read(file)
             if not trust_remote_code:
-                _vet_attention(file, _read(file))
+                _vet_attention(file, about)
+            if file.name != "config.json":
+                _vet_arguments(file, about)
         for name in _SHARDS:
             index = _read(part / name)
             shards = index.get("weight_map") if isinstance(index, dict) else None
@@ -69,8 +74,19 @@ def _vet_attention(file: Path, about: Any) -> None:  # noqa: ANN401 - what JSON 
         _vet_attention(file, value)
 
 
+def _vet_arguments(file: Path, about: Any) -> None:  # noqa: ANN401 - what JSON holds
+    """Refuse arguments of a library's loaders that are paths to elsewhere: other weights, another tokenizer."""
+    for value in about.values() if isinstance(about, dict) else about if isinstance(about, list) else ():
+        if isinstance(value, str) and (value.startswith(("/", "\\")) or ".." in PurePosixPath(value).parts):
+            _inside(file, value)
+        _vet_arguments(file, value)
+
+
 def _read(file: Path) -> Any:  # noqa: ANN401 - what JSON holds
     try:
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST:
+            raise UserError(f"{file}: is no ordinary file of at most {_LARGEST >> 20} MiB, so it is not read")
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
