@@ -90,7 +90,7 @@ class Train:
     loop: Loop = field(default_factory=Loop)
     data_dir: str | None = None  # where the suites' files lie
     file: str | None = None  # scored pairs, for suite=file; judgements, for suite=mine
-    score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
+    score_range: list[float] | None = None  # of file; none: found by all its scores
     seed: int = 42
     draw: int | None = None  # of a random search: the job's number; see configs/draw.py
     device: Device = Device.auto
@@ -113,7 +113,7 @@ class Eval:
     models: list[str] = field(default_factory=list)  # further ones, for one table
     data_dir: str | None = None
     file: str | None = None  # scored pairs, for suite=file; judgements, for suite=mine
-    score_range: list[float] = field(default_factory=lambda: [0.0, 5.0])  # of file
+    score_range: list[float] | None = None  # of file; none: found by all its scores
     dims: list[int] | None = None  # also cut the vectors to these; none: to those it was trained for
     output: str = MISSING
     resamples: int = 2000  # of the bootstrap

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sentence_forge.data_readers.formats.files import open_rows
+from sentence_forge.data_readers.known_columns import say, well_known
 from sentence_forge.data_readers.table import ROW, read_table
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.stats import Counts, Floats, Seed, percentile_interval, resample_counts
@@ -26,14 +28,15 @@ class BinaryPairs(FileTask):
 
     Args:
         folder: see ``FileTask``; likewise ``split``, ``path`` and ``label``.
-        columns: the file's names of the two texts and the score.
+        columns: the file's names of the two texts and the score; None: sentence1, sentence2 and score or label, or
+            other well-known names.
     """
 
-    columns: Sequence[str] = ("sentence1", "sentence2", "score")
+    columns: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.columns) != 3:
+        if self.columns is not None and len(self.columns) != 3:
             raise UserError(f"columns={list(self.columns)}: give three names, of the two texts and the score")
 
     def read(self, data_dir: Path | None) -> Pairs:
@@ -42,8 +45,15 @@ class BinaryPairs(FileTask):
         Raises:
             UserError: the file is absent, has fewer than 10 rows, a score that is not 0 or 1, or one only.
         """
-        path, column = self.found(data_dir), self.columns[2]
-        table = read_table(path, dict(zip(_FIELDS, self.columns, strict=True)), score_range=(0, 1))
+        path = self.found(data_dir)
+        file = open_rows(path)
+        columns = {field: field for field in _FIELDS} | well_known(file.columns, _FIELDS)
+        if columns["score"] not in file.columns:
+            columns["score"] = well_known(file.columns, ["label"]).get("label", "score")
+        columns = columns if self.columns is None else dict(zip(_FIELDS, self.columns, strict=True))
+        say(path, columns, "columns=")
+        column = columns["score"]
+        table = read_table(file, columns, score_range=(0, 1))
         for row, score in zip(table[ROW], table["score"], strict=True):
             if score not in (0, 1):
                 raise UserError(f"{path}, row {row}, column {column}: {score:g} is not 0 or 1; suite=file takes graded "

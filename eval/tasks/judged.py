@@ -65,9 +65,10 @@ class JudgedRetrieval(Task):
     Args:
         path: a folder with corpus.jsonl, queries.jsonl and qrels/<split>.tsv, as BEIR has it; a .json with
             ``queries``, ``corpus`` and ``relevant_docs``, as LlamaIndex's generator writes it; or a table (.csv,
-            .tsv, .jsonl, .parquet) with a row for each judgement. None: ``data_dir`` is the folder.
+            .tsv, .xlsx, .jsonl, .parquet) with a row for each judgement. None: ``data_dir`` is the folder.
         split: of a folder, which judgements.
-        columns: of a table, its names of the query, the document and the grade.
+        columns: of a table, its names of the query, the document and the grade; None: ``query``, ``title``, ``grade``
+            or other well-known names (``eval.tasks.judgements.KNOWN``).
         recalls: at which ranks recall is taken.
         marks: the grades are marks of hits, so measure too what ``eval.tasks.marked`` has; ``suite=marks``.
         label: the task's name in headings.
@@ -75,13 +76,13 @@ class JudgedRetrieval(Task):
 
     path: str | None = None
     split: str = "test"
-    columns: Sequence[str] = ("query", "title", "grade")
+    columns: Sequence[str] | None = None
     recalls: Sequence[int] = (1, 10, 100)
     marks: bool = False
     label: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.columns) != 3:
+        if self.columns is not None and len(self.columns) != 3:
             raise UserError(f"columns={list(self.columns)}: give three names, of the query, the document and the grade")
         if not self.recalls or min(self.recalls) < 1:
             raise UserError(f"recalls={list(self.recalls)}: give ranks from 1, such as [1,10,100]")

@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sentence_forge.data_readers.formats.files import header
+from sentence_forge.data_readers.known_columns import plain
 from sentence_forge.data_readers.table import ROW, read_table
 from sentence_forge.runtime.errors import UserError, one_of
 
 _ANY = (-math.inf, math.inf)
+KNOWN = (("query", "question", "查询", "问题", "anchor"),
+         ("title", "document", "passage", "text", "标题", "文档", "文本"),
+         ("grade", "relevance", "score", "label", "rel", "分数", "相关性", "标签"))
+"""What the columns of a table are called, the commoner names first: the query, the document and the grade."""
 _PARTS = ("queries", "corpus", "relevant_docs")
 
 
@@ -45,13 +50,13 @@ def files_of(path: Path, split: str) -> list[Path]:
     return [splits.get(split) or next(iter(splits.values())), path / "corpus.jsonl", path / "queries.jsonl"]
 
 
-def read_judgements(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Judgements:
+def read_judgements(path: Path, files: Sequence[Path], columns: Sequence[str] | None) -> Judgements:
     """Return what a folder, a .json or a table holds.
 
     Args:
         path: the folder or file.
         files: ``files_of`` it.
-        columns: of a table, its names of the query, the document and the grade.
+        columns: of a table, its names of the query, the document and the grade; None finds those in ``KNOWN``.
 
     Raises:
         UserError: a row or an entry is bad, or an id unknown; the message names it.
@@ -63,8 +68,10 @@ def read_judgements(path: Path, files: Sequence[Path], columns: Sequence[str]) -
     return _of_table(path, columns)
 
 
-def _of_table(path: Path, columns: Sequence[str]) -> Judgements:
+def _of_table(path: Path, given: Sequence[str] | None) -> Judgements:
     names = header(path)
+    columns = given or [next((name for known in known_names for name in names if plain(name) == known), known_names[0])
+                        for known_names in KNOWN]
     if missing := [column for column in columns if column not in names]:
         raise UserError(f"{path}: no column {missing[0]!r}; there are: {', '.join(names)}; say which hold the query, "
                         "the document and the grade, as suite.mine.columns=[query,title,grade]")

@@ -6,16 +6,19 @@ are joined and ranked together; a domain's own correlation is extra.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentence_forge.data_readers.formats.files import header
-from sentence_forge.data_readers.table import Table, read_table
+from sentence_forge.data_readers.formats.files import open_rows
+from sentence_forge.data_readers.known_columns import say, well_known
+from sentence_forge.data_readers.score_range import range_of, scores_of
+from sentence_forge.data_readers.table import ROW, Table, read_table
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.schema import DataFile
 from sentence_forge.eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
@@ -23,6 +26,7 @@ from sentence_forge.eval.tasks.base import FEWEST, Bools, TaskResult, TaskRows, 
 from sentence_forge.eval.tasks.file_task import FileTask, check_enough
 from sentence_forge.runtime.errors import UserError, one_of
 
+log = logging.getLogger(__name__)
 _FIELDS = ("sentence1", "sentence2", "score")
 STATISTICS: tuple[Statistic, ...] = ("spearman", "pearson")
 _FLAT = 1e-6  # cosines of float32 vectors that differ by less than this are rounding
@@ -35,6 +39,7 @@ class Pairs(TaskRows):
     sentence1: list[str]
     sentence2: list[str]
     gold: Floats
+    score_range: tuple[float, float] = (0.0, 5.0)
 
     @property
     def texts(self) -> list[str]:
@@ -53,20 +58,22 @@ class ScoredPairs(FileTask):
 
     Args:
         folder: see ``FileTask``; likewise ``split``, ``path``, ``sample`` and ``label``.
-        score_range: the lowest and the highest score there may be; anything outside is refused.
-        columns: the file's names of ``sentence1``, ``sentence2`` and ``score``, where they differ.
+        score_range: the lowest and the highest score there may be; anything outside is refused. None: found by all
+            scores of the file, or refused where they don't tell.
+        columns: the file's names of ``sentence1``, ``sentence2`` and ``score``; those that are well known are found.
         domain_column: the column that names a row's sub-set, if the file has it.
     """
 
     sample_file = "sts_dev"
-    score_range: Sequence[float] = (0, 5)
+    score_range: Sequence[float] | None = (0, 5)
     columns: Mapping[str, str] | None = None
     domain_column: str = "domain"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.score_range) != 2 or not self.score_range[0] < self.score_range[1]:
-            raise UserError(f"score_range={list(self.score_range)}: give the lowest and the highest score, such as "
+        bounds = (0, 1) if self.score_range is None else self.score_range
+        if len(bounds) != 2 or not bounds[0] < bounds[1]:
+            raise UserError(f"score_range={list(bounds)}: give the lowest and the highest score, such as "
                             "[0, 5]")
         unknown = sorted(set(self.columns or {}) - set(_FIELDS))
         if unknown:
@@ -80,12 +87,15 @@ class ScoredPairs(FileTask):
                 row; the message names file, line and column.
         """
         path = self.found(data_dir)
-        columns = {field: (self.columns or {}).get(field, field) for field in _FIELDS}
-        if self.domain_column in header(path):
+        file = open_rows(path)
+        columns = {field: field for field in _FIELDS} | well_known(file.columns, _FIELDS) | dict(self.columns or {})
+        say(path, columns, "columns=")
+        if self.domain_column in file.columns:
             columns["domain"] = self.domain_column
-        low, high = self.score_range
-        table = read_table(path, columns, score_range=(low, high), may_be_empty=["domain"])
-        return scored(path, self.source(path), table, columns["score"], "a correlation needs scores that differ")
+        bounds = None if self.score_range is None else (float(self.score_range[0]), float(self.score_range[1]))
+        table = read_table(file, columns, score_range=bounds, may_be_empty=["domain"])
+        pairs = scored(path, self.source(path), table, columns["score"], "a correlation needs scores that differ")
+        return replace(pairs, score_range=bounds or _range(path, table))
 
     def run(self, encoder: TextEncoder, data_dir: Path | None, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Read the file, encode its texts and return what ``score`` says.
@@ -118,12 +128,26 @@ class ScoredPairs(FileTask):
         if len(alone) > 1:  # SentEval's protocol, beside the one that counts
             found["spearman_cosine_mean_of_domains"] = float(np.mean(alone))
         row = task_row(pairs, encoder, self.label, "spearman_cosine", len(pairs.gold), {
-            **ordered, **found, "score_range": [float(bound) for bound in self.score_range], "domains": domains})
+            **ordered, **found, "score_range": list(pairs.score_range), "domains": domains})
 
         def on(some: Bools) -> float | None:
             return _or_none(cosine[some], pairs.gold[some], "spearman") if some.sum() >= FEWEST else None
 
         return TaskResult(row, samples, on, cosine, pairs.gold)
+
+
+def _range(path: Path, table: Table) -> tuple[float, float]:
+    """Return the range of a file's scores, found by all of them, and say so.
+
+    Raises:
+        UserError: they don't tell it.
+    """
+    try:
+        found = range_of(scores_of(zip(table[ROW], table["score"], strict=True)), key="suite.file")
+    except ValueError as error:
+        raise UserError(f"{path}: {str(error).replace('(line ', '(row ')}") from None
+    log.info("%s: scores from %g to %g by all of them (score_range= says otherwise)", path, *found)
+    return found
 
 
 def scored(path: Path, source: DataFile, table: Table, column: str, needs: str) -> Pairs:
