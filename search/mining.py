@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 from sentence_forge.data_readers import derive
-from sentence_forge.data_readers.formats.files import header
+from sentence_forge.data_readers.csv_writer import write_csv
+from sentence_forge.data_readers.formats.files import open_rows
 from sentence_forge.data_readers.recognise import shapes_of
 from sentence_forge.data_readers.shapes import NLI_LABELS, SHAPES
 from sentence_forge.data_readers.table import read_table, rows_at
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import write_atomic
 from sentence_forge.search.index import Index
 
 log = logging.getLogger(__name__)
 
 _BATCH = 256
-_ANY_SCORE = (float("-inf"), float("inf"))
 
 
 class Mined(NamedTuple):
@@ -162,7 +159,8 @@ def read_pairs(path: Path, least_score: float | None = None) -> list[tuple[str, 
     Raises:
         UserError: the file can't be read, holds other columns or a bad row, or no pair is left.
     """
-    names = header(path)
+    file = open_rows(path)
+    names = file.columns
     try:
         shape, columns = next(iter(shapes_of(path, names, {}).items()))
     except UserError:
@@ -173,7 +171,7 @@ def read_pairs(path: Path, least_score: float | None = None) -> list[tuple[str, 
     if (shape == "pair_score") != (least_score is not None):
         raise UserError(f"{path}: holds scores; --least-score says from which on a pair is a positive"
                         if least_score is None else f"{path}: holds no scores; leave --least-score out")
-    table = read_table(path, columns, score_range=_ANY_SCORE, labels=NLI_LABELS if shape == "pair_class" else None)
+    table = read_table(file, columns, labels=NLI_LABELS if shape == "pair_class" else None)
     if shape == "pair_class":
         table, shape = derive.pairs(table), "pair"
     if least_score is not None:
@@ -188,9 +186,5 @@ def read_pairs(path: Path, least_score: float | None = None) -> list[tuple[str, 
 
 def write_triplets(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """Write ``path``, a csv of anchor, positive, negative, negative_2, ...: rows for ``loss=mnrl`` and ``triplet``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     more = [f"negative_{number}" for number in range(2, len(rows[0]) - 1)]
-    writer.writerow(["anchor", "positive", "negative", *more])
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
+    write_csv(path, ["anchor", "positive", "negative", *more], rows)

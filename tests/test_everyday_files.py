@@ -107,7 +107,7 @@ def test_a_workbook(tmp_path: Path) -> None:
     assert read_corpus(path, reading=Reading(sheet="other")).titles == ["b"]
     with pytest.raises(UserError, match="has no sheet 'othr'; did you mean 'other'"):
         read_corpus(path, reading=Reading(sheet="othr"))
-    with pytest.raises(UserError, match=r"its sheet is empty; corpus\.sheet="):
+    with pytest.raises(UserError, match=r"its sheet is empty \(corpus\.sheet="):
         read_corpus(path, reading=Reading(sheet="empty"))
     rows = [list(row.values) for row in read_rows(path, ["日期"]) if isinstance(row, Row)]
     assert rows[0] == ["2024-05-01"]

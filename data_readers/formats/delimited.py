@@ -61,7 +61,7 @@ class Delimited:
         if separator != usual:
             self.found["separator"] = separator
             name = next((name for name, mark in SEPARATORS.items() if mark == separator), repr(separator))
-            logger.info("%s: its cells are separated by %s (%s.separator= names another)", path, name, reading.key)
+            logger.info("%s: its cells are separated by %s%s", path, name, reading.hint("separator"))
         self._dialect: dict[str, Any] = {"strict": True, "delimiter": separator}
         if separator == "\t" and suffix != ".csv" and not self._text.encoding.startswith("utf-16"):
             self._dialect["quoting"] = csv.QUOTE_NONE
@@ -71,7 +71,7 @@ class Delimited:
             names, self._has_header = ["title"], False
             self._dialect = {"strict": True, "delimiter": "\x1f", "quoting": csv.QUOTE_NONE}
             self.found["header"] = names
-            logger.info("%s: has no header; each of its lines is a title (%s.header= names columns)", path, reading.key)
+            logger.info("%s: has no header; each of its lines is a title%s", path, reading.hint("header"))
         self.columns = check_header(path, names, reading.key)
 
     @contextlib.contextmanager

@@ -71,8 +71,7 @@ def encoding_of(path: Path, raw: BinaryIO, reading: Reading) -> str:
     if name is None:
         name = _most_plausible(path, found.sample, found.other, reading)
     if not name.startswith("utf-8"):
-        logging.getLogger(__name__).info("%s: is read as %s, by its bytes (%s.encoding= names another)", path, name,
-                                         reading.key)
+        logging.getLogger(__name__).info("%s: is read as %s, by its bytes%s", path, name, reading.hint("encoding"))
     return name
 
 
@@ -138,5 +137,5 @@ def _most_plausible(path: Path, sample: list[bytes], lines: int, reading: Readin
                            for _, name, text in ranked[:3])
     told = f"but could be {possible}" if possible else "and no other encoding that is known here"
     best = ranked[0][1] if ranked else "cp1252"
-    raise UserError(f"{path}: is not UTF-8, {told}; give {reading.key}.encoding={best} or whichever it is (utf-8 makes "
-                    f"{lines} bad rows), or save the file as UTF-8")
+    typed = f"give {reading.key}.encoding={best} or whichever it is (utf-8 makes {lines} bad rows), or "
+    raise UserError(f"{path}: is not UTF-8, {told}; {typed if reading.key else ''}save the file as UTF-8")

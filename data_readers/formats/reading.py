@@ -19,7 +19,7 @@ class Reading:
         separator: of a CSV file, a character or its name.
         sheet: of a workbook, the name of a sheet; None is the first.
         header: names for the columns of a file without a header.
-        key: the part of the config that holds these, for errors.
+        key: the part of the config that holds these, for errors; empty where none does.
         nul: whether a cell may hold NUL characters, which somebody will remove.
 
     Raises:
@@ -30,13 +30,17 @@ class Reading:
     separator: str | None = None
     sheet: str | None = None
     header: Sequence[str] | None = None
-    key: str = "data"
+    key: str = ""
     nul: bool = False
 
     def __post_init__(self) -> None:
         if self.separator is not None and (len(self.delimiter or "") != 1 or (self.delimiter or "") in '"\r\n\0'):
             raise UserError(f"{self.key}.separator={self.separator}: is no separator; give one character, or "
                             f"{one_of(SEPARATORS, self.separator)}")
+
+    def hint(self, option: str) -> str:
+        """Return what to add to a line that says what was found: which key says otherwise."""
+        return f" ({self.key}.{option}= says otherwise)" if self.key else ""
 
     @property
     def delimiter(self) -> str | None:

@@ -109,7 +109,7 @@ def first_fault(columns: Sequence[str], values: Sequence[str], encoding: str = "
     return None
 
 
-def check_header(path: Path, names: Sequence[str], key: str = "data") -> list[str]:
+def check_header(path: Path, names: Sequence[str], key: str = "") -> list[str]:
     """Return ``names`` as a list after refusing those that can't be told apart or read.
 
     Raises:
@@ -120,12 +120,12 @@ def check_header(path: Path, names: Sequence[str], key: str = "data") -> list[st
         if reason:
             raise UserError(f"{path}, line 1: the name of column {position} {reason}")
         if name in names[: position - 1]:
-            raise UserError(f"{path}, line 1: column {name!r} stands twice in the header; rename one, or, if that line "
-                            f"is a row, give the columns' names as {key}.header=[...]")
+            more = f", or, if that line is a row, give the columns' names as {key}.header=[...]" if key else ""
+            raise UserError(f"{path}, line 1: column {name!r} stands twice in the header; rename one{more}")
     return list(names)
 
 
-def check_columns(path: Path, names: Sequence[str], wanted: Sequence[str], key: str = "data") -> None:
+def check_columns(path: Path, names: Sequence[str], wanted: Sequence[str], key: str = "") -> None:
     """Refuse a file that lacks one of the ``wanted`` columns.
 
     Raises:
@@ -134,7 +134,7 @@ def check_columns(path: Path, names: Sequence[str], wanted: Sequence[str], key: 
     for column in wanted:
         if column in names:
             continue
-        if looks_like_a_row(names):
+        if key and looks_like_a_row(names):
             raise UserError(f"{path}: no column {column!r}; its first line ({shown(', '.join(names))[:60]}) looks like "
                             f"a row; give the names of its columns, as '{key}.header=[{column}"
                             f"{''.join(f',column{number}' for number in range(2, len(names) + 1))}]'")

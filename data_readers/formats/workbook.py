@@ -32,7 +32,7 @@ class Workbook:
         lines = self._lines()
         self._start, names = next(lines, (0, []))
         if not names:
-            raise UserError(f"{path}: its sheet is empty; {reading.key}.sheet= names another")
+            raise UserError(f"{path}: its sheet is empty{reading.hint('sheet')}")
         if reading.header is not None:
             self._start, names = 0, list(reading.header)
         self.columns = check_header(path, [name.strip() for name in names], reading.key)

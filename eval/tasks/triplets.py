@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sentence_forge.data_readers.derive import triplets
-from sentence_forge.data_readers.formats.files import header
+from sentence_forge.data_readers.formats.files import open_rows
 from sentence_forge.data_readers.shapes import TRIPLET
 from sentence_forge.data_readers.table import read_table
 from sentence_forge.encoders.protocol import Role, TextEncoder
@@ -60,12 +60,13 @@ class TripletAccuracy(FileTask):
             UserError: the file is absent, has fewer than 10 triplets or a bad row.
         """
         path = self.found(data_dir)
-        columns = header(path)
+        file = open_rows(path)
+        columns = file.columns
         if set(_NLI) <= set(columns):
-            table, names = triplets(read_table(path, {name: name for name in _NLI})), ["anchor", "positive", "negative"]
+            table, names = triplets(read_table(file, {name: name for name in _NLI})), ["anchor", "positive", "negative"]
         else:
             names = TRIPLET.text_columns(columns)
-            table = read_table(path, {name: name for name in names})
+            table = read_table(file, {name: name for name in names})
         rows = list(zip(*(table[name] for name in names), strict=True))
         check_enough(path, len(rows), "triplets", "an accuracy")
         return Triplets(rows=rows, **self.source(path))
