@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from sentence_forge.runtime.errors import UserError, one_of
 
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>|<!--.*?-->", re.DOTALL)
+_FULL_WIDTH = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff61-\uff9f]+")
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 CLEANINGS = {
     "tags": lambda text: _TAG.sub("", text),
     "entities": html.unescape,
-    "width": lambda text: unicodedata.normalize("NFKC", text),
+    "width": lambda text: _FULL_WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text),
     "invisible": lambda text: _INVISIBLE.sub("", text),
     "nul": lambda text: text.replace("\0", ""),
     "blanks": lambda text: " ".join(text.split()),
 }
-"""In the order in which they are done: HTML tags, HTML entities, full-width forms made plain (NFKC), zero-width and
-other invisible characters, NUL, runs of white space made one space."""
+"""In the order in which they are done: HTML tags, HTML entities, full-width letters and digits and half-width kana made
+plain, zero-width and other invisible characters, NUL, runs of white space made one space."""
 
 
 class Cleaner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,13 @@ def all_known(header: Sequence[str], column: str) -> list[str]:
     return [name for name in header if _PLAIN.get(plain(name)) == column]
 
 
-def well_known(header: Sequence[str], wanted: Collection[str]) -> dict[str, str]:
+def well_known(header: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
     """Return for each wanted column of a shape the file's column with a well-known name of it, where there is one."""
     names = {plain(name): name for name in reversed(header)}
-    found = {column: column for column in wanted if column in header}
-    for column in set(wanted) - set(found):
-        if name := next((names[plain(known)] for known in KNOWN.get(column, (column,)) if plain(known) in names), None):
+    found = {}
+    for column in wanted:
+        known = (names[plain(name)] for name in KNOWN.get(column, (column,)) if plain(name) in names)
+        if name := column if column in header else next(known, None):
             found[column] = name
     return found
 

@@ -72,6 +72,7 @@ class RowSource:
         self._pair_label, self._reverse, self._split_column = pair_label, reverse, split_column
         self._on_disk = on_disk
         self._rejected: dict[Path, list[Rejected]] | None = {} if on_bad_row == "skip" else None
+        self._shapes: dict[Path, dict[str, tuple[str, dict[str, str]]]] = {}
         self._found_range: tuple[float, float] | None = None
         self._from_arrow: dict[str, dict[str, Dataset]] = {}  # by shape, the rows that lie on disk
 
@@ -138,11 +139,14 @@ class RowSource:
 
     def _origins(self, file: RowFile) -> dict[str, tuple[str, dict[str, str]]]:
         """Return for each shape that a file gives the one it follows from, and that one's columns."""
+        if file.path in self._shapes:
+            return self._shapes[file.path]
         found: dict[str, tuple[str, dict[str, str]]] = {}
         chosen = {} if isinstance(file, Expanded) else self._columns  # which has the shapes' own names
         for own, columns in shapes_of(file.path, file.columns, chosen).items():
             for shape in (own, *(shape for shape in derive.FOLLOWS.get(own, ()) if self._follows(own, shape))):
                 found.setdefault(shape, (own, columns))
+        self._shapes[file.path] = found
         return found
 
     def _follows(self, own: str, shape: str) -> bool:
