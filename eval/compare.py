@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentence_forge.eval.report.board import markdown, page, table
+from sentence_forge.data_readers.csv_writer import write_csv
+from sentence_forge.eval.report.board import csv_rows, markdown, page
 from sentence_forge.eval.report.leaderboard import leaderboard
 from sentence_forge.runtime.files import write_atomic
 from sentence_forge.runtime.plain import Parser, run
@@ -30,8 +31,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     text = markdown(board)
-    for ending, content in (("md", text), ("html", page(board)), ("csv", table(board))):
-        write_atomic(out / f"leaderboard.{ending}", content)
+    write_atomic(out / "leaderboard.md", text)
+    write_atomic(out / "leaderboard.html", page(board))
+    write_csv(out / "leaderboard.csv", *csv_rows(board))
     sys.stdout.write(text)
     log.info("leaderboard: %s (and .md, .csv)", out / "leaderboard.html")
 

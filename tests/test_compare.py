@@ -60,6 +60,17 @@ def test_the_three_forms_say_the_same(runs: Path, tmp_path: Path, capsys: pytest
     assert "http" not in page and page.count("<script>") == 1
 
 
+def test_a_run_s_name_is_no_formula_no_markup_and_no_table(runs: Path, tmp_path: Path) -> None:
+    name = "=cmd|<img src=x>\x1b[2J"
+    shutil.copytree(runs / "train" / "seed1", tmp_path / name)
+    assert main([str(tmp_path / name), str(runs / "train" / "seed2"), "--out", str(tmp_path / "out")]) == 0
+    forms = {end: (tmp_path / f"out/leaderboard.{end}").read_text(encoding="utf-8") for end in ("md", "html", "csv")}
+    assert "\x1b" not in "".join(forms.values()) and "<img" not in forms["md"] + forms["html"]
+    assert "\n=cmd" not in forms["csv"] and '"\'=cmd' in forms["csv"]
+    lines = [line.replace("\\|", "").count("|") for line in forms["md"].splitlines() if line.startswith("|")]
+    assert len(set(lines)) == 1
+
+
 def test_seeds_are_joined_and_other_losses_are_not(runs: Path) -> None:
     board = leaderboard(sorted((runs / "train").iterdir()))
     (group,) = board.seeds

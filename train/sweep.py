@@ -73,14 +73,15 @@ class Sweep:
             self._write(run.parent)
 
     def _write(self, folder: Path) -> None:
-        from sentence_forge.eval.report.board import markdown, table
+        from sentence_forge.data_readers.csv_writer import write_csv
+        from sentence_forge.eval.report.board import csv_rows, markdown
         from sentence_forge.eval.report.leaderboard import leaderboard
 
         try:
             board = leaderboard([folder])
             self.table = markdown(board)
             write_atomic(folder / "table.md", self.table)
-            write_atomic(folder / "table.csv", table(board))
+            write_csv(folder / "table.csv", *csv_rows(board))
         except Exception as error:  # a folder nearby that is damaged: the job ended as it did all the same
             log.warning("%s: no new table of the jobs: %s", folder, error)
 

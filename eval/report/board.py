@@ -1,9 +1,6 @@
-"""A leaderboard's forms: a table for pages and Markdown, and CSV."""
+"""A leaderboard's forms: a table for pages and Markdown, and rows for CSV."""
 
 from __future__ import annotations
-
-import csv
-import io
 
 from sentence_forge.eval.report.formatting import hundred, interval, mean_sd, measure_name, plain
 from sentence_forge.eval.report.leaderboard import Board, Entry, average
@@ -52,18 +49,17 @@ def page(board: Board) -> str:
     return render("leaderboard", title="Leaderboard", board=board_table(board), notes=notes(board))
 
 
-def table(board: Board) -> str:
-    """Return the board as CSV, scores as fractions."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["run", *board.tasks, "average", "gain", "gain_low", "gain_high", *board.keys, *board.job])
+def csv_rows(board: Board) -> tuple[list[str], list[list[object]]]:
+    """Return the board's header and rows for ``data_readers.csv_writer.write_csv``, scores as fractions."""
+    header = ["run", *board.tasks, "average", "gain", "gain_low", "gain_high", *board.keys, *board.job]
+    rows: list[list[object]] = []
     for entry in board.entries:
         gains = [entry.gain["delta"], *(entry.gain["delta_ci95"] or ("", ""))] if entry.gain else ["", "", ""]
         scores = [value(entry.tasks[name]) if name in entry.tasks else "" for name in board.tasks]
-        writer.writerow([plain(entry.name), *scores,
-                         average(entry, board.shared) if entry.tasks and board.shared else "", *gains,
-                         *map(plain, _settings(board, entry))])
-    return file.getvalue()
+        rows.append([plain(entry.name), *scores,
+                     average(entry, board.shared) if entry.tasks and board.shared else "", *gains,
+                     *map(plain, _settings(board, entry))])
+    return header, rows
 
 
 def _settings(board: Board, entry: Entry) -> list[str]:
