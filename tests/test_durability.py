@@ -27,6 +27,7 @@ from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.train import checkpoint
+from sentence_forge.train.generators import restore_generators
 
 Command = Callable[..., Done]
 
@@ -73,7 +74,7 @@ def test_optimizer_and_generators_come_back_bit_for_bit(parts: Parts, tmp_path: 
     drawn = [torch.rand(3), np.random.rand(3), random.random()]
     parts.optimizer.step()
     parts.load(folder)
-    checkpoint.restore_generators(folder)
+    restore_generators(folder)
     again = [torch.rand(3), np.random.rand(3), random.random()]
     assert all(np.array_equal(one, two) for one, two in zip(drawn, again, strict=True))
     after = parts.optimizer.state_dict()["state"][0]

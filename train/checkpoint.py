@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -24,6 +22,8 @@ from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import fsync, remove, staged_folder
 from sentence_forge.runtime.manifests import read_manifest, write_manifest
+from sentence_forge.train.generators import python_generators, torch_generators
+from sentence_forge.train.resume import has_checkpoints
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)")
@@ -70,15 +70,15 @@ def snapshot(*, model: nn.Module, losses: nn.Module, optimizer: torch.optim.Opti
         losses: their own weights are part of it.
         optimizer: likewise.
         state: the loop's own, JSON-ready, with the key ``step``.
-        others: ``generators`` of the other processes, in the order of their numbers.
+        others: ``torch_generators`` of the other processes, in the order of their numbers.
         to: the device to copy to, where it shall be another.
     """
     def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.detach().to(to or tensor.device, copy=True) for name, tensor in tensors.items()}
 
     tensors, rest = _split(optimizer.state_dict())
-    drawn, numbers = _python_generators()
-    for rank, each in enumerate([generators(), *others]):
+    drawn, numbers = python_generators()
+    for rank, each in enumerate([torch_generators(), *others]):
         drawn |= {f"{name}.{rank}": value for name, value in each.items()}
     return Snapshot(copied(model.state_dict()), copied(losses.state_dict()), copied(tensors), drawn,
                     json.dumps({"loop": state, "optimizer": rest, "generators": numbers}), int(state["step"]))
@@ -116,7 +116,7 @@ def load(folder: Path, *, model: SentenceTransformer, losses: LossSet,
          optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put the state of a ``verified`` checkpoint into freshly built parts, and return the loop's own state.
 
-    The random generators are left to ``restore_generators``, since whatever is built after this may draw from them.
+    The random generators are left to ``train.generators``, since whatever is built after this may draw from them.
     """
     saved = SentenceTransformer(str(folder / "model"), device="cpu", local_files_only=True,
                                 model_kwargs={"dtype": "float32"})
@@ -128,17 +128,6 @@ def load(folder: Path, *, model: SentenceTransformer, losses: LossSet,
     return state["loop"]
 
 
-def restore_generators(folder: Path, rank: int = 0) -> None:
-    """Let every random generator go on as it stood in a checkpoint; to be called last before training.
-
-    Args:
-        folder: the checkpoint.
-        rank: of this process; one that was not there begins with a generator of its own.
-    """
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    _restore_generators(load_file(folder / "generators.safetensors"), state["generators"], rank)
-
-
 def restore_best(folder: Path, model: Path) -> None:
     """Let ``model`` be the best model as of a checkpoint: a run that went on from there may have had another since."""
     if (folder / "best").is_dir():
@@ -146,6 +135,24 @@ def restore_best(folder: Path, model: Path) -> None:
             _link(folder / "best", staged)
     else:
         remove(model)
+
+
+def resumed(run: Path, given: str | None, *, first: bool) -> Path | None:
+    """Return the checkpoint to go on from; None starts anew, as does a run that stopped before its first one.
+
+    Args:
+        run: the run's folder.
+        given: the run or one of its checkpoints; None is a run that begins.
+        first: whether this process is the one that removes what a run without checkpoints has logged.
+    """
+    if given is None:
+        return None
+    if has_checkpoints(run):
+        return verified(run, Path(given))
+    log.info("%s: stopped before its first checkpoint; it starts again", run)
+    for name in ("metrics.jsonl", "tensorboard", "model") if first else ():
+        remove(run / name)  # comes again
+    return None
 
 
 def verified(run: Path, given: Path) -> Path:
@@ -228,26 +235,3 @@ def _joined(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> dict[str,
         number, name = key.split("/", 1)
         state[int(number)][name] = value
     return {"state": state, "param_groups": rest["param_groups"]}
-
-
-def generators() -> dict[str, Tensor]:
-    """Return this process's torch generators: those that dropout draws from."""
-    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
-
-
-def _python_generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    version, words, next_gauss = random.getstate()
-    return ({"numpy": torch.from_numpy(np.asarray(keys).astype(np.int64))},
-            {"numpy": [kind, position, has_gauss, gauss], "python": [version, list(words), next_gauss]})
-
-
-def _restore_generators(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], rank: int) -> None:
-    if f"cpu.{rank}" in tensors:
-        torch.set_rng_state(tensors[f"cpu.{rank}"])
-    if torch.cuda.is_available() and f"cuda.{rank}" in tensors:
-        torch.cuda.set_rng_state(tensors[f"cuda.{rank}"])
-    kind, position, has_gauss, gauss = numbers["numpy"]
-    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, words, next_gauss = numbers["python"]
-    random.setstate((version, tuple(words), next_gauss))

@@ -1,116 +1,144 @@
-"""What a run reports: on the model before its training, and at the end on the best one, whose folder it completes."""
+"""The last stage of a run: the best model is measured and reported on, and its folder gets the facts about it."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import Train
 from sentence_forge.data_readers.columns import rows_of
+from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.training_hashes import Seen, remember
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
 from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.making.weights import source_folder
 from sentence_forge.eval.evaluate import Evaluation, evaluate
+from sentence_forge.eval.geometry import language_of
 from sentence_forge.eval.jobs import read_job
 from sentence_forge.eval.report.report import Report
 from sentence_forge.eval.report.training import Training
 from sentence_forge.eval.schema import value
 from sentence_forge.eval.tasks.nli import load_head
-from sentence_forge.losses.loss_set import LossSet
+from sentence_forge.eval.tasks.sts import ScoredPairs
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.files import sha256_file, staged_folder, write_atomic, write_json
-from sentence_forge.train import checkpoint
+from sentence_forge.runtime.files import sha256_file, write_atomic, write_json
 from sentence_forge.train.loop import State
-from sentence_forge.train.parts import Data
+from sentence_forge.train.parts import Data, trained_dims
 from sentence_forge.train.tracking import Tracker
+from sentence_forge.train.trainee import Trainee
+
+if TYPE_CHECKING:
+    from sentence_forge.configs.schema import Train
+    from sentence_forge.train.run import Run
 
 log = logging.getLogger(__name__)
 
 
-def keep_untouched(run: Path, encoder: Encoder, losses: LossSet) -> None:
-    """Write the model as it is before its training, which the report at the end is held against."""
-    with staged_folder(run / "untouched", replace=True) as staged:
-        checkpoint.save_model(staged, encoder.model, losses)
+def report(run: Run, trainee: Trainee, data: Data, dev: Data, tracker: Tracker) -> None:
+    """Report on the best model, and write into its folder the facts that other commands ask it for.
 
-
-def _untouched_report(run: Path, device: str, tasks: Mapping[str, Any], data_dir: Path | None,
-                      plugins: Collection[str]) -> Evaluation:
-    before = load_encoder(run / "untouched", device=device)
-    before.name = "step 0"
-    return evaluate(before, tasks, data_dir, head=load_head(run / "untouched", before.dim, plugins), deep=False)
-
-
-def finish(run: Path, settings: Train, state: State, dev: Data, encoder: Encoder, tracker: Tracker,
-           tasks: Mapping[str, Any], data_dir: Path | None, split: Data,
-           dims: Sequence[int] = ()) -> None:
-    """Report on the best model, and give its folder the facts it will be asked for; ``dims`` as in the loss."""
+    Raises:
+        UserError: there is no best model, since no measure was finite.
+    """
+    state, folder = trainee.state, run.folder / "model"
     if state.best_step is None:
         raise UserError(f"no evaluation gave a finite {next(iter(state.baseline))}, so no model is the best; "
-                        f"the last weights are in {run / 'checkpoints'}")
-    best = load_encoder(run / "model", device=str(encoder.model.device))
-    best.name = run.name
-    base = source_folder(settings.model)
-    files = [file for part, _ in split.parts for file in part.source.files()]
-    rows = (rows_of(each.dataset, SHAPES[part.shape].text_columns(each.dataset.column_names))
-            for part, each in split.parts)
-    remember(run / "model", chain.from_iterable(rows), base)
-    untouched = _untouched_report(run, str(encoder.model.device), tasks, data_dir, settings.plugins)
-    head = load_head(run / "model", best.dim, settings.plugins)
-    report = evaluate(best, tasks, data_dir, baseline=untouched, head=head, seen=Seen.of(run / "model"), dims=dims)
+                        f"the last weights are in {run.folder / 'checkpoints'}")
+    best = load_encoder(folder, device=str(trainee.encoder.model.device))
+    best.name = run.folder.name
+    rows = (rows_of(split.dataset, SHAPES[part.shape].text_columns(split.dataset.column_names))
+            for part, split in data.parts)
+    remember(folder, chain.from_iterable(rows), source_folder(run.config.model))
+    dims = trained_dims(trainee.losses)
+    measured = _measured(run, best, data, dims)
+    training = _training(run.config, state, data)
+    about = _about(best, training, measured, source_folder(run.config.model)) | ({"dims": list(dims)} if dims else {})
+    write_json(folder / ABOUT, about)
+    write_atomic(folder / "README.md", model_card(about))
+    Report(measured, _story(run.folder, training)).save(run.folder / "report")
+    if run.config.loop.projector:
+        texts = dev.texts[: run.config.loop.projector]
+        tracker.projector(state.step, best.encode(texts), texts)
+    _log_hparams(run, tracker, training, measured)
+    _say(run.folder, state, measured)
+
+
+def _measured(run: Run, best: Encoder, data: Data, dims: tuple[int, ...]) -> Evaluation:
+    """Return the best model's evaluation beside that of the model before its training."""
+    tasks, plugins = run.tasks, run.config.plugins
+    if not tasks:  # the sample's dev pairs, in the language of the training texts
+        language = language_of(data.texts)
+        tasks = {f"sample-{language}-dev": ScoredPairs(path=str(sample_path(language, "sts_dev")))}
+    untouched, model = run.folder / "untouched", run.folder / "model"
+    before = load_encoder(untouched, device=str(best.model.device))
+    before.name = "step 0"
+    baseline = evaluate(before, tasks, run.data_dir, head=load_head(untouched, before.dim, plugins), deep=False)
+    return evaluate(best, tasks, run.data_dir, baseline=baseline, head=load_head(model, best.dim, plugins),
+                    seen=Seen.of(model), dims=dims)
+
+
+def _training(config: Train, state: State, data: Data) -> dict[str, Any]:
+    """Return the facts about the training that a model's card and report tell."""
     name = next(iter(state.baseline))
-    training = {
-        "loss": _together(_loss_name(part.loss) for part, _ in split.parts),
-        "shape": _together(part.shape for part, _ in split.parts), "rows": len(split),
-        "steps": state.step, "batch_size": settings.loop.batch_size * settings.loop.accumulate,
-        "learning_rate": settings.loop.learning_rate, "seed": settings.seed, "base": _base(settings),
+    files = [file for part, _ in data.parts for file in part.source.files()]
+    return {
+        "loss": _together(_loss_name(part.loss) for part, _ in data.parts),
+        "shape": _together(part.shape for part, _ in data.parts), "rows": len(data),
+        "steps": state.step, "batch_size": config.loop.batch_size * config.loop.accumulate,
+        "learning_rate": config.loop.learning_rate, "seed": config.seed, "base": _base(config),
         "measure": name, "before": state.baseline.get(name), "after": state.best, "best_step": state.best_step,
         "data": [{"name": file.name, "sha256": sha256_file(file)} for file in files],
     }
+
+
+def _about(best: Encoder, training: Mapping[str, Any], measured: Evaluation, base: Path | None) -> dict[str, Any]:
+    """Return what is written into the model's folder for other commands and for the model card."""
     earlier = {} if base is None else read_about(base)
-    about = {"dim": best.dim, "max_length": best.max_length, "prompts": best.prompts,
-             "fingerprint": best.fingerprint, "training": training,
-             "earlier": [*earlier.get("earlier", []), *([earlier["training"]] if "training" in earlier else [])],
-             "measured": {task: {"measure": row["measure"], "value": value(row)}
-                          for task, row in report.json["tasks"].items()}}
-    if dims:
-        about["dims"] = list(dims)
-    write_json(run / "model" / ABOUT, about)
-    write_atomic(run / "model" / "README.md", model_card(about))
-    Report(report, _story(run, training)).save(run / "report")
-    if settings.loop.projector:
-        texts = dev.texts[: settings.loop.projector]
-        tracker.projector(state.step, best.encode(texts), texts)
-    settled = {"loss": training["loss"], "data": files[0].name if len(split.parts) == 1 else "mix",
-               "base": training["base"], "seed": settings.seed, "batch_size": training["batch_size"],
-               "learning_rate": settings.loop.learning_rate, "epochs": settings.loop.epochs}
-    tracker.hparams(_swept(run, settled) | settled,
-                    {"best/dev": float(state.best or 0.0), "best/report": report.json["average"]})
+    return {"dim": best.dim, "max_length": best.max_length, "prompts": best.prompts,
+            "fingerprint": best.fingerprint, "training": training,
+            "earlier": [*earlier.get("earlier", []), *([earlier["training"]] if "training" in earlier else [])],
+            "measured": {task: {"measure": row["measure"], "value": value(row)}
+                         for task, row in measured.json["tasks"].items()}}
+
+
+def _log_hparams(run: Run, tracker: Tracker, training: Mapping[str, Any], measured: Evaluation) -> None:
+    """Log the settings and the results for TensorBoard's comparison of runs."""
+    settings = {"loss": training["loss"], "data": training["data"][0]["name"] if len(run.parts) == 1 else "mix",
+                "base": training["base"], "seed": training["seed"], "batch_size": training["batch_size"],
+                "learning_rate": training["learning_rate"], "epochs": run.config.loop.epochs}
+    tracker.hparams(_swept(run.folder, settings) | settings,
+                    {"best/dev": float(training["after"] or 0.0), "best/report": measured.json["average"]})
+
+
+def _swept(run: Path, but: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the further overrides of a sweep's job, beside the settings ``but``; numbers as numbers."""
+    job = read_job(run)
+    further = {} if job is None else {key: text for key, text in job["overrides"].items()
+                                      if key.rpartition(".")[2] not in but}
+    return {key: float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text) else text
+            for key, text in further.items()}
+
+
+def _say(run: Path, state: State, measured: Evaluation) -> None:
+    name = next(iter(state.baseline))
     before = state.baseline.get(name)
+    assert measured.baseline is not None
     log.info("best: step %d, dev %s %.4f (untouched %s)", state.best_step, name, state.best,
              "?" if before is None else f"{before:.4f}")
-    log.info("%s: %.2f (untouched %.2f)", ", ".join(report.json["tasks"]), 100 * report.json["average"],
-             100 * untouched.json["average"])
+    log.info("%s: %.2f (untouched %.2f)", ", ".join(measured.json["tasks"]), 100 * measured.json["average"],
+             100 * measured.baseline.json["average"])
     log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run / "model", run / "report" / "report.html",
              run / "tensorboard")
 
 
-def _swept(run: Path, but: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a sweep told this job besides what stands in ``but``, numbers as numbers."""
-    job = read_job(run)
-    told = {} if job is None else {key: text for key, text in job["overrides"].items()
-                                   if key.rpartition(".")[2] not in but}
-    return {key: float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text) else text for key, text in told.items()}
-
-
 def _story(run: Path, training: Mapping[str, Any]) -> Training:
+    """Return what the report shows of the training: its facts and its curves."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
     key = f"dev/{training['measure']}"
@@ -133,5 +161,5 @@ def _loss_name(node: Mapping[str, Any]) -> str:
     return f"Matryoshka({name})" if node.get("dims") else name
 
 
-def _base(settings: Train) -> str:
-    return str(settings.model.get("path") or str(settings.model[targets.TARGET]).rpartition(".")[2])
+def _base(config: Train) -> str:
+    return str(config.model.get("path") or str(config.model[targets.TARGET]).rpartition(".")[2])

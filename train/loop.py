@@ -19,9 +19,9 @@ from sentence_forge.encoders.computing.forward import Work
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.train import checkpoint
 from sentence_forge.train.batches import Batches
 from sentence_forge.train.distributed import ALONE, World
+from sentence_forge.train.generators import torch_generators
 from sentence_forge.train.interrupt import Interrupted, Signals
 from sentence_forge.train.mixing import Batch
 from sentence_forge.train.optim import Plan, learning_rate_at
@@ -219,7 +219,7 @@ class Training:
         state = self.state
         state.epoch, state.position = self.batches.epoch, self.batches.position
         folder = self.run / "checkpoints" / f"step-{state.step}"
-        others = self.world.collect(checkpoint.generators())[1:]
+        others = self.world.collect(torch_generators())[1:]
         if self.world.first:
             self.saver.save(folder, vars(state), best=self.run / "model" if state.best_step is not None else None,
                             keep=self.plan.keep, others=others)

@@ -90,7 +90,7 @@ def tell_changes(before: Any, now: Any) -> None:  # noqa: ANN401 - what YAML hol
         log.info("changed: %s", text)
 
 
-def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, Any], *, told: Collection[str],
+def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, Any], *, given: Collection[str],
                       anyway: bool) -> None:
     """Say what differs between the run's environment and this one; see ``environment.json``.
 
@@ -98,7 +98,7 @@ def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, An
         run: for messages.
         before: as it was recorded.
         now: as it is.
-        told: config keys given on this command line; the user knows of them.
+        given: config keys given on this command line; the user knows of them.
         anyway: whether to go on all the same.
 
     Raises:
@@ -108,7 +108,7 @@ def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, An
         return
     kept = ("python", "versions", "device", "data", "processes")
     changed = _changed({key: before.get(key) for key in kept}, {key: now.get(key) for key in kept})
-    deciding = [key for key in changed if key.startswith("data.") or (key == "device" and "device" not in told)
+    deciding = [key for key in changed if key.startswith("data.") or (key == "device" and "device" not in given)
                 or key == "processes"  # each draws its own dropout
                 or key.removeprefix("versions.") in DECIDING_PACKAGES]
     _say(run, changed, deciding, "since the run began", anyway)
