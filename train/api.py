@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from sentence_forge.encoders.encoder import Encoder
-    from sentence_forge.eval.schema import ReportJson
+    from sentence_forge.eval.report.report import Report
 
 
 class TrainedRun:
@@ -39,20 +38,14 @@ class TrainedRun:
         return load_encoder(self.folder)
 
     @cached_property
-    def report(self) -> ReportJson:
-        """The report that compares the best model with the one before the training, as report.json has it."""
-        found: ReportJson = json.loads((self.folder / "report" / "report.json").read_text(encoding="utf-8"))
-        return found
+    def report(self) -> Report:
+        """The report that compares the best model with the one before the training; a notebook shows it."""
+        from sentence_forge.eval.report.report import Report
+
+        return Report.open(self.folder / "report")
 
     def __repr__(self) -> str:
         return f"TrainedRun({str(self.folder)!r})"
-
-    def _repr_html_(self) -> str:
-        """Return the report's page, framed, for a notebook."""
-        from html import escape
-
-        page = (self.folder / "report" / "report.html").read_text(encoding="utf-8")
-        return f'<iframe srcdoc="{escape(page)}" style="width: 100%; height: 40em; border: 0"></iframe>'
 
 
 def train(*overrides: str, data: str | Path | Mapping[str, Any] | Rows | None = None, out: str | Path | None = None,
