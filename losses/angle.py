@@ -18,6 +18,12 @@ class AnglE(Loss):
 
     Args:
         scale: factor on the similarities, the inverse of the temperature.
+
+    >>> import torch
+    >>> u = torch.tensor([[1.0, 2.0], [1.0, 0.0]])
+    >>> v = torch.tensor([[1.0, 2.0], [1.0, 1.0]])  # the first pair is equal, the second is not
+    >>> AnglE()([u, v], torch.tensor([1.0, 0.0]), None) < AnglE()([u, v], torch.tensor([0.0, 1.0]), None)
+    tensor(True)
     """
 
     def __init__(self, scale: float = 20.0) -> None:
@@ -27,6 +33,9 @@ class AnglE(Loss):
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
         """Return the batch's loss, a sum and not a mean.
 
-        Two ``[batch, dim]`` embeddings with float scores ``[batch]``; or anchor, positive and negatives without.
+        Args:
+            embeddings: two of ``[batch, dim]``; or anchors, positives and negatives.
+            labels: of two, their scores, float ``[batch]``; None of triplets.
+            text_ids: not used.
         """
         return self.loss.compute_loss_from_embeddings(embeddings, labels)

@@ -29,6 +29,11 @@ class BatchHard(Loss):
         distance: euclidean or cosine (1 - cos).
         margin: in units of the distance.
         labels: the distinct labels (offered by the run).
+
+    >>> loss = BatchHard(labels=["a", "b"])
+    >>> texts = torch.tensor([[0.0], [2.0], [3.0], [4.0]])
+    >>> loss([texts], loss.encode_labels(["a", "a", "b", "b"]), None)  # of 2-3+1, 2-1+1, 1-1+1, 1-2+1
+    tensor(0.7500)
     """
 
     def __init__(self, distance: str = "euclidean", margin: float = 1.0, *, labels: Sequence[str]) -> None:

@@ -17,6 +17,13 @@ class CoSENT(Loss):
 
     Args:
         scale: factor on the cosines, the inverse of the temperature.
+
+    >>> import torch
+    >>> u, v = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # cosines 1 and 0
+    >>> CoSENT()([u, v], torch.tensor([0.9, 0.1]), None) < CoSENT()([u, v], torch.tensor([0.1, 0.9]), None)
+    tensor(True)
+    >>> CoSENT()([u, v], torch.tensor([0.5, 0.5]), None)  # equal scores have no order
+    tensor(0.)
     """
 
     def __init__(self, scale: float = 20.0) -> None:
@@ -24,6 +31,12 @@ class CoSENT(Loss):
         self.loss = CoSENTLoss(model=NO_MODEL, scale=scale)
 
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
-        """Return the batch's loss, a sum and not a mean; two ``[batch, dim]`` embeddings, float scores ``[batch]``."""
+        """Return the batch's loss, a sum and not a mean.
+
+        Args:
+            embeddings: two of ``[batch, dim]``.
+            labels: scores, float ``[batch]``.
+            text_ids: not used.
+        """
         assert labels is not None, "rows of this shape carry a score"
         return self.loss.compute_loss_from_embeddings(embeddings, labels)

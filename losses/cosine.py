@@ -16,6 +16,10 @@ class Cosine(Loss):
 
     Reimers & Gurevych 2019 (https://arxiv.org/abs/1908.10084), section 3. Delegates to sentence-transformers'
     ``CosineSimilarityLoss``. The reader has already mapped the source's range to [0, 1] or kept [-1, 1].
+
+    >>> u, v = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])
+    >>> Cosine()([u, v], torch.tensor([1.0]), None)  # (0.6 - 1)^2
+    tensor(0.1600)
     """
 
     def __init__(self) -> None:
@@ -23,7 +27,11 @@ class Cosine(Loss):
         self.loss = CosineSimilarityLoss(model=NO_MODEL)
 
     def encode_labels(self, labels: Sequence[float]) -> Tensor:
-        """Return float32 gold scores; one outside [-1, 1] raises ValueError."""
+        """Return float32 gold scores.
+
+        Raises:
+            ValueError: a score is outside [-1, 1]; the message begins with its 0-based position.
+        """
         for position, score in enumerate(labels):
             if not -1.0 <= score <= 1.0:
                 raise ValueError(f"{position}: score {score} is outside [-1, 1]; set data.score_range= to the source's")

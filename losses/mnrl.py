@@ -21,6 +21,10 @@ class MultipleNegativesRanking(Loss):
         scale: factor on the cosines, the inverse of the temperature; 20 is temperature 0.05.
         symmetric: also rank the batch's anchors for each positive, and average the two
             (``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"`` there).
+
+    >>> anchors = positives = torch.eye(2)
+    >>> MultipleNegativesRanking(scale=1.0)([anchors, positives], None, None)  # log(e^1 + e^0) - 1
+    tensor(0.3133)
     """
 
     def __init__(self, scale: float = 20.0, symmetric: bool = False) -> None:

@@ -31,6 +31,11 @@ class OnlineContrastive(Loss):
         margin: in units of the distance.
         threshold: a pair whose score is at least this is a positive, any other a negative. Scores are as the reader
             maps them, to [0, 1] mostly: labels 0 and 1 need nothing but ``data.score_range=[0,1]``.
+
+    >>> loss = OnlineContrastive()
+    >>> u, v = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    >>> loss([u, v], loss.encode_labels([1.0, 0.0]), None)  # 1^2 for the positives, (0.5 - 0)^2 for the negatives
+    tensor(1.2500)
     """
 
     def __init__(self, distance: str = "cosine", margin: float = 0.5, threshold: float = 0.5) -> None:

@@ -26,6 +26,10 @@ class Triplet(Loss):
     Args:
         distance: cosine (1 - cos), euclidean or manhattan.
         margin: in units of the distance.
+
+    >>> anchor, positive, negative = torch.tensor([[0.0]]), torch.tensor([[2.0]]), torch.tensor([[2.5]])
+    >>> Triplet()([anchor, positive, negative], None, None)  # 2 - 2.5 + 1
+    tensor(0.5000)
     """
 
     def __init__(self, distance: str = "euclidean", margin: float = 1.0) -> None:
