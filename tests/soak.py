@@ -111,7 +111,7 @@ def kill_export(exported: Path, kind: str) -> Trial:
 
         corpus = Corpus(kind, 300, seed=draw.randrange(1000))
         shutil.copytree(exported, folder / "news")
-        arguments = ("only=index", "corpus=titles.csv", "corpus.id_column=id", "out=news")
+        arguments = ("only=index", "corpus=titles.csv", "corpus.id_column=id", "corpus.most_lost=1", "out=news")
         if corpus.before is not None:
             write_corpus(folder / "titles.csv", corpus.before)
             in_fork("export", *arguments, cwd=folder)
