@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
 SEGMENTS = "segments"
 _FORMS = {"path": "manifest-{}.json", "rows": "rows-{}.parquet", "vectors": "vectors-{}.npy", "fast": "index-{}.faiss",
           "rejected": "rejected-{}.csv"}
@@ -91,6 +92,21 @@ def check_links(folder: Path) -> None:
     check_link(folder, rf"{_FILE.pattern}|rejected\.csv|{SEGMENTS}")
     if (folder / SEGMENTS).is_symlink():
         raise UserError(f"{folder / SEGMENTS}: is a link, and would be written to; remove it")
+
+
+def index_folder(folder: str | Path) -> Path:
+    """Return the folder that holds an index's manifests, given it or the export's output folder.
+
+    Raises:
+        UserError: there is no index.
+    """
+    folder = Path(folder)
+    index = folder / "index" if (folder / "index").is_dir() else folder
+    if not index.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    if not numbers(index):
+        raise UserError(f"{folder}: {NO_INDEX}")
+    return index
 
 
 def numbers(folder: Path) -> list[int]:

@@ -19,13 +19,13 @@ from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, co
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
 from sentence_forge.search.fast import FastIndex
-from sentence_forge.search.generation import Generation, newest, numbers
+from sentence_forge.search.generation import NO_INDEX, Generation, index_folder, newest
 from sentence_forge.search.pairs import most_similar_pairs
+from sentence_forge.search.queries import check_text
 from sentence_forge.search.thresholds import Thresholds, read_thresholds
 
 log = logging.getLogger(__name__)
 
-NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
 _OPEN_ATTEMPTS = 100
 
 
@@ -46,33 +46,6 @@ class Pair(NamedTuple):
     title1: str
     id2: str
     title2: str
-
-
-def index_folder(folder: str | Path) -> Path:
-    """Return the folder that holds an index's manifests, given it or the export's output folder.
-
-    Raises:
-        UserError: there is no index.
-    """
-    folder = Path(folder)
-    index = folder / "index" if (folder / "index").is_dir() else folder
-    if not index.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    if not numbers(index):
-        raise UserError(f"{folder}: {NO_INDEX}")
-    return index
-
-
-def _check_text(text: str, role: Role) -> None:
-    if not isinstance(text, str):
-        raise UserError(f"{role}: is {type(text).__name__}, not a string; decode it first")
-    if not text.strip():
-        raise UserError(f"{role}: is empty; type some words")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{role}: {text[:80]!r} holds a lone surrogate, as of bytes that are not UTF-8, which no "
-                        "tokenizer takes; give it as UTF-8") from None
 
 
 class Index:
@@ -96,8 +69,6 @@ class Index:
         self.vectors: np.memmap = generation.map_vectors()
         self._array = np.asarray(self.vectors)
         self._fast_bytes = generation.map_fast()  # by the time it is needed, a writer may have removed the file
-        self._fast: FastIndex | None = None
-        self._fast_is_damaged = False
         self._cut: FloatArray | None = None
 
     @classmethod
@@ -184,7 +155,7 @@ class Index:
             UserError: a text that is empty or no valid Unicode, or whose vector is zero or not finite.
         """
         for text in texts:
-            _check_text(text, role)
+            check_text(text, role)
         vectors = self.encoder.encode(list(texts), role=role)
         bad = bad_row(vectors)
         if bad is not None:
@@ -240,17 +211,17 @@ class Index:
             return cosine_top_k(self._array, queries, k)
         return fast.search(normalise(queries), k)
 
-    @property
+    @functools.cached_property
     def fast(self) -> FastIndex | None:
         """The fast index, loaded at first use; None where the exact scan answers."""
         about = self._generation.manifest["fast"]
-        if self._fast is None and about is not None and not self._fast_is_damaged:
-            try:
-                self._fast = FastIndex.load(self._generation.fast, self._array, about["k_factor"], self._fast_bytes)
-            except UserError as error:
-                log.warning("%s. Until then every query scans all vectors", error)
-                self._fast_is_damaged = True
-        return self._fast
+        if about is None:
+            return None
+        try:
+            return FastIndex.load(self._generation.fast, self._array, about["k_factor"], self._fast_bytes)
+        except UserError as error:
+            log.warning("%s. Until then every query scans all vectors", error)
+            return None
 
     def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
         """Return what `search_vectors` found with the rows' ids and titles."""
@@ -309,7 +280,7 @@ class Index:
 
     def close(self) -> None:
         """Let go of the mapped files; the index can't be searched afterwards."""
-        self._fast = self._cut = self._fast_bytes = None
+        self._cut = self._fast_bytes = self.__dict__["fast"] = None
         self._array = np.empty((0, 0), np.float32)
         del self.vectors
 

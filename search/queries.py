@@ -1,4 +1,4 @@
-"""Queries from a file or standard input: one a line, UTF-8."""
+"""Queries: read from a file or standard input, one a line in UTF-8, and checked before they are encoded."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ def batches(queries: Iterable[str]) -> Iterator[list[str]]:
     queries = iter(queries)
     while batch := list(islice(queries, _BATCH)):
         yield batch
+
+
+def check_text(text: str, role: str) -> None:
+    """Refuse what no tokenizer takes.
+
+    Raises:
+        UserError: the text is blank, no string, or no valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise UserError(f"{role}: is {type(text).__name__}, not a string; decode it first")
+    if not text.strip():
+        raise UserError(f"{role}: is empty; type some words")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{role}: {text[:80]!r} holds a lone surrogate, as of bytes that are not UTF-8, which no "
+                        "tokenizer takes; give it as UTF-8") from None
 
 
 def _decoded(name: str, file: BinaryIO) -> Iterator[str]:

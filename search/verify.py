@@ -10,8 +10,7 @@ from sentence_forge.encoders.similarity import bad_row
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.search.fast import RECALL, FastIndex, recall_at_10, sample_queries
-from sentence_forge.search.generation import SEGMENTS, Generation, numbers, read_generation
-from sentence_forge.search.index import index_folder
+from sentence_forge.search.generation import SEGMENTS, Generation, index_folder, numbers, read_generation
 
 _BLOCK = 65_536
 _UNIT = 1e-5

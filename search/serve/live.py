@@ -11,8 +11,8 @@ from pathlib import Path
 from sentence_forge.encoders.fingerprint import query_fingerprint
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.generation import newest, numbers
-from sentence_forge.search.index import Index, index_folder
+from sentence_forge.search.generation import index_folder, newest, numbers
+from sentence_forge.search.index import Index
 
 log = logging.getLogger(__name__)
 
