@@ -39,7 +39,7 @@ def read_rows(settings: Export, corpus: Path) -> Corpus:
 
 
 def about_corpus(settings: Export, corpus: Path | None, rows: Corpus | None) -> dict[str, Any] | None:
-    """Return what the manifest says of the corpus."""
+    """Return the manifest's entry on the corpus."""
     if corpus is None or rows is None:
         return None
     about = {"name": corpus.name, "sha256": sha256_file(corpus), "column": rows.column,
@@ -84,7 +84,7 @@ def corpus_encoder(out: Path, precision: str, device: str, about: Mapping[str, A
 
 
 def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export) -> dict[str, Any]:
-    """Index the corpus in ``out`` and return what the manifest says of it."""
+    """Index the corpus in ``out`` and return the manifest's entry on the index."""
     spread: Spread | None = None
     cluster = settings.cluster
     if cluster.kind is ClusterKind.ray:

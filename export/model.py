@@ -1,4 +1,4 @@
-"""A model as an export holds it: the folder, the ONNX files, what they measure, and a manifest over all."""
+"""Write a model's part of an export: the folder, the ONNX files, and how near these come to torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
 
     Args:
         encoder: the model.
-        source: the folder it was loaded from; what a run recorded there of its training goes along.
+        source: the folder it was loaded from; a run's records of its training there are copied.
         out: the export's folder.
     """
     about = read_about(source) if source is not None else {}
@@ -42,7 +42,7 @@ def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
               "fingerprint": encoder.fingerprint}
     with staged_folder(out / "model", replace=True) as folder:
         encoder.model.save_pretrained(str(folder), create_model_card=False)
-        head = () if "whole_dim" in about else ("loss.safetensors", "loss.json")  # it takes whole vectors
+        head = () if "whole_dim" in about else ("loss.safetensors", "loss.json")  # it takes uncut vectors
         for name in (*head, TRAINING_TEXTS):
             if source is not None and is_own_file(source / name):
                 shutil.copy(source / name, folder / name)
@@ -54,9 +54,9 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
                      language: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write ``model.onnx`` and, where it keeps the meaning, ``model_int8.onnx``.
 
-    Returns what the manifest says of them by precision, and of those left out: the reason, and what was measured.
+    Returns the manifest's entries by precision: of the files written, and of those left out with the reason.
 
-    Each is held against torch, from the text on, over scored pairs in the corpus's language: those of
+    Each is compared with torch, from the text on, over scored pairs in the corpus's language: those of
     ``eval.geometry.calibration_pairs``, but STS benchmark's test pairs where ``data_dir`` has them.
     """
     name, pairs = scored_pairs(data_dir, language)
@@ -106,7 +106,7 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
 
 
 def measured_in_bf16(encoder: Encoder, data_dir: Path | None, language: str) -> dict[str, Any]:
-    """Return what the manifest says of the model with bf16 weights, beside fp32; a ``reason`` where it loses too much.
+    """Return the manifest's entry on the model with bf16 weights; it has a ``reason`` where it loses too much.
 
     The pairs are those of ``write_onnx_files``.
     """
@@ -118,7 +118,7 @@ def measured_in_bf16(encoder: Encoder, data_dir: Path | None, language: str) -> 
 
 def _beside_fp32(which: str, name: str, texts: Sequence[str], pairs: Pairs, made: np.ndarray, reference: np.ndarray,
                  scored: float) -> dict[str, Any]:
-    """Return what a lower precision measures; a ``reason`` where it loses too much against fp32, which ``scored``."""
+    """Return the measures of a lower precision; with a ``reason`` where it loses too much against fp32's ``scored``."""
     found, parity = spearman_of(texts, made, pairs), onnx_file.agreement(reference, made)
     log.info("%s: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f, measured on %s", which, 100 * found,
              100 * scored, parity["mean_cosine"], name)
@@ -132,7 +132,7 @@ def _without(reason: str) -> dict[str, Any]:
 
 
 def scored_pairs(data_dir: Path | None, language: str) -> tuple[str, Pairs]:
-    """Return what the exported files are measured on, and how it is called."""
+    """Return the name of the data that exported files are measured on, and its scored pairs."""
     task = ScoredPairs(folder="stsb", split="test")
     if language == "en" and data_dir is not None and task.locate(data_dir) is not None:
         return "stsb-test", task.read(data_dir)
@@ -149,7 +149,7 @@ def spearman_of(texts: Sequence[str], vectors: np.ndarray, pairs: Pairs) -> floa
 
 
 def _how(encoder: Encoder) -> dict[str, Any]:
-    """Return what ``encoders.onnx.OnnxVectors`` must know."""
+    """Return the manifest's keys that ``encoders.onnx.OnnxVectors`` reads."""
     chain = encoder.forward.chains["document"]
     return {"dim": encoder.dim, "max_length": encoder.max_length,
             "prompts": {"default": encoder.prompt(), **encoder.prompts},

@@ -1,4 +1,4 @@
-"""One self-contained ONNX file: token ids in, sentence vectors out, and how near it comes to torch."""
+"""Write a model as one ONNX file, from token ids to sentence vectors, and measure how near it comes to torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Unavailable(Exception):
 
 
 class _Vectors(nn.Module):
-    """The whole model as one graph: transformer, pooling and whatever follows."""
+    """All modules of a model as one graph: transformer, pooling and the layers after it."""
 
     def __init__(self, chain: Chain, dim: int | None) -> None:
         super().__init__()

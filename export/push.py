@@ -72,9 +72,9 @@ def _push(out: Path, files: list[Path], repo: str, private: bool) -> str:
                                          card.encode() if file == out / "model" / "README.md" else file)
                       for file in files]
         api.create_commit(made.repo_id, operations, commit_message="Model exported by sentence-forge")
-    except Exception as error:  # of many kinds, by the version of the hub's client; nothing of ours stands in there
-        raise UserError(f"push={repo}: {_endpoint()}: {_first_line(error)}; the export in {out} is whole, try again by "
-                        f"python -m export only=push out={out} push={repo}") from None
+    except Exception as error:  # of many kinds, by the version of the hub's client; none is a bug of ours
+        raise UserError(f"push={repo}: {_endpoint()}: {_first_line(error)}; the export in {out} is complete, try "
+                        f"again by python -m export only=push out={out} push={repo}") from None
     return str(made)
 
 

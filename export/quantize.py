@@ -37,7 +37,7 @@ def write_int8(file: Path, quantized: Path) -> None:
 
 
 def misses(mean_cosine: float, spearman: float, spearman_fp32: float) -> str | None:
-    """Say what a lower precision loses, if that is too much to be used."""
+    """Return the reason not to use a lower precision, where it loses too much; else None."""
     if mean_cosine < LEAST_MEAN_COSINE:
         return f"its mean cosine to fp32 is {mean_cosine:.4f}, below {LEAST_MEAN_COSINE}"
     if spearman < spearman_fp32 - MOST_LOST:

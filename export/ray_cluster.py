@@ -1,4 +1,4 @@
-"""Past one machine: Ray workers encode a corpus and write its segments; whoever started them commits, once."""
+"""Encode a corpus on a Ray cluster: workers write its segments, and the process that started them commits."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ class RayCluster:
                 deaths[first] += 1
                 if deaths[first] > MOST_DEATHS:
                     what = "as they start" if block is None else f"over the titles from id {first!r} on"
-                    raise UserError(f"cluster=ray: workers die again and again {what}; Ray's logs say why, and what is "
-                                    "encoded is kept") from None
+                    raise UserError(f"cluster=ray: workers die again and again {what}; Ray's logs say why, and the "
+                                    "finished segments are kept") from None
                 log.warning("a worker died; another does its titles")
                 back += [] if block is None else [block]
                 ray.kill(worker)  # where only the way to it is lost

@@ -1,4 +1,4 @@
-"""An export in stages, each of which a killed one goes on after: model, ONNX files and thresholds, then the index."""
+"""Export in two stages, the model's files and the index; a killed export goes on after the last finished stage."""
 
 from __future__ import annotations
 

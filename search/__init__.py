@@ -1,4 +1,4 @@
-"""Rows and vectors on disk, the index that answers from them, and the command line in front of it."""
+"""The search index: made from a corpus, kept on disk, and searched from Python and the command line."""
 
 from sentence_forge.runtime.one_name import refuse_short_name
 

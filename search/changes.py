@@ -1,4 +1,4 @@
-"""What another model changes: the hits of two indexes of one corpus side by side, and how far they agree."""
+"""Compare the hits of two indexes of one corpus: which entered, which left, and how far the indexes agree."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def drawn_queries(index: Index, count: int = MOST_DRAWN, seed: int = 0) -> list[
 
 
 def summary(found: Sequence[Change], k: int) -> list[str]:
-    """Return what there is to say over all queries, in a few lines."""
+    """Return a summary of all queries in two lines: overlap, and how many hits changed."""
     overlap = np.array([change.overlap for change in found])
     same = sum(not change.entered and not change.left and not change.moved for change in found)
     first = sum(bool(change.new and change.old) and not any(move.old == move.new == 1 for move in change.moves)
@@ -159,8 +159,8 @@ def _change(query: str, old: list[Hit], new: list[Hit], key: Callable[[Hit], str
     after = {key(hit) for hit in new}
     moves = [Move(before.get(key(hit)), hit.rank, hit.id, hit.title) for hit in new]
     moves += [Move(hit.rank, None, hit.id, hit.title) for hit in old if key(hit) not in after]
-    kept = sum(move.old is not None for move in moves if move.new is not None)
-    return Change(query, old, new, moves, kept / len(new) if new else 1.0)
+    common = sum(move.old is not None for move in moves if move.new is not None)
+    return Change(query, old, new, moves, common / len(new) if new else 1.0)
 
 
 def _cell(hits: Sequence[Hit], rank: int, mark: str, width: int) -> str:

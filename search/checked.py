@@ -1,4 +1,4 @@
-"""Rows and vectors read from files that may be damaged, or made by somebody who means harm."""
+"""Read rows and vectors from files that may be damaged or crafted, and check them against the manifest."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def map_vectors(path: Path, rows: int, dim: int | None = None) -> np.memmap:
 
     Args:
         path: the file.
-        rows: what it must hold.
-        dim: what it must hold; None for any.
+        rows: how many it must hold.
+        dim: the size that they must have; None for any.
 
     Raises:
         FileNotFoundError: there is no such file.

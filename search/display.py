@@ -50,13 +50,13 @@ def cut(text: str, width: int) -> str:
     """Return ``text`` in at most ``width`` cells, an ellipsis at the end where something is left out."""
     if width_of(text) <= width:
         return text
-    kept, used = [], 1
+    shown, used = [], 1
     for char in text:
         used += width_of(char)
         if used > width:
             break
-        kept.append(char)
-    return "".join(kept).rstrip() + "…"
+        shown.append(char)
+    return "".join(shown).rstrip() + "…"
 
 
 def one_line(text: str) -> str:
@@ -71,7 +71,7 @@ def hits_table(hits: Sequence[Hit], width: int | None, thresholds: Thresholds | 
     Args:
         hits: of one query, best first.
         width: the terminal's width in cells; None for tab-separated values, complete.
-        thresholds: what a score means.
+        thresholds: from which scores two texts are the same or related.
     """
     if width is None:
         return [f"{hit.rank}\t{hit.score:.4f}\t{one_line(hit.id)}\t{one_line(hit.title)}" for hit in hits]

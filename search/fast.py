@@ -1,4 +1,4 @@
-"""The fast index: product-quantised codes scanned by FAISS, the candidates re-scored at full precision.
+"""The fast index: FAISS scans product-quantised codes for candidates, which are scored again at full precision.
 
 FAISS holds 4 bits for every two dimensions (``PQ{dim/2}x4fs``, scanned in SIMD registers; André et al., "Quicker ADC",
 2019), a sixteenth of the vectors' size. It names k x k_factor candidates; their cosines are then computed from the
@@ -52,8 +52,8 @@ class FastIndex:
              data: npt.NDArray[np.uint8] | None = None) -> FastIndex:
         """Return the index that `build_fast` wrote to a file.
 
-        FAISS believes what a file says of itself: it reserves any memory, and opens and writes other files that are
-        named as its lists. So all but the numbers that were learnt must be, byte for byte, what `build_fast` writes.
+        FAISS trusts the files it reads: a crafted one makes it allocate any amount of memory, or write to another file.
+        So every byte but those of the centroids and the codes must be exactly as `build_fast` writes it.
 
         Args:
             path: the file.
@@ -147,7 +147,7 @@ def _codes(vectors: FloatArray, factory: str, codes: faiss.Index | None) -> fais
 
 
 def _frame(rows: int, dim: int) -> tuple[bytes, bytes, int]:
-    """Return what stands in FAISS's file before the centroids, between them and the codes, and the codes' size.
+    """Return the fixed bytes of FAISS's file: before the centroids, between them and the codes; and the codes' size.
 
     That is ``write_index`` of an ``IndexPQFastScan``: dimension, rows, metric, sizes; then implementation, block size,
     and rows and sub-quantisers rounded up to 32 and 2.

@@ -1,12 +1,12 @@
-"""One complete state of the index on disk, and the switch from one to the next.
+"""A generation is one complete state of the index on disk; this module reads them and switches to a new one.
 
 Generation N is ``rows-N.parquet`` (id, title, sha of the title; live rows in corpus order), ``vectors-N.npy`` (one
 unit vector a row), ``index-N.faiss`` (where a fast index pays), ``rejected-N.csv``, and ``manifest-N.json``, which is
 written last, names every file with its sha256, and is checksummed itself. Files are never changed once a manifest
-names them, so readers need no lock. The newest valid manifest wins and the one before is kept to fall back on.
+names them, so readers need no lock. The newest valid manifest is used, and the one before it stays as a fallback.
 
-An index may come from somebody else, whose manifest fits whatever the files hold. So what a file claims of itself is
-checked before it is used.
+An index may come from somebody else, with any files and a manifest that fits them. So the content of a file is checked
+before it is used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ATTEMPTS = 100  # of a reader, where a writer replaces one generation after the
 
 @dataclass(frozen=True)
 class Generation:
-    """A manifest that passed its checks: what it says and where its files are."""
+    """A manifest that passed its checks, and the paths of its files."""
 
     folder: Path
     number: int
@@ -157,7 +157,7 @@ def _is_ours(generation: Generation) -> bool:
 def newest(folder: Path) -> Generation | None:
     """Return the newest valid generation in ``folder``; None where nothing was ever committed.
 
-    A damaged one is passed over, with a warning in the log.
+    A damaged one is skipped, with a warning in the log.
 
     Raises:
         UserError: there are manifests and none is valid.
@@ -175,7 +175,7 @@ def newest(folder: Path) -> Generation | None:
             return None
         if problem and numbers(folder) == present:
             break
-    raise UserError(f"{folder}: no manifest is whole ({problem}); index the corpus again in a new folder")
+    raise UserError(f"{folder}: no manifest is intact ({problem}); index the corpus again in a new folder")
 
 
 def commit(generation: Generation, about: Mapping[str, Any]) -> Generation:
@@ -193,9 +193,9 @@ def commit(generation: Generation, about: Mapping[str, Any]) -> Generation:
 
 
 def prune(folder: Path) -> None:
-    """Remove all files but those of the newest generation, and of the one before it that is whole.
+    """Remove all files but those of the newest generation and of the newest intact one before it.
 
-    What killed writers left goes too. To be called by the writer only.
+    The leftovers of killed writers are removed, too. Only the holder of the writer's lock may call this.
     """
     kept: list[Generation] = []
     for number in numbers(folder):
@@ -203,7 +203,7 @@ def prune(folder: Path) -> None:
             generation = read_generation(folder, number)
         except UserError:
             continue
-        # To fall back on damaged vectors would be no help, so an older one is looked at byte by byte.
+        # An older one is hashed: it would be no fallback if its vectors were damaged.
         if len(kept) < 2 and not (kept and generation.damaged()):
             kept.append(generation)
     keep = {name for generation in kept for name in (generation.path.name, *generation.manifest["files"])}

@@ -39,7 +39,7 @@ class Hit(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two rows and their cosine; the first stands earlier in the corpus."""
+    """Two rows and their cosine; the first is the earlier one in the corpus."""
 
     score: float
     id1: str
@@ -49,7 +49,7 @@ class Pair(NamedTuple):
 
 
 class Index:
-    """One generation of an index, open for reading; it stays whole while a newer one is written.
+    """An index, open for searching; it stays as it is while a newer generation is written.
 
     Made by `Index.open`. Safe to search from several threads.
 
@@ -73,14 +73,14 @@ class Index:
 
     @classmethod
     def open(cls, folder: str | Path, encoder: TextEncoder | None = None) -> Self:
-        """Open the newest whole generation of an index.
+        """Open the newest intact generation of an index.
 
         Args:
             folder: an export's output folder, or the ``index`` folder in it.
             encoder: encodes the queries; by default the export's own, loaded when the first text is searched.
 
         Raises:
-            UserError: there is no index here, no generation of it is whole, or ``encoder`` isn't the one that made it.
+            UserError: there is no index here, no generation of it is intact, or ``encoder`` isn't the one that made it.
         """
         index = index_folder(folder)
         for _ in range(_OPEN_ATTEMPTS):
@@ -105,7 +105,7 @@ class Index:
 
     @property
     def encoder(self) -> TextEncoder:
-        """What encodes the queries, loaded at first use."""
+        """The encoder of the queries, loaded at first use."""
         if self._encoder is None:
             self._use(load_query_encoder(self._export, query_fingerprint(self.fingerprint)))
         assert self._encoder is not None
@@ -124,7 +124,7 @@ class Index:
         return self.encoder.role_key("query") != self.encoder.role_key("document")
 
     def prepare(self, *, exact: bool = False, dim: int | None = None) -> None:
-        """Load now what the first query would load: the encoder and, unless ``exact`` or cut, the fast index."""
+        """Load now instead of at the first query: the encoder and, unless ``exact`` or cut, the fast index."""
         if dim is not None:
             self.cut(dim)
         _ = self.encoder
@@ -132,14 +132,14 @@ class Index:
             _ = self.fast
 
     def cut(self, dim: int) -> FloatArray:
-        """Return the first ``dim`` numbers of each vector, at length 1, float32 [rows, dim]; the last cut is kept.
+        """Return the first ``dim`` numbers of each vector, at length 1, float32 [rows, dim]; the last cut is cached.
 
         Raises:
             UserError: ``dim`` is below 1 or above the index's, or nothing is left of a vector.
         """
-        whole = self._array.shape[1]
-        if not 1 <= dim <= whole:
-            raise UserError(f"dim {dim}: the index's vectors have {whole} numbers; give 1 to {whole}")
+        size = self._array.shape[1]
+        if not 1 <= dim <= size:
+            raise UserError(f"dim {dim}: the index's vectors have {size} numbers; give 1 to {size}")
         if self._cut is None or self._cut.shape[1] != dim:
             self._cut = normalise(self._array[:, :dim])
         return self._cut
@@ -149,7 +149,7 @@ class Index:
         self._encoder = encoder
 
     def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:
-        """Return the unit vectors of query texts, float32 [len(texts), dim]; or of such as the index could hold.
+        """Return the unit vectors of queries, float32 [len(texts), dim]; or of documents, as the index holds them.
 
         Raises:
             UserError: a text that is empty or no valid Unicode, or whose vector is zero or not finite.
@@ -224,7 +224,7 @@ class Index:
             return None
 
     def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
-        """Return what `search_vectors` found with the rows' ids and titles."""
+        """Return the hits for the scores and positions that `search_vectors` returned."""
         return [[Hit(rank, float(score), self.ids[row], self.titles[row])
                  for rank, (score, row) in enumerate(zip(*found, strict=True), start=1)]
                 for found in zip(scores, positions, strict=True)]
@@ -236,8 +236,8 @@ class Index:
 
         Args:
             k: how many; more than there are gives all.
-            repeats: count rows with the very same title as pairs too. Without, a title that repeats stands for all its
-                rows by its first one, and the pairs are near-duplicates rather than duplicates.
+            repeats: also pair rows with equal titles. Otherwise only the first row of each title is paired, so that the
+                pairs are near-duplicates rather than duplicates.
 
         Raises:
             UserError: k below 1.
@@ -272,7 +272,7 @@ class Index:
         return len(self.titles) - self._generation.manifest["distinct"]
 
     def _first_rows(self) -> IntArray:
-        """Return the row at which each distinct title stands first, rising."""
+        """Return the first row of each distinct title, ascending."""
         import pyarrow.compute as pc
 
         codes = pc.dictionary_encode(self._rows["title"].chunk(0)).indices.to_numpy()

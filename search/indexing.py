@@ -1,4 +1,4 @@
-"""Corpus in, index out: encode what is new, reuse what is known, and switch to the new generation in one step."""
+"""Bring an index up to date with a corpus: encode the new titles only, then switch to a new generation in one step."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Block(NamedTuple):
     hashes: Hashes
 
 
-# Encodes blocks, whoever does it, and writes each as a segment of the folder; tells how many titles are done.
+# Encodes blocks and writes each as a segment of the folder; calls back with the number of titles done.
 Spread = Callable[[Path, Iterator[Block], Callable[[int], None]], None]
 
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What a run did."""
+    """The counts of one run of `index_corpus`."""
 
     rows: int  # live rows in the index now
     encoded: int  # distinct titles encoded by this run
@@ -79,7 +79,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         folder: the index; made if it isn't there.
         ids: unique, one a row.
         titles: one a row; may repeat.
-        encoder: what encodes them, and later the queries.
+        encoder: encodes them, and later the queries.
         rejected: rows of the corpus left out, written to ``rejected.csv``.
         segment_rows: distinct titles encoded between two writes to disk: the most that a kill can cost.
         fast_from: rows from which a fast index is built; below, the exact scan is quick enough.
@@ -122,11 +122,11 @@ def _check(ids: Sequence[str], titles: Sequence[str]) -> None:
     if len(ids) != len(titles):
         raise ValueError(f"{len(ids)} ids for {len(titles)} titles")
     if not len(ids):
-        raise UserError("corpus: no titles to index; what was indexed before stays as it is")
+        raise UserError("corpus: no titles to index; the index stays as it was")
     seen: dict[str, int] = {}
     for row, name in enumerate(ids, start=1):
         if seen.setdefault(name, row) != row:
-            raise UserError(f"corpus: id {name!r} stands in rows {seen[name]} and {row}; ids must be unique")
+            raise UserError(f"corpus: id {name!r} is that of rows {seen[name]} and {row}; ids must be unique")
 
 
 def _check_lost(base: Generation | None, removed: int, rejected: Sequence[Rejected], most: float) -> None:
@@ -163,7 +163,7 @@ def _fast_before(base: Generation | None, damaged: Sequence[Path]) -> FastIndex 
 
 
 def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """Return what takes numbers of titles and calls ``progress`` with their sum, of ``total``."""
+    """Return a callable that adds up numbers of titles and passes the sum and ``total`` to ``progress``."""
     done = 0
 
     def tell(more: int) -> None:
@@ -177,7 +177,7 @@ def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callabl
 
 
 def _blocks(rows: Rows, missing: IntArray, segment_rows: int) -> Iterator[Block]:
-    """Yield the titles at the places ``missing`` as segments to be."""
+    """Yield the titles at the places ``missing`` in blocks, one for each segment."""
     for start in range(0, len(missing), segment_rows):
         places = missing[start:start + segment_rows]
         yield Block([rows.ids[place] for place in places], [rows.titles[place] for place in places],
@@ -186,7 +186,7 @@ def _blocks(rows: Rows, missing: IntArray, segment_rows: int) -> Iterator[Block]
 
 def encode_here(encoder: TextEncoder, folder: Path, blocks: Iterator[Block], tell: Callable[[int], None]) -> None:
     """Encode the blocks in this process and write them as segments."""
-    taken: deque[Block] = deque()  # the encoder takes the next block before it hands the vectors of one over
+    taken: deque[Block] = deque()  # the encoder takes a block before it returns the vectors of the one before
 
     def titles() -> Iterator[list[str]]:
         for block in blocks:

@@ -26,7 +26,7 @@ _BATCH = 256
 
 
 class Mined(NamedTuple):
-    """What was found.
+    """The result of `mine`.
 
     Args:
         rows: anchor, positive and as many negatives as were asked for, the nearest first.
@@ -43,7 +43,7 @@ def mine(index: Index, pairs: Sequence[tuple[str, str]], *, negatives: int = 1, 
          range_min: int = 0, range_max: int = 100, exact: bool = False) -> Mined:
     """Return a triplet for each pair, its negatives the nearest titles of the index that are not likely positives.
 
-    Of the ``range_max`` titles nearest to an anchor, its own text and all its positives aside, those are dropped whose
+    Of the ``range_max`` titles nearest to an anchor, without its own text and its positives, those are dropped whose
     cosine is above ``(1 - margin)`` times that of its positive, or of the least similar of several: they are likely to
     be true, too (TopK-PercPos of Moreira et al. 2024, "NV-Retriever", https://arxiv.org/abs/2407.15831; the
     ``relative_margin`` of sentence-transformers' ``mine_hard_negatives``). Then the ``range_min`` nearest are passed
@@ -55,8 +55,8 @@ def mine(index: Index, pairs: Sequence[tuple[str, str]], *, negatives: int = 1, 
         pairs: anchor and positive; an anchor may come several times, and what it is paired with, either way round, is
             never its negative.
         negatives: to find for each pair; a pair with fewer gives no row.
-        margin: as a fraction of the positive's cosine; 0 keeps what is no nearer than the positive.
-        range_min: how many of what is left to pass over, the likeliest false negatives.
+        margin: a fraction of the positive's cosine; with 0 only titles nearer than the positive are dropped.
+        range_min: how many of the remaining nearest to skip, the likeliest false negatives.
         range_max: titles looked at an anchor.
         exact: scan every vector instead of asking the fast index.
 
@@ -80,10 +80,10 @@ def mine(index: Index, pairs: Sequence[tuple[str, str]], *, negatives: int = 1, 
         near = _nearest(index, np.stack([queries[anchor] for anchor in batch]), own, range_max, exact)
         for anchor, (titles, cosines) in zip(batch, near, strict=True):
             least = min(float(queries[anchor] @ documents[positive]) for positive in positives[anchor])
-            kept = [title for title, cosine in zip(titles, cosines, strict=True)
-                    if cosine <= least - margin * abs(least)]
-            false += len(titles) - len(kept)
-            chosen = kept[range_min:range_min + negatives]
+            allowed = [title for title, cosine in zip(titles, cosines, strict=True)
+                       if cosine <= least - margin * abs(least)]
+            false += len(titles) - len(allowed)
+            chosen = allowed[range_min:range_min + negatives]
             if len(chosen) < negatives:
                 without += len(positives[anchor])
                 continue

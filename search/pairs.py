@@ -1,8 +1,8 @@
-"""The most similar pairs among many vectors: all against all, or cell by cell where that would take too long.
+"""Find the most similar pairs among many vectors: all against all, or cell by cell beyond 50,000 rows.
 
 Half a million rows have more than 10^11 pairs. Beyond ``EXACT_UP_TO`` rows the vectors are therefore grouped around
 k-means centres, as an inverted file does, and a row is compared with those that have its cell among their nearest few.
-Two near-duplicates see the same centres nearby, so that what is lost is among the less similar pairs.
+Near-duplicates have the same centres nearby, so that only less similar pairs can be missed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Best:
         """Take in a block of cosines [len(left), len(right)]; a pair may come again, either way round."""
         enough = 2 * self._k + min(cosines.shape)
         if np.isneginf(self._floor) and cosines.size > enough:
-            # Rows with themselves aside and each pair counted twice, k pairs reach this score.
+            # Even if rows meet themselves and each pair is counted twice, k pairs reach this score.
             self._floor = np.partition(cosines, -enough, axis=None)[-enough] - ROUNDING
         if cosines.max() < self._floor:
             return
@@ -87,7 +87,7 @@ class _Best:
 
 
 def _all_blocks(rows: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield blocks of rows so that every pair stands in one."""
+    """Yield blocks of rows so that every pair is in one of them."""
     for start in range(0, len(rows), _BLOCK):
         for other in range(start, len(rows), _BLOCK):
             yield rows[start:start + _BLOCK], rows[other:other + _BLOCK]

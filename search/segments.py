@@ -1,9 +1,9 @@
-"""The journal of an unfinished indexing run: finished blocks of encoded texts, kept until they are committed.
+"""Segments: finished blocks of encoded texts, from which a killed indexing run goes on.
 
 A segment is a folder ``segments/<hash of its texts>/`` of ``rows.parquet`` (sha: the texts' hashes), ``vectors.npy``
-(one unit vector a row) and ``manifest.json`` with their sha256. It is written once, whole or not at all; as its name
-says what is in it, a segment there is never taken for another. A run that is killed finds its segments again and
-encodes only what is in none of them.
+(one unit vector a row) and ``manifest.json`` with their sha256. It is written once, completely or not
+at all, and its name is that of its content. A run that was killed finds its segments again and encodes only the texts
+that are in none of them. They are removed once the new generation is committed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def segment_folder(index: Path, hashes: Hashes) -> Path:
 
 
 def write_segment(index: Path, hashes: Hashes, vectors: npt.NDArray[np.float32], fingerprint: str) -> None:
-    """Put one finished block of texts on the disk under ``index``; it is whole there, or absent.
+    """Write one finished block of texts under ``index``, completely or not at all.
 
     Where another process has written it by then, such as a worker taken for dead, that one stays.
     """
@@ -72,7 +72,7 @@ def write_segment(index: Path, hashes: Hashes, vectors: npt.NDArray[np.float32],
 def read_segments(index: Path, fingerprint: str) -> list[Segment]:
     """Return the finished segments under ``index``; remove what is damaged or was left half-written.
 
-    To be called by the writer only.
+    Only the holder of the writer's lock may call this.
 
     Raises:
         UserError: a segment was encoded by another model.
@@ -118,7 +118,7 @@ def known_hashes(segments: Sequence[Segment]) -> Hashes:
 
 
 def drop_segments(index: Path) -> None:
-    """Remove the journal, once what it holds is committed."""
+    """Remove all segments, once they are committed."""
     going = index / f".tmp-{SEGMENTS}"
     remove(going)
     if (index / SEGMENTS).exists():

@@ -1,4 +1,4 @@
-"""What a cosine means for this model: the same, or related, by the thresholds that its export calibrated."""
+"""Thresholds on the cosine from which two texts mean the same or are related, as the export calibrated them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAST_PRECISION = 0.5  # of `same`: below, it would mostly be said of pairs that
 
 
 class Thresholds(NamedTuple):
-    """From which cosine two texts mean the ``same`` or are ``related``, how sure that is, and on what it was measured.
+    """The cosines from which two texts mean the ``same`` and are ``related``, and the data they were measured on.
 
     ``precision`` and ``recall`` are those of ``same``.
     """
@@ -37,11 +37,9 @@ def read_thresholds(export: Path, fingerprint: str) -> Thresholds | None:
         about = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
         found = about["marks"]
         same = found["same"]
-        if not same_model(str(about["fingerprint"]), fingerprint):
-            return None
-        if same["precision"] < LEAST_PRECISION:
+        if not same_model(str(about["fingerprint"]), fingerprint) or same["precision"] < LEAST_PRECISION:
             return None
         return Thresholds(same["cosine"], found["related"]["cosine"], same["precision"], same["recall"],
-                     found["measured_on"])
+                          found["measured_on"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # marks are a comfort: what is wrong with an export is said where it matters
+        return None  # thresholds are optional; a broken export is reported elsewhere

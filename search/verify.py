@@ -1,4 +1,4 @@
-"""Hold an index against everything it claims: checksums, counts, ids, unit vectors, and the fast index's recall."""
+"""Check an index: checksums, counts, ids, unit vectors, and the recall of the fast index."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def verify(folder: str | Path) -> list[str]:
             problems.append(str(error))
             continue
         damaged = [f"{path}: damaged, its bytes differ from the manifest's sha256" for path in generation.damaged()]
-        # What isn't as it was written needs no further looking into, and may not even be readable.
+        # A damaged file is not checked further; it may not even be readable.
         problems += damaged or _contradictions(generation)
     for segment in sorted((index / SEGMENTS).glob("[0-9a-f]*")):
         try:
@@ -48,7 +48,7 @@ def verify(folder: str | Path) -> list[str]:
 
 
 def _contradictions(generation: Generation) -> list[str]:
-    """Return where a generation's files, each as it was written, contradict one another or the promises made."""
+    """Return where a generation's intact files contradict one another or the manifest."""
     about = generation.manifest
     try:
         ids, vectors = generation.read_rows(["id", "title"])["id"].to_pylist(), generation.map_vectors()

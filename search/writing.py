@@ -22,7 +22,7 @@ _BLOCK = 8192
 
 
 class Rows(NamedTuple):
-    """What an index is to hold: ids, titles and the titles' hashes, one a row; and what was left out."""
+    """The rows for a new generation: ids, titles and the titles' hashes; and the rejected rows of the corpus."""
 
     ids: Sequence[str]
     titles: Sequence[str]
@@ -49,8 +49,8 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
 
     Args:
         folder: the index.
-        rows: what it is to hold.
-        sources: what holds a vector for each of ``rows.hashes``.
+        rows: the rows to write.
+        sources: hold a vector for each of ``rows.hashes``.
         fingerprint: of the encoder that made the vectors.
         fast_from: rows from which a fast index is built.
         before: the fast index that there was; see `search.fast.build_fast`.
@@ -78,7 +78,7 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
 
 def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: int, fast_from: int,
                 before: FastIndex | None) -> dict[str, Any] | None:
-    """Write all files but the manifest; return what the manifest is to say of the fast index."""
+    """Write all files but the manifest; return the manifest's entry on the fast index."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -105,7 +105,7 @@ def _places(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArra
         if np.array_equal(known[places], hashes):
             return places
     raise UserError(f"{folder}: vectors were damaged or removed after they were encoded, before they could be "
-                    "committed; start again, what is encoded is kept")
+                    "committed; start again, the other segments are reused")
 
 
 def _gather(sources: Sequence[Segment], places: IntArray) -> Iterator[FloatArray]:
@@ -133,7 +133,7 @@ def _write_npy(path: Path, shape: tuple[int, int], blocks: Iterator[FloatArray])
 
 
 def show_rejected(generation: Generation) -> None:
-    """Let ``rejected.csv`` be this generation's list, for people to find."""
+    """Let ``rejected.csv`` be this generation's list, under a name that people find."""
     staged = generation.folder / f".tmp-rejected-{os.getpid()}"
     staged.unlink(missing_ok=True)
     try:

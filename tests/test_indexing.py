@@ -126,7 +126,7 @@ def test_what_cannot_be_indexed_is_named_and_the_old_index_stays(tmp_path: Path)
     build(tmp_path, ["storm hits"])
     with pytest.raises(UserError, match="no titles"):
         index_corpus(tmp_path, [], [], WordEncoder())
-    with pytest.raises(UserError, match=r"id 'x' stands in rows 1 and 3"):
+    with pytest.raises(UserError, match=r"id 'x' is that of rows 1 and 3"):
         index_corpus(tmp_path, ["x", "y", "x"], ["a", "b", "c"], WordEncoder())
     with pytest.raises(UserError, match=r"title '  ' \(id 'y'\) is all zeros"):
         index_corpus(tmp_path, ["x", "y"], ["a", "  "], WordEncoder())
@@ -233,7 +233,7 @@ def test_a_segment_damaged_while_the_run_goes_on_is_never_stood_in_for(tmp_path:
 
     encoder, titles = WordEncoder(), titles_like(30)
     ids = [str(row) for row in range(30)]
-    with pytest.raises(UserError, match="start again, what is encoded is kept"):
+    with pytest.raises(UserError, match="start again, the other segments are reused"):
         index_corpus(tmp_path, ids, titles, encoder, segment_rows=segment_rows, spread=then_damaged)
     assert not list(tmp_path.glob("*-1.*"))
     report = index_corpus(tmp_path, ids, titles, encoder, segment_rows=segment_rows)
@@ -278,7 +278,7 @@ def test_a_damaged_newest_manifest_rolls_back_and_says_so(tmp_path: Path, caplog
         assert list(index.titles) == ["newer title"]
     (tmp_path / "manifest-3.json").unlink()
     (tmp_path / "manifest-1.json").write_bytes(b"")
-    with pytest.raises(UserError, match="no manifest is whole"):
+    with pytest.raises(UserError, match="no manifest is intact"):
         Index.open(tmp_path)
 
 
