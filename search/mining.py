@@ -185,6 +185,6 @@ def read_pairs(path: Path, least_score: float | None = None) -> list[tuple[str, 
 
 
 def write_triplets(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write ``path``, a csv of anchor, positive, negative, negative_2, ...: rows for ``loss=mnrl`` and ``triplet``."""
+    """Write a CSV file of anchor, positive, negative, negative_2, ...: rows for ``loss=mnrl`` and ``triplet``."""
     more = [f"negative_{number}" for number in range(2, len(rows[0]) - 1)]
     write_csv(path, ["anchor", "positive", "negative", *more], rows)

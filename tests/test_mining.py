@@ -18,7 +18,7 @@ from sentence_forge.encoders.similarity import normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
-from sentence_forge.search.mining import mine, near_duplicates, read_pairs
+from sentence_forge.search.mining import mine, near_duplicates, read_pairs, write_triplets
 
 Command = Callable[..., Done]
 Rows = list[list[str]]
@@ -229,6 +229,14 @@ def test_what_cannot_be_mined_is_said_in_one_line(tmp_path: Path, capsys: pytest
         said = capsys.readouterr().err.strip()
         assert said.startswith("error: ") and "\n" not in said and expected in said, said
         assert not out.exists()
+
+
+def test_a_title_that_begins_like_a_formula_is_text_in_a_spreadsheet_and_itself_in_a_training(tmp_path: Path) -> None:
+    rows = [('=HYPERLINK("http://x","y")', "+1 storm", "-1 opera"), ("@SUM(1+1)*cmd", "'=quoted", "\tstorm, \"x\"")]
+    write_triplets(tmp_path / "mined.csv", rows)
+    cells = [cell for row in rows_of(tmp_path / "mined.csv") for cell in row]
+    assert len(cells) == 9 and not [cell for cell in cells if cell[:1] in "=+-@\t\r"]
+    assert read_pairs(tmp_path / "mined.csv") == [row[:2] for row in rows]
 
 
 def test_scored_pairs_and_nli_rows_give_pairs(tmp_path: Path) -> None:
