@@ -66,7 +66,8 @@ def test_an_encoder_is_exported_indexed_and_searched(encoder: sf.Encoder, corpus
 @pytest.mark.parametrize(("words", "keywords"), [
     (["model=nowhere/x/y", "out=o"], {"model": "nowhere/x/y", "out": "o"}),
     (["model=M", "corpus=none.csv", "out=o"], {"model": "M", "corpus": "none.csv", "out": "o"}),
-    (["model=M", "corpus=titles.csv", "out=o"], {"model": "M", "corpus": "titles.csv", "out": "o"}),  # no title column
+    (["model=M", "corpus=titles.csv", "corpus.column=titel", "out=o"],
+     {"model": "M", "corpus": "titles.csv", "corpus.column": "titel", "out": "o"}),
     (["model=M", "out=titles.csv"], {"model": "M", "out": "titles.csv"}),
     (["out=o"], {"out": "o"}),
     (["model=M", "out=o", "dim=99"], {"model": "M", "out": "o", "dim": 99}),
