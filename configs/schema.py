@@ -1,4 +1,4 @@
-"""The fixed skeleton of each command's config: names, types, defaults and what they mean."""
+"""The typed config of each command: keys, types, defaults, and the checks of their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every loss is: a function of embeddings, with the checks its labels need."""
+"""The base class of losses: a function of sentence embeddings and of labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multiple negatives ranking: a row's own positive among everybody's, by softmax."""
+"""Multiple negatives ranking: a softmax of each row's own positive among those of the batch."""
 
 from __future__ import annotations
 

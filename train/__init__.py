@@ -1,4 +1,4 @@
-"""Training: the assembly of a run, the loop, and what they stand on."""
+"""Training: a run from its config to its report, the loop, and what the two use."""
 
 from sentence_forge.runtime.one_name import callable_package, refuse_short_name
 

@@ -1,4 +1,4 @@
-"""Checkpoints that hold everything with a state, and can't lie: staged, checksummed, renamed, verified on loading."""
+"""Checkpoints of all that has a state: written to a temporary folder, checksummed, renamed, verified on loading."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def save_model(folder: Path, model: SentenceTransformer, losses: LossSet) -> Non
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a checkpoint holds, as it stood at one step; training may go on meanwhile.
+    """All that a checkpoint holds, as of one step; training may go on meanwhile.
 
     Args:
         model: the model's state, copied, on its own device.
@@ -93,7 +93,7 @@ def write(folder: Path, taken: Snapshot, *, model: SentenceTransformer, losses: 
         taken: its tensors on the CPU.
         model: built like the one it was taken of; is given the snapshot's state and saved as a folder, ``model/``.
         losses: likewise; their own weights lie in ``model/`` too.
-        best: the folder of the best model so far; kept as ``best/`` by links, so that going back loses neither.
+        best: the folder of the best model so far; linked as ``best/``, so that a run resumed from here has it.
 
     Raises:
         UserError: the disk is full.
@@ -168,7 +168,7 @@ def verified(run: Path, given: Path) -> Path:
 
 
 def newest_good(run: Path) -> Path:
-    """Return the newest checkpoint of a run whose files are whole; each damaged one is named in a line.
+    """Return the newest undamaged checkpoint of a run; each damaged one is logged.
 
     Raises:
         UserError: there is none.
@@ -191,7 +191,7 @@ def steps(run: Path) -> list[Path]:
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints; a kill meanwhile leaves whole ones only."""
+    """Remove all but the newest ``keep`` checkpoints; a kill meanwhile leaves no damaged one."""
     for folder in steps(run)[: -max(1, keep)]:
         going = folder.with_name(f".tmp-{folder.name}-pruned")
         folder.rename(going)
@@ -221,7 +221,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Part an optimizer's state into tensors and JSON."""
+    """Split an optimizer's state into tensors and JSON."""
     tensors = {f"{number}/{name}": value.contiguous() for number, entry in state["state"].items()
                for name, value in entry.items() if isinstance(value, Tensor)}
     rest = {str(number): {name: value for name, value in entry.items() if not isinstance(value, Tensor)}

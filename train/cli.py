@@ -47,7 +47,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _quiet_unless_first() -> Iterator[None]:
-    """Let only the first of the processes that ``torchrun`` starts talk, and write where the user looks."""
+    """Silence all but the first process that ``torchrun`` starts, and give the others a folder that is thrown away."""
     if is_first():
         yield
         return

@@ -1,9 +1,9 @@
 """Several processes training one model: started by ``torchrun --nproc-per-node N -m train ...``.
 
 A batch is of all processes together. Each embeds its share of the rows, all embeddings are gathered, and each process
-computes the loss of the whole batch, so that every row's negatives are everybody's, whatever the loss. The gradient of
-an embedding flows back to the process that made it; the parameters' gradients are summed. So N processes compute what
-one would on the whole batch (dropout and rounding aside).
+computes the loss of the whole batch, so that a row's negatives are those of all processes, whatever the loss. The
+gradient of an embedding flows back to the process that made it; the parameters' gradients are summed. So N processes
+compute what one would on the whole batch (dropout and rounding aside).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ ALONE = World()
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' rows forward; backward each takes its own, for each has computed the whole loss."""
+    """Gathers the rows of all processes; the gradient of each process's own rows goes back to it."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, world: World, count: int) -> Tensor:  # noqa: ANN401 - torch's context
@@ -125,7 +125,7 @@ def started() -> World:
 
 
 def join(world: World, device: str) -> None:
-    """Meet the other processes.
+    """Join the other processes' group.
 
     Not before the model is built: once they have met, transformers writes files in the first process only, and a
     model made in memory goes through a folder.
@@ -141,6 +141,6 @@ def join(world: World, device: str) -> None:
 
 
 def leave(world: World) -> None:
-    """Part from the others."""
+    """Leave the other processes' group."""
     if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def restore_generators(folder: Path, rank: int = 0) -> None:
-    """Let every random generator go on as it stood in a checkpoint; to be called last before training.
+    """Set all random generators to their states in a checkpoint; to be called last before training.
 
     Args:
         folder: the checkpoint.

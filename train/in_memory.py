@@ -103,5 +103,5 @@ def _named_classes(dataset: Any) -> pa.Table:  # noqa: ANN401 - a datasets.Datas
 
 
 def _kind(data: object) -> tuple[str, str]:
-    """Return the package and the name of a value's class, which nobody needs to import to be told."""
+    """Return the package and the name of a value's class; compared as names so that no package is imported."""
     return type(data).__module__.partition(".")[0], type(data).__name__

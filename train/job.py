@@ -144,7 +144,7 @@ def _resumed(config: DictConfig, overrides: list[str], *, keep: bool) -> tuple[P
 
     from sentence_forge.configs.schema import Train
     from sentence_forge.runtime.trust import check_trust
-    from sentence_forge.train.resume import check_config, find_run, tell_changes
+    from sentence_forge.train.resume import check_config, find_run, log_changes
 
     run, checkpoint = find_run(str(config.resume))
     try:
@@ -165,7 +165,7 @@ def _resumed(config: DictConfig, overrides: list[str], *, keep: bool) -> tuple[P
         if OmegaConf.select(saved, key, default=_ABSENT) is _ABSENT:
             raise UserError(f"{key}: there is no such key in {run / 'config.yaml'}")
         OmegaConf.update(saved, key, override.value())
-    tell_changes(before, OmegaConf.to_container(saved, resolve=True, enum_to_str=True))
+    log_changes(before, OmegaConf.to_container(saved, resolve=True, enum_to_str=True))
     with open_dict(saved):
         saved.resume = str(checkpoint or run)
         saved.resume_anyway = config.resume_anyway

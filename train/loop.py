@@ -172,7 +172,7 @@ class Training:
                 raise UserError(
                     f"the {what} of step {step.number} is not finite; its rows were {', '.join(rows)}; "
                     "a smaller loop.learning_rate or loop.precision=fp32 "
-                    "may help, the last checkpoint is whole")
+                    "may help, the last checkpoint is good")
             self.state.losses.append(loss)
             self._norm = norm
         self._unchecked.clear()

@@ -94,7 +94,7 @@ class Mixed:
 
 
 def _shared_out(total: int, shares: np.ndarray) -> np.ndarray:
-    """Return ``total`` whole things in proportion to ``shares``, by largest remainder, and one at least to each."""
+    """Divide ``total`` in proportion to ``shares`` into integers, by largest remainder; each gets at least 1."""
     exact = total * shares / shares.sum()
     counts = np.floor(exact).astype(np.int64)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1

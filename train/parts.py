@@ -1,4 +1,4 @@
-"""What a run makes of its parts (``train.sources.Part``, mostly one): rows, losses, samplers and dev measures."""
+"""From the parts of a run's config to rows, losses, samplers and dev measures."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _look_up(encoder: Encoder, texts: Sequence[str], role: Role | None, step: in
     vectors = encoder.encode(texts, role=role)
     if not np.isfinite(vectors).all():
         raise UserError(f"after step {step} the model gives vectors that are no numbers; a smaller "
-                        "loop.learning_rate may help, the last checkpoint is whole")
+                        "loop.learning_rate may help, the last checkpoint is good")
     at = {text: number for number, text in enumerate(texts)}
     return lambda some: vectors[[at[text] for text in some]]
 

@@ -1,4 +1,4 @@
-"""Going on with a run: which one, from where, and whether what comes out is what an unbroken run would have given."""
+"""Resume a run: find it and its checkpoint, and check that it will end as an unbroken run would have."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def is_finished(run: Path) -> bool:
 
 
 def has_checkpoints(run: Path) -> bool:
-    """Whether a run got as far as its first checkpoint, whole or not."""
+    """Whether a run has a checkpoint, damaged or not."""
     return any((run / "checkpoints").glob("step-*"))
 
 
@@ -71,7 +71,7 @@ def same_threads(before: Mapping[str, Any]) -> None:
 
 
 def check_config(run: Path, config: Mapping[str, Any], *, anyway: bool) -> None:
-    """Hold a run's ``config.yaml`` against the config it was trained with.
+    """Compare a run's ``config.yaml`` with the config it was trained with.
 
     Raises:
         UserError: a key that decides the result was changed in the file, and ``anyway`` wasn't said.
@@ -84,8 +84,8 @@ def check_config(run: Path, config: Mapping[str, Any], *, anyway: bool) -> None:
              anyway)
 
 
-def tell_changes(before: Any, now: Any) -> None:  # noqa: ANN401 - what YAML holds
-    """Say which keys this command line changed."""
+def log_changes(before: Any, now: Any) -> None:  # noqa: ANN401 - what YAML holds
+    """Log which keys this command line changed."""
     for text in _changed(before, now).values():
         log.info("changed: %s", text)
 
@@ -99,15 +99,15 @@ def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, An
         before: as it was recorded.
         now: as it is.
         given: config keys given on this command line; the user knows of them.
-        anyway: whether to go on all the same.
+        anyway: go on although something differs.
 
     Raises:
         UserError: other training data, device or deciding packages, and ``anyway`` wasn't said.
     """
     if not before:
         return
-    kept = ("python", "versions", "device", "data", "processes")
-    changed = _changed({key: before.get(key) for key in kept}, {key: now.get(key) for key in kept})
+    recorded = ("python", "versions", "device", "data", "processes")
+    changed = _changed({key: before.get(key) for key in recorded}, {key: now.get(key) for key in recorded})
     deciding = [key for key in changed if key.startswith("data.") or (key == "device" and "device" not in given)
                 or key == "processes"  # each draws its own dropout
                 or key.removeprefix("versions.") in DECIDING_PACKAGES]

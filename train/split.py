@@ -1,4 +1,4 @@
-"""One split of a run's data: its rows as numbers of texts; the texts stay where the reader has them."""
+"""One split of a run's data: each row as the numbers of its texts, which are read when they are needed."""
 
 from __future__ import annotations
 

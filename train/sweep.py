@@ -82,7 +82,7 @@ class Sweep:
             self.table = markdown(board)
             write_atomic(folder / "table.md", self.table)
             write_csv(folder / "table.csv", *csv_rows(board))
-        except Exception as error:  # a folder nearby that is damaged: the job ended as it did all the same
+        except Exception as error:  # a damaged folder nearby doesn't change how the job ended
             log.warning("%s: no new table of the jobs: %s", folder, error)
 
 
@@ -112,14 +112,14 @@ def free_memory() -> None:
 
 
 def _values(config: Any, overrides: list[str]) -> dict[str, str]:  # noqa: ANN401 - a DictConfig
-    """Return what a job was told: the option of a group, the value of a key, drawn ones as they fell."""
+    """Return a job's overrides: the option of a group, the value of a key, for a random search the value drawn."""
     from omegaconf import OmegaConf
 
-    told = {}
+    values = {}
     for override in overrides:
         key, _, text = override.lstrip("+").partition("=")
         if key == "resume_anyway":  # typed to go on, it makes no other job
             continue
         value = OmegaConf.select(config, key)
-        told[key] = text if value is None or OmegaConf.is_config(value) else str(value)
-    return told
+        values[key] = text if value is None or OmegaConf.is_config(value) else str(value)
+    return values

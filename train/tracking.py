@@ -1,4 +1,4 @@
-"""What a run tells: TensorBoard for people, ``metrics.jsonl`` for programs."""
+"""Log a run's numbers: to TensorBoard for people, to ``metrics.jsonl`` for programs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Tracker:
         self._metrics = run / "metrics.jsonl"
         if self._metrics.exists():
             lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if _step(line) <= from_step]
-            write_atomic(self._metrics, "".join(line + "\n" for line in kept))
+            earlier = [line for line in lines if _step(line) <= from_step]
+            write_atomic(self._metrics, "".join(line + "\n" for line in earlier))
         else:
             remove(self._metrics)  # a link to a missing file, which would be made
         self._file = self._metrics.open("a", encoding="utf-8")
