@@ -66,11 +66,12 @@ class MTEB(Task):
         """
         import mteb
 
-        model = getattr(encoder.source, "model", None)
-        if model is None:
+        from sentence_forge.encoders.encoder import Encoder
+
+        if not isinstance(encoder.source, Encoder):
             raise UserError(f"MTEB's {self.name}: takes sentence-transformers models only")
         try:
-            found = mteb.evaluate(model, self._task(), cache=None, show_progress_bar=False)
+            found = mteb.evaluate(encoder.source.model, self._task(), cache=None, show_progress_bar=False)
         except OSError as error:  # huggingface_hub's errors are OSErrors
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"MTEB's {self.name}: its data can't be had: {first}") from None
