@@ -1,4 +1,4 @@
-"""Texts to vectors, however many: true-length order, batches by a budget of tokens, one output written in place.
+"""Encode any number of texts: sorted by length, in batches of a token budget, into one array that is written in place.
 
 A block of texts is tokenised at a time, in a thread while the block before it is computed on. Memory beyond the output
 is that of two blocks' tokens and two batches, whatever the number of texts.
@@ -21,7 +21,7 @@ from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.runtime.disk import naming_a_full_disk
 
 Vectors = npt.NDArray[np.float32]
-# Begins to compute the vectors of a batch, and returns what waits for them: on a GPU there is time in between.
+# Starts to compute the vectors of a batch and returns a function that waits for them; a GPU computes in between.
 Start = Callable[[Tokens], Callable[[], Vectors]]
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def encode_texts(texts: Iterable[str], dim: int, tokenize: Callable[[Sequence[st
         equal_lengths: whether the texts of a batch must have one length.
         out: where the vectors go, float32 ``[n, dim]``, such as ``numpy.lib.format.open_memmap(...)``; by default new
             memory, or above ``in_memory`` bytes the map of a file without a name in ``$TMPDIR``.
-        progress: told how many texts were encoded since it was last called.
+        progress: called with the number of texts encoded since its last call.
         texts_a_block: texts tokenised at a time.
         in_memory: bytes.
 
@@ -70,9 +70,9 @@ def encode_texts(texts: Iterable[str], dim: int, tokenize: Callable[[Sequence[st
 def encode_blocks(blocks: Iterable[tuple[Sequence[str], Vectors]], tokenize: Callable[[Sequence[str]], Tokens],
                   start: Start, *, tokens_a_batch: int, equal_lengths: bool = False,
                   progress: Callable[[int], None] | None = None) -> Iterator[Vectors]:
-    """Encode block after block, each into its own rows, and yield these when they are all there.
+    """Encode block after block, each into its own rows, and yield a block's rows when they are complete.
 
-    While a block is in the caller's hands, the next one is being tokenised and its first batch computed.
+    While the caller works on a block, the next one is being tokenised and its first batch computed.
     """
     for rows, batch, wait, is_last in _one_ahead(
             _batches(blocks, tokenize, start, tokens_a_batch, equal_lengths)):
@@ -137,7 +137,7 @@ def _blocks(texts: Iterable[str], out: Vectors, size: int) -> Iterator[tuple[Seq
 def _batches(blocks: Iterable[tuple[Sequence[str], Vectors]], tokenize: Callable[[Sequence[str]], Tokens], start: Start,
              tokens_a_batch: int, equal_lengths: bool,
              ) -> Iterator[tuple[Vectors, npt.NDArray[np.int64], Callable[[], Vectors], bool]]:
-    """Yield each batch begun: its block's rows, its places in them, what waits for it, and if it is the last."""
+    """Yield each batch that was started: its block's rows, its places in them, a wait function, whether it is last."""
     for tokens, rows in _tokenized(blocks, tokenize):
         left = len(tokens)
         for batch in batches_by_length(tokens.lengths, tokens_a_batch, equal_lengths=equal_lengths):

@@ -1,4 +1,4 @@
-"""A model as the rest of the program sees it: texts in, vectors out."""
+"""Encoder: a SentenceTransformer with this project's tokenizing and forward, as the rest of the program uses it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,20 @@ from sentence_forge.encoders.making.checks import make_ready
 from sentence_forge.encoders.making.prompts import prompt_of
 from sentence_forge.encoders.protocol import Role, TextEncoder
 
-TOKENS_A_BATCH = {"cpu": 16_384, "gpu": 65_536}  # what the forward is given at once; it groups them as it likes
+TOKENS_A_BATCH = {"cpu": 16_384, "gpu": 65_536}  # of one forward, which cuts them further
 
 
 class Encoder(TextEncoder):
-    """A SentenceTransformer with our tokens and forward.
+    """Texts to vectors by a SentenceTransformer, without padding where the model allows it.
+
+    >>> from sentence_forge.encoders.making.build import from_scratch
+    >>> encoder = Encoder(from_scratch(lambda: ["one two three"] * 4, hidden=16, layers=1, heads=1, vocabulary=40))
+    >>> encoder.encode(["two", "three one"]).shape
+    (2, 16)
 
     Args:
         model: is used, not copied; training goes on in it.
-        name: what reports call it.
+        name: how reports call it.
         fast: see ``encoders.computing.forward.Forward``.
     """
 
@@ -101,7 +106,7 @@ class Encoder(TextEncoder):
             texts: any number of them.
             role: what they are in a search, for models with prompts; as stock ``encode_query``, ``encode_document``.
             out: where the vectors go; see ``encoders.corpus.encode_texts``.
-            progress: told how many texts were encoded since it was last called.
+            progress: called with the number of texts encoded since its last call.
 
         Raises:
             TypeError: ``texts`` is one string.

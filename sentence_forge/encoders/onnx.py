@@ -1,4 +1,4 @@
-"""The exported encoder: ONNX Runtime and a tokenizer, without torch, so that a query is answered at once."""
+"""The encoder of an export: ONNX Runtime and a tokenizer, without torch, so that the first query is answered soon."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ class OnnxEncoder(TextEncoder):
 
 
 class OnnxVectors:
-    """An ONNX file with its tokenizer: what an export measures, and what a query goes through.
+    """An ONNX file with its tokenizer, used for queries and, while exporting, to measure the file.
 
     Args:
         file: int64 ``input_ids`` and ``attention_mask`` ``[batch, length]`` to float32 ``[batch, dim]``.
         tokenizer: a ``tokenizer.json``.
-        how: ``dim``, ``max_length``, ``prompts`` by role, ``special_tokens``, ``pad_id``, ``left_padding``; since
-            exports have them also ``truncation_side`` and ``equal_lengths``, whether a batch must hold one length only.
+        how: ``dim``, ``max_length``, ``prompts`` by role, ``special_tokens``, ``pad_id``, ``left_padding``; newer
+            exports also have ``truncation_side``, and ``equal_lengths``: whether a batch may hold one length only.
         tokens_a_batch: most tokens, padding included, in a batch; few, so that their activations stay in the cache.
     """
 
@@ -97,7 +97,7 @@ class OnnxVectors:
                             progress=progress)
 
     def prompt(self, role: Role | None = None) -> str:
-        """Return what stands before a text of this role."""
+        """Return the prompt that is put before a text of this role."""
         return self._how["prompts"][role or "default"]
 
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> Tokens:

@@ -1,4 +1,4 @@
-"""The casts of mixed precision made together: what autocast computes, in fewer launches on a GPU.
+"""Cast all weights of a model to half precision at once: what autocast computes, in fewer launches on a GPU.
 
 Autocast rounds the weight and the bias of every linear layer in a launch each, and casts their gradients back likewise:
 in a bert-base close to 300 a step. Here all are cast at once, and what is computed is the same to the last bit. bf16
@@ -37,7 +37,7 @@ class _Cast(torch.autograd.Function):
         torch._foreach_copy_(made, list(weights))
         ctx.mark_non_differentiable(*(cast for cast, weight in zip(made, weights, strict=True)
                                       if not weight.requires_grad))
-        ctx.set_materialize_grads(False)  # a pooler that nobody asks has none
+        ctx.set_materialize_grads(False)  # an unused pooler gets no gradient
         ctx.dtype = weights[0].dtype
         return tuple(made)
 

@@ -1,4 +1,4 @@
-"""Cuts of a batch that a device computes one after the other."""
+"""Cut a batch into parts that a device computes one after the other."""
 
 from __future__ import annotations
 

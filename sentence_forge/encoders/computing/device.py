@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Pick the device, and set up threads and memory for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sentence_forge.runtime.errors import UserError
 
 
 def pick_device(name: str = "auto") -> str:
-    """Return the device a user means: ``auto`` is the first of cuda, mps and cpu that is here.
+    """Return the device of a name; ``auto`` is the first of cuda, mps and cpu that this machine has.
 
     Raises:
         UserError: the device is not here.
@@ -27,10 +27,10 @@ def pick_device(name: str = "auto") -> str:
 
 
 def use_what_is_allowed(device: str) -> None:
-    """Settle threads and memory for a training.
+    """Set torch's threads and the C library's memory for a training.
 
-    No more threads than this process may run at once, for torch counts the machine's cores, of which a container or a
-    scheduler may allow fewer; OMP_NUM_THREADS, where it is set, is kept. On a CPU freed memory is kept.
+    torch counts the machine's cores, of which a container or a scheduler may allow fewer; here the threads are limited
+    to those that may run. OMP_NUM_THREADS, if it is set, decides instead. On a CPU freed memory is kept for reuse.
     """
     if device == "cpu":
         keep_freed_memory()
@@ -44,7 +44,7 @@ def use_what_is_allowed(device: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let freed memory stay with this process, where the C library is glibc.
+    """Keep freed memory in this process, if the C library is glibc.
 
     A training step on a CPU frees and asks for the same hundreds of megabytes, of which the kernel otherwise clears
     every page anew: a quarter of a step of 16 pairs.

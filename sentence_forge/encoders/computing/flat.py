@@ -1,7 +1,8 @@
-"""A transformers model on a stream of texts without padding: every layer but attention sees one long row of tokens.
+"""Run a transformers model on several texts without padding: all layers but attention see one long row of tokens.
 
-Linear layers, norms and embeddings don't mind which text a token is of; attention does. transformers lets a caller
-bring the attention (``AttentionInterface``), so its own models run as they are, and only here stands who sees whom:
+Linear layers, norms and embeddings treat each token by itself; only attention must know which tokens are of one text.
+transformers lets a caller bring the attention (``AttentionInterface``), so its own models run unchanged, and this
+module defines which tokens attend to which. There are three forms:
 
 - ``spans``: the texts lie sorted by length, and those of one length are one batch without any mask. Best on a CPU.
 - ``rows``: the stream is cut into rows of one length, several texts a row, and a block mask keeps them apart. Few
@@ -9,8 +10,8 @@ bring the attention (``AttentionInterface``), so its own models run as they are,
 - ``bounds``: where each text begins, for the kernel of ``torch.nn.attention.varlen`` (CUDA, half precision, no
   dropout), which is taken over ``rows`` where it can be.
 
-Masks in the 4-D form, which every model takes, would not do: ModernBERT's sliding layers and MPNet silently compute
-something else with them.
+A 4-D attention mask, which every model accepts, is not used: with one ModernBERT's sliding layers and MPNet compute
+something else, without an error.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ NAME = "sentence_forge_flat"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the texts of a stream lie.
+    """The positions of several texts in one stream.
 
     Args:
         starts: int64 ``[n]``, each text's first position.
         lengths: int64 ``[n]``.
-        size: positions in the stream, those without a text included.
-        spans: ``(texts, tokens a text)`` one after the other, positions without a text as one more; or
-        row: positions a row, with every text in one row only.
+        size: number of positions in the stream, unused ones included.
+        spans: for texts sorted by length: ``(number of texts, tokens a text)`` of each run of equal length, in order;
+            unused positions at the end are one more run.
+        row: for texts in rows: positions a row; no text crosses the end of a row.
     """
 
     starts: np.ndarray
@@ -60,15 +62,15 @@ class Layout:
         return np.repeat(self.starts, self.lengths) + self.within
 
     def segments(self) -> np.ndarray:
-        """Return which text each position is of, int64 ``[rows, row]``; -1 where there is none."""
+        """Return the number of each position's text, int64 ``[rows, row]``; -1 for unused positions."""
         owner = np.full(self.size, -1, dtype=np.int64)
         owner[self.places] = np.repeat(np.arange(len(self.lengths)), self.lengths)
         return owner.reshape(-1, self.row)
 
     def bounds(self) -> np.ndarray:
-        """Return where each text, or stretch of row without one, begins, and the end: int32 ``[n + rows + 1]``.
+        """Return where each text and each row's unused rest begins, and the stream's end: int32 ``[n + rows + 1]``.
 
-        There are always as many, so that shapes stay; a full row's stretch is empty.
+        The rest of a full row is an empty stretch, so the shape depends on ``n`` and the number of rows alone.
         """
         rows = np.arange(self.size // self.row)
         filled = np.zeros(len(rows), dtype=np.int64)
@@ -93,7 +95,7 @@ def by_length(lengths: np.ndarray, multiple: int = 1) -> Layout:
 
 
 def in_bins(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
-    """Lay out texts in rows, several a row, by best fit of the longest first.
+    """Lay out texts in rows, several a row: the longest first, each into the fullest row that still has space for it.
 
     Args:
         lengths: int64 ``[n]``, in any order.
@@ -102,7 +104,7 @@ def in_bins(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
     """
     starts = np.empty(len(lengths), dtype=np.int64)
     by_space: list[list[int]] = [[] for _ in range(row + 1)]
-    spaces = 0  # bit r is set where a row has r positions left
+    spaces = 0  # bit r is set if some row has r positions left
     rows = 0
     for text in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[text])
@@ -122,7 +124,7 @@ def in_bins(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
 
 @contextmanager
 def flat_attention(model: Any) -> Iterator[None]:  # noqa: ANN401 - a transformers model
-    """Let ``model`` attend by what stands here; nobody else's calls of it see a difference."""
+    """Let ``model`` use the attention of this module inside the ``with`` block only."""
     config = model.config
     before = config._attn_implementation
     config._attn_implementation = NAME
@@ -133,7 +135,7 @@ def flat_attention(model: Any) -> Iterator[None]:  # noqa: ANN401 - a transforme
 
 
 def _no_mask(**_: Any) -> None:  # noqa: ANN401
-    """Keep transformers from making a mask of the whole stream: who sees whom is in the layout."""
+    """Return no mask: without this function transformers would make one over the whole stream."""
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *,
@@ -168,7 +170,7 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attent
 
 
 def _limited(mask: Tensor, window: int | None, *, causal: bool) -> Tensor:
-    """Take from a mask ``[..., length, length]`` what lies ``window`` or more positions off, or behind."""
+    """Return a mask ``[..., length, length]`` without pairs ``window`` or more positions apart or, causal, ahead."""
     if window is None and not causal:
         return mask
     return mask & _near(mask.shape[-1], window, causal, mask.device)

@@ -1,4 +1,4 @@
-"""Tokens kept from one run to the next, on disk: a large set is tokenised once, and never held in memory."""
+"""A cache of tokens on disk: a large data set is tokenised in its first run only, and read by memory map."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Tokenize = Callable[[Sequence[str]], Tokens]
 def tokenize_once(texts: Sequence[str], tokenize: Tokenize, tokenizer: str | None, *, least: int = LEAST) -> Tokens:
     """Return the tokens of ``texts``, memory-mapped from the cache, where they are put if they aren't there.
 
-    The key is the tokenizer and the hash of the texts in their order. Without a cache that can be written, or below
-    ``least`` texts, they are made in memory; with one, what is in memory is a block of them.
+    The cache's key is the tokenizer's hash and the hash of the texts in their order. Below ``least`` texts, or if the
+    cache can't be written, the tokens are made in memory; else only one block of them is in memory at a time.
 
     Args:
         texts: any number of them; gone through once or twice, front to back.
         tokenize: a block's texts to their tokens.
-        tokenizer: what ``tokenize`` does, as a hash (see ``tokenizer_hash``); None is not to be cached.
+        tokenizer: a hash of everything that decides the tokens, see ``tokenizer_hash``; None turns the cache off.
         least: texts from which the cache is used.
     """
     if tokenizer is None or len(texts) < least:
@@ -58,11 +58,11 @@ def tokenize_once(texts: Sequence[str], tokenize: Tokenize, tokenizer: str | Non
 
 
 def tokenizer_hash(tokenizer: Any, **about: Any) -> str | None:  # noqa: ANN401 - of transformers or tokenizers
-    """Return the hex sha256 of a tokenizer and of what else decides the ids, or None where it can't be told.
+    """Return the hex sha256 of a tokenizer and of everything else that decides the ids; None for one in Python.
 
     Args:
         tokenizer: one of transformers with a fast version, or one of tokenizers.
-        **about: whatever else decides, JSON-ready: the maximum length, a prompt.
+        **about: everything else that decides, JSON-ready: the maximum length, a prompt.
     """
     from tokenizers import Tokenizer, __version__
 

@@ -1,4 +1,4 @@
-"""From a model's config to a SentenceTransformer."""
+"""Build a SentenceTransformer from a model's config: on pretrained weights, or a small BERT from scratch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sentence_forge.encoders.making.lora import add, merged
 from sentence_forge.encoders.making.modules import pooling_mode, with_dense, with_normalize, with_pooling
 from sentence_forge.encoders.making.prompts import set_prompts
 from sentence_forge.encoders.making.safety import vet
-from sentence_forge.encoders.making.weights import locate
+from sentence_forge.encoders.making.weights import Weights, locate
 from sentence_forge.encoders.making.wordpiece import learn_wordpiece
 from sentence_forge.runtime.errors import UserError, one_of
 from sentence_forge.runtime.values import check_dims
@@ -70,21 +70,8 @@ def pretrained(
     log.info("model: weights from %s", weights.origin)
     vet(weights.folder, trust_remote_code=trust_remote_code)
     weights = as_safetensors(weights, path)
-    trust = {"trust_remote_code": trust_remote_code}
-    model_kwargs: dict[str, Any] = {"dtype": _dtype(dtype)}
-    if weights.is_sentence_transformer:
-        with modern_layout(weights.folder) as folder:
-            model = _loading(weights.folder, lambda: SentenceTransformer(
-                str(folder), device="cpu", trust_remote_code=trust_remote_code, model_kwargs=model_kwargs,
-                local_files_only=True))
-        model = merged(model)
-        modules = list(model.children())
-    else:
-        transformer = _loading(weights.folder, lambda: Transformer(
-            str(weights.folder), model_kwargs=model_kwargs | trust, processor_kwargs=dict(trust), config_kwargs=trust))
-        modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")]
-        model = SentenceTransformer(modules=modules, device="cpu")
-    modules = with_pooling(modules, pooling)
+    model = _loaded(weights, _dtype(dtype), trust_remote_code=trust_remote_code)
+    modules = with_pooling(list(model.children()), pooling)
     modules = with_dense(modules, dense, seed)
     modules = with_normalize(modules, normalize)
     if modules != list(model.children()):
@@ -100,6 +87,21 @@ def pretrained(
     if not any(prompt is not None for prompt in (prompts or {}).values()):
         warn_of_missing_prompts(model, path, weights.folder)
     return add(model.to(_dtype(dtype)), lora, seed)  # modules that take no dtype when they are loaded
+
+
+def _loaded(weights: Weights, dtype: torch.dtype, *, trust_remote_code: bool) -> SentenceTransformer:
+    """Load a folder as it is; adapters in it are merged, and a plain transformers checkpoint gets mean pooling."""
+    trust = {"trust_remote_code": trust_remote_code}
+    model_kwargs: dict[str, Any] = {"dtype": dtype}
+    if weights.is_sentence_transformer:
+        with modern_layout(weights.folder) as folder:
+            return merged(_loading(weights.folder, lambda: SentenceTransformer(
+                str(folder), device="cpu", trust_remote_code=trust_remote_code, model_kwargs=model_kwargs,
+                local_files_only=True)))
+    transformer = _loading(weights.folder, lambda: Transformer(
+        str(weights.folder), model_kwargs=model_kwargs | trust, processor_kwargs=dict(trust), config_kwargs=trust))
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
 
 def truncate(model: SentenceTransformer, dim: int) -> None:

@@ -1,4 +1,4 @@
-"""Weights in pickles (``pytorch_model.bin``) become safetensors, once, by torch's restricted unpickler."""
+"""Convert weights from pickles (``pytorch_model.bin``) to safetensors, once, by torch's restricted unpickler."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LEFT_OUT = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".ot", ".msgpack", "
 
 
 def as_safetensors(weights: Weights, name: str) -> Weights:
-    """Return weights that are safetensors: these, or a converted copy in the cache of a folder that has pickles alone.
+    """Return weights in safetensors: the given ones, or of a folder with only pickles a converted copy in the cache.
 
-    Pickles beside safetensors are not looked at.
+    Pickles beside safetensors are ignored.
 
     Args:
-        weights: of a folder that ``encoders.making.safety.vet`` has let pass.
+        weights: of a folder that ``making.safety.vet`` has let pass.
         name: what the user called it.
 
     Raises:

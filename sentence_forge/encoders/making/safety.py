@@ -1,4 +1,4 @@
-"""A model folder is data: what in it would run code, or reach outside it, is refused before a library looks at it."""
+"""Refuse model folders that would run code or reach files outside them, before any library reads them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True)
         if adapter is not None:
             base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
             if not adapters or not isinstance(base, str):
-                raise UserError(f"{part / 'adapter_config.json'}: these adapters stand on no model; give one that does")
+                raise UserError(f"{part / 'adapter_config.json'}: names no base model for its adapters")
             vet(locate(base).folder, trust_remote_code=trust_remote_code, adapters=False)
         for file in (part / "config.json", *sorted(part.glob("sentence_*_config.json"))):
             about = _read(file)

@@ -1,4 +1,4 @@
-"""Static embeddings: a vector a token, a text is their mean. No transformer, so a CPU trains it in minutes.
+"""Static embeddings: a vector for each token, averaged over a text. No transformer, so a CPU trains them in minutes.
 
 As sentence-transformers' ``StaticEmbedding``; special tokens are left out, and texts are cut only where asked.
 """

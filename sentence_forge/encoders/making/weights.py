@@ -1,4 +1,4 @@
-"""Where weights come from: a folder, a run, an export, the installed package, or the hub."""
+"""Find a model's weights: a folder, a run, an export, an installed package, or the hub."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def locate(name: str, package: str | None = None) -> Weights:
     that carries them in its folder ``model/``; the hub's cache; the hub.
 
     Raises:
-        UserError: a folder that is no model; a name that is nowhere to be had.
+        UserError: the folder is no model, or nothing of that name is found.
     """
     given = Path(name).expanduser()
     if given.is_dir():
