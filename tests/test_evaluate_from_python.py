@@ -91,7 +91,7 @@ def test_a_notebook_s_piece_is_whole_and_no_form_obeys_a_text(tmp_path: Path, en
                                    for end in ("html", "md", "json"))]
     for form in forms:
         assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(form)
-    assert "<img" not in forms[0] + forms[2] + forms[3]
+    assert "<img" not in forms[0] + forms[2] + forms[3] and "<b>" not in forms[3] and "<i>" not in forms[3]
     about = json.loads(forms[4])
     assert HOSTILE in about["model"] and any(HOSTILE in pair["text1"] for pair in about["tasks"]["file"]["failures"])
     for block in forms[3].split("\n\n"):

@@ -12,6 +12,7 @@ import pytest
 from browser import browser
 from test_eval import WordSum, write_pairs
 
+from sentence_forge.encoders.card import model_card
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.report import plots
 from sentence_forge.eval.report.html import template_file
@@ -134,6 +135,16 @@ def test_a_saved_report_is_opened_again(report: Report, tmp_path: Path) -> None:
             Report.open(tmp_path)
     with pytest.raises(UserError, match="nowhere: holds no report"):
         Report.open("nowhere")
+
+
+def test_a_model_card_s_tables_hold_any_name() -> None:
+    training = {"base": "mini", "loss": "Cosine", "rows": 9, "shape": "pair_score", "steps": 2, "batch_size": 3,
+                "learning_rate": 1e-5, "seed": 0, "best_step": 2, "measure": "mrr", "after": 0.5,
+                "data": [{"name": f"{HOSTILE}\x1b.csv", "sha256": "0" * 64}]}
+    card = model_card({"dim": 8, "max_length": 9, "fingerprint": "f", "training": training,
+                       "measured": {HOSTILE: {"measure": "mrr", "value": 0.5}}})
+    rows = [line.replace("\\|", "") for line in card.splitlines() if "alert" in line]
+    assert [row.count("|") for row in rows] == [3, 4] and "<script" not in card and "\x1b" not in card
 
 
 def test_thirds_and_bins_of_any_scores() -> None:

@@ -20,11 +20,6 @@ def markdown_text(text: str) -> str:
     return re.sub(r"([\\`*|\[\]])", r"\\\1", plain(text)).translate(_ENTITIES)
 
 
-def markdown_code(text: str) -> str:
-    """Return text as code in a line of Markdown."""
-    return f"`{plain(text).replace('`', chr(39))}`"
-
-
 def markdown_table(table: Table) -> list[str]:
     """Return a table's lines, an empty one last."""
     heads, *rows = ([markdown_text(cell) for cell in line] for line in table.lines())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentence_forge.eval.evaluate import Evaluation
-from sentence_forge.eval.report.markdown import markdown_code, markdown_section, markdown_table, markdown_text
+from sentence_forge.eval.report.markdown import markdown_section, markdown_table, markdown_text
 from sentence_forge.eval.report.overview import overview, task_title
 from sentence_forge.eval.report.sentences import left_out, protocol, story
 from sentence_forge.eval.report.task_tables import task_tables
@@ -88,8 +88,8 @@ class Report:
             for table_of_task in task_tables(about, name):
                 lines += markdown_section(table_of_task, before=task_title(name, row))
         versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        lines += [f"Fingerprint {markdown_code(about['fingerprint'])}. {markdown_text(versions)}.", ""]
-        lines += [f"- {markdown_code(row['data']['path'])} sha256 {markdown_code(row['data']['sha256'])}"
+        lines += [f"Fingerprint {markdown_text(about['fingerprint'])}. {markdown_text(versions)}.", ""]
+        lines += [f"- {markdown_text(row['data']['path'])} sha256 {markdown_text(row['data']['sha256'])}"
                   for row in about["tasks"].values()]
         return "\n".join(lines) + "\n"
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sentence_forge.runtime.errors import printable
+
 ABOUT = "sentence_forge.json"
 _TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
 
@@ -29,6 +31,7 @@ def model_card(about: Mapping[str, Any]) -> str:
 
     templates = Environment(loader=PackageLoader("sentence_forge.encoders"), autoescape=False, trim_blocks=True,
                             lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
+    templates.filters["cell"] = _cell
     optional = dict.fromkeys(("training", "measured", "whole_dim", "dims"))
     training = about.get("training") or {}
     base = str(training.get("base", ""))
@@ -38,3 +41,8 @@ def model_card(about: Mapping[str, Any]) -> str:
     return templates.get_template("card.md.j2").render(
         {**optional, **about, "training": training and {"before": None, **training}, "head": head.to_yaml(),
          "prompts": any(about.get("prompts", {}).values())})
+
+
+def _cell(text: str) -> str:
+    """Return a file's or a task's name so that Markdown shows it in a table as it is."""
+    return printable(" ".join(text.split())).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
