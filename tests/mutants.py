@@ -1,7 +1,7 @@
 """``make mutants``: is each small wrong change of ``mutations.py`` noticed by some test?
 
-The tests run in forks of processes that have imported the libraries once, on copies of the checkout, so that the
-checkout itself is never wrong. Prints a line for each mutant, the survivors and the score; exit code 1 below 95 %.
+The tests run on copies of the checkout, so that the checkout itself is never wrong. Prints a line for each mutant, the
+survivors and the score; exit code 1 below 95 %.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from typing import NamedTuple
 
 from mutations import MUTATIONS, Mutation
 
@@ -24,33 +25,40 @@ ENOUGH = 0.95
 _LONGEST = 600  # seconds; a mutant that never ends is noticed, too
 
 
-def run_tests(copy: Path, names: str) -> int:
-    """Run test files on a copy in a fork; return pytest's exit code (0: all passed, 1: some failed, -9: endless)."""
-    child = os.fork()
-    if not child:
-        import pytest
+class Job(NamedTuple):
+    """Test files to run, perhaps with a mutation."""
 
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(nowhere, number)
-        os.chdir(copy)
-        sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry or ".").resolve() not in
-                                    (ROOT, ROOT / "tests"))]
-        os.environ["PYTHONPATH"] = str(copy)
-        os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *(f"tests/test_{name}.py"
-                                                                         for name in names.split())])))
-    return _ended(child)
+    tests: str
+    mutation: Mutation | None = None
 
 
-def _ended(child: int) -> int:
-    begun = time.monotonic()
-    while time.monotonic() - begun < _LONGEST:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+def start(copy: Path, tests: str) -> subprocess.Popen[bytes]:
+    """Start test files on a copy."""
+    return subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+                             *(f"tests/test_{name}.py" for name in tests.split())], cwd=copy, start_new_session=True,
+                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                            env=os.environ | {"PYTHONPATH": str(copy)})
+
+
+def run_all(jobs: Sequence[Job], copies: Sequence[Path]) -> Iterator[tuple[Job, int, float]]:
+    """Run jobs side by side, one a copy; yield each with pytest's exit code (-9: it did not end) and its seconds."""
+    waiting, free = list(reversed(jobs)), list(copies)
+    running: dict[subprocess.Popen[bytes], tuple[Job, Path, Callable[[], None], float]] = {}
+    while waiting or running:
+        while waiting and free:
+            job, copy = waiting.pop(), free.pop()
+            restore = apply(copy, job.mutation) if job.mutation else lambda: None
+            running[start(copy, job.tests)] = job, copy, restore, time.monotonic()
         time.sleep(0.05)
-    os.kill(child, 9)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for child, (job, copy, restore, begun) in list(running.items()):
+            seconds = time.monotonic() - begun
+            if seconds > _LONGEST:
+                os.killpg(child.pid, signal.SIGKILL)
+            if (code := child.poll()) is not None:
+                del running[child]
+                restore()
+                free.append(copy)
+                yield job, code, seconds
 
 
 def apply(copy: Path, mutation: Mutation) -> Callable[[], None]:
@@ -70,14 +78,9 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def import_libraries() -> None:
-    """Pay for the imports that every fork needs; nothing of ours is among them."""
-    for name in ("torch", "sentence_transformers", "transformers", "datasets", "hydra", "scipy.stats", "pandas",
-                 "faiss", "hypothesis", "pyarrow.parquet", "torch.utils.tensorboard", "onnxruntime", "pytest"):
-        __import__(name)
-    import torch
-
-    torch.set_num_threads(1)  # OpenMP's threads don't survive a fork
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -87,50 +90,26 @@ def main() -> int:
     given = parse.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1",
                       PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True
     chosen = [each for each in MUTATIONS if given.only in each.file]
-    import_libraries()
     survivors = []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.jobs) as threads:
-        copies: SimpleQueue[Path] = SimpleQueue()
-        for number in range(given.jobs):
-            copies.put(copied(Path(folder, str(number))))
-        first = copies.get()
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [copied(Path(folder, str(number))) for number in range(given.jobs)]
         for each in chosen:
-            apply(first, each)()
+            apply(copies[0], each)()
         names = sorted({name for each in chosen for name in each.tests.split()})
-        copies.put(first)
-
-        def on_a_copy(work: Callable[[Path], int]) -> int:
-            copy = copies.get()
-            try:
-                return work(copy)
-            finally:
-                copies.put(copy)
-
-        def mutated(each: Mutation) -> int:
-            def work(copy: Path) -> int:
-                restore = apply(copy, each)
-                try:
-                    return run_tests(copy, each.tests)
-                finally:
-                    restore()
-            return on_a_copy(work)
-
-        for name, code in zip(names, threads.map(lambda name: on_a_copy(lambda copy: run_tests(copy, name)), names),
-                              strict=True):
+        for job, code, _ in run_all([Job(name) for name in names], copies):
             if code:
-                raise SystemExit(f"error: tests/test_{name}.py fails without any change (pytest's exit code {code})")
-        sys.stdout.write(f"{len(chosen)} mutants; {len(names)} test files pass on the code as it is\n")
-        for each, code in zip(chosen, threads.map(mutated, chosen), strict=True):
-            noticed = code not in (0, 2, 3, 4, 5)
-            sys.stdout.write(f"{'noticed ' if noticed else 'SURVIVED'} {each.file}: {each.right.strip()[:60]!r} -> "
-                             f"{each.wrong.strip()[:60]!r}\n")
-            sys.stdout.flush()
+                raise SystemExit(f"error: tests/test_{job.tests}.py fails without any change (exit code {code})")
+        say(f"{len(chosen)} mutants; {len(names)} test files pass on the code as it is")
+        for job, code, seconds in run_all([Job(each.tests, each) for each in chosen], copies):
+            mutation, noticed = job.mutation, code in (1, -9)
+            assert mutation is not None
+            say(f"{'noticed ' if noticed else 'SURVIVED'} {seconds:4.0f} s  {mutation.file}: "
+                f"{mutation.right.strip()[:60]!r} -> {mutation.wrong.strip()[:60]!r}{'' if noticed else f' ({code})'}")
             if not noticed:
-                survivors.append(each)
+                survivors.append(mutation)
     share = 1 - len(survivors) / len(chosen)
-    sys.stdout.write(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed, {share:.1%}\n")
+    say(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed, {share:.1%}")
     return int(share < ENOUGH)
 
 
