@@ -69,8 +69,8 @@ MUTATIONS = [Mutation(*each) for each in [
     # checkpoints and files
     ("train/checkpoint.py", "tensor.detach().to(to or tensor.device, copy=True)", "tensor.detach()", "durability"),
     ("train/checkpoint.py", "optimizer.load_state_dict(_joined(", "(lambda state: None)(_joined(", "resume durability"),
-    ("train/checkpoint.py", "    random.setstate(", "    (lambda state: None)(", "durability resume"),
-    ("train/checkpoint.py", "        torch.set_rng_state(tensors[f\"cpu.{rank}\"])", "        pass",
+    ("train/generators.py", "    random.setstate(", "    (lambda state: None)(", "durability resume"),
+    ("train/generators.py", "        torch.set_rng_state(tensors[f\"cpu.{rank}\"])", "        pass",
      "durability resume"),
     ("train/checkpoint.py", "    read_manifest(given)\n    return given", "    return given", "durability"),
     ("train/checkpoint.py", "steps(run)[: -max(1, keep)]", "steps(run)[: -max(1, keep - 1)]", "durability train"),
@@ -95,8 +95,8 @@ MUTATIONS = [Mutation(*each) for each in [
     ("eval/thresholds.py", "np.append(ranked[1:] < ranked[:-1], True)", "np.append(ranked[1:] <= ranked[:-1], True)",
      "tasks"),
     # readers
-    ("data_readers/delimited.py", "if len(cells) == width:", "if len(cells) >= width:", "readers"),
-    ("data_readers/delimited.py", "again.extendleft(reversed(taken[1:]))", "again.extendleft(reversed(taken[2:]))",
+    ("data_readers/formats/delimited.py", "if len(cells) == width:", "if len(cells) >= width:", "readers"),
+    ("data_readers/formats/delimited.py", "again.extendleft(reversed(taken[1:]))", "again.extendleft(reversed(taken[2:]))",
      "readers"),
     ("data_readers/split.py", "if sizes[key] < 2 * wanted:", "if sizes[key] <= 2 * wanted + 9:", "readers"),
     ("data_readers/derive.py", "if hypotheses[position] not in entailed]", "if True]", "readers"),
