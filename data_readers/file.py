@@ -117,8 +117,7 @@ class FileSource(RowSource):
         header: Sequence[str] | None = None,
     ) -> None:
         named = {name: column for name, column in (columns or {}).items() if isinstance(column, str)}
-        origin = LocalFiles(Path(path).expanduser() if str(path) != "-" else file_of(path),
-                            None if dev_path is None else file_of(dev_path), files,
+        origin = LocalFiles(file_of(path), None if dev_path is None else file_of(dev_path), files,
                             Reading(encoding, separator, sheet, header, key="data"), named, negatives)
         super().__init__(origin, dev_fraction=dev_fraction, columns=columns, score_range=score_range, labels=labels,
                          seed=seed, on_bad_row=on_bad_row, pair_label=pair_label, reverse=reverse, on_disk=on_disk,

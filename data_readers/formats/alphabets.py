@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 
+_WEST = "àâäáãçèéêëìíîïñòóôöõùúûüœßªº"  # of several languages together, which is less telling than of one
 _LETTERS = (
-    "àâäáãçèéêëìíîïñòóôöõùúûüœßªº", "åäöæøéüèà",  # western Europe, the North
+    "àâæçéèêëîïôœùûüÿ", "äöüßé", "áéíóúñüªº", "àáâãçéêíóôõúªº", "àèéìíòóù", "åäöæøéüèà",  # French, German, ...
     "ąćęłńóśźż", "áčďéěíňóřšťúůýžľĺŕôä", "áéíóöőúüű", "ăâîșțşţ", "čćđšž",  # Polish, Czech and Slovak, Hungarian, ...
     "çğıİöşüâîû", "ąčęėįšųūž", "āčēģīķļņšūž", "äõöüšž",  # Turkish, Lithuanian, Latvian, Estonian
     "абвгдеёжзийклмнопрстуфхцчшщъыьэюя", "абвгґдеєжзиіїйклмнопрстуфхцчшщьюя", "абвгдеёжзійклмнопрстуўфхцчшыьэюя",
@@ -22,7 +23,7 @@ _IN_WORDS, _OPENING, _NUMBERS = frozenset("‘’·\xad–—…"), frozenset("�
 
 @cache
 def _languages() -> list[frozenset[str]]:
-    made = [frozenset(letters + letters.upper()) for letters in _LETTERS]
+    made = [frozenset(letters + letters.upper()) for letters in (_WEST, *_LETTERS)]
     made += [frozenset(map(chr, span)) for span in _SPANS]
     for name, leads in _COMMON.items():
         pairs = (bytes([lead, trail]) for lead in leads for trail in range(0x40, 0xFF))
@@ -51,6 +52,7 @@ def plausibility(text: str) -> float:
                     counts["\0"] += times
     shares = [sum(counts[character] for character in counts.keys() & language)
               / (2 if language >= _KANA and not counts.keys() & _KANA else 1) for language in _languages()]
+    shares[0] *= 0.85
     return max(shares) / counts.total() if counts else 1.0
 
 

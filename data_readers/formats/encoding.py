@@ -21,10 +21,10 @@ _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM
 # how much rarer each is; of two that read a file alike, the first is taken
 _CANDIDATES = {
     "cp1252": 0.0, "gb18030": 0.0, "big5": 0.0, "big5hkscs": 0.0, "cp932": 0.0, "euc_jp": 0.0, "cp949": 0.0,
-    "cp1251": 0.0, "koi8_r": 0.0, "koi8_u": 0.0, "cp1250": 0.1, "iso8859_2": 0.1, "cp1254": 0.1, "cp1253": 0.1,
+    "cp1251": 0.0, "koi8_r": 0.0, "koi8_u": 0.0, "cp1250": 0.05, "iso8859_2": 0.1, "cp1254": 0.1, "cp1253": 0.1,
     "cp1257": 0.15, "cp1255": 0.15, "cp1256": 0.15, "cp874": 0.15, "iso8859_15": 0.15, "iso8859_5": 0.15,
     "iso8859_7": 0.15, "cp866": 0.15, "mac_roman": 0.15, "cp850": 0.15}
-_LEAST_PLAUSIBLE, _LEAST_LEAD = 0.75, 0.08
+_LEAST_PLAUSIBLE, _LEAST_LEAD = 0.75, 0.04
 _ISO_2022_JP = re.compile(rb"\x1b\$[@B]")
 
 

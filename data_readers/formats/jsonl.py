@@ -129,8 +129,8 @@ def _cells(found: _Object, columns: Sequence[str], lists: frozenset[str]) -> lis
     values = []
     for column in columns:
         value = found.get(column)
-        if column in lists and isinstance(value, list | str):
-            value = json.dumps(value if isinstance(value, list) else [value])
+        if column in lists and (value is None or isinstance(value, list | str)):
+            value = json.dumps([value] if isinstance(value, str) else value or [])
         if not isinstance(value, str):
             what = json.dumps(value)[:40] if column in found else "missing"
             raise ValueError(f"column {column}: is {what}, not a string or number")

@@ -132,5 +132,5 @@ def _cells(array: Any) -> list[str | None]:  # noqa: ANN401 - pyarrow's arrays c
         cells = array.cast(pyarrow.large_binary()).to_pylist()
         return [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells]
     if types.is_list(array.type) or types.is_large_list(array.type):
-        return [None if cell is None else json.dumps(cell, default=str) for cell in cells]
+        return [json.dumps(cell or [], default=str) for cell in cells]
     return cells

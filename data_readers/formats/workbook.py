@@ -35,7 +35,8 @@ class Workbook:
             raise UserError(f"{path}: its sheet is empty{reading.hint('sheet')}")
         if reading.header is not None:
             self._start, names = 0, list(reading.header)
-        self.columns = check_header(path, [name.strip() for name in names], reading.key)
+        names = [name.strip() or f"column{number}" for number, name in enumerate(names, 1)]
+        self.columns = check_header(path, names, reading.key)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield the rows."""
