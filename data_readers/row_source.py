@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 from sentence_forge.data_readers import derive, on_disk
 from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.formats.files import rows_of
-from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_columns, place
+from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_columns
 from sentence_forge.data_readers.recognise import SPLIT, named_split, shapes_of
 from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.retrieval import Expanded
-from sentence_forge.data_readers.score_range import Scores, parse_score, range_of, scores_of
+from sentence_forge.data_readers.score_range import checked_range, range_of_files, warn_if_too_wide
 from sentence_forge.data_readers.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
 from sentence_forge.data_readers.source import check_request
 from sentence_forge.data_readers.split import hold_out
@@ -62,7 +61,7 @@ class RowSource:
             raise UserError(f"data.dev_fraction is {dev_fraction}; give a share between 0 and 1")
         if isinstance(labels, str):
             raise UserError(f"data.labels is {labels!r}; give a list, as [same,other], or names, as {{0: no, 1: yes}}")
-        self._range = None if score_range is None else _checked_range(score_range)
+        self._range = None if score_range is None else checked_range(score_range)
         self._files, self._dev_fraction, self._seed = origin, dev_fraction, seed
         self._columns = {name: column for name, column in (columns or {}).items() if column is not None}
         self._labels: Sequence[str] | Mapping[str, str | None] | None = labels
@@ -125,11 +124,8 @@ class RowSource:
         rows = rows_of(file, list(wanted.values()))
         table = self._table(file, own, wanted, _first(rows, file.path, on_disk.MOST_DEV) if large else rows,
                             self._rejected_of(file))
-        if self._range is not None and file is train and "score" in table and table["score"]:
-            low, high = self._range
-            if (top := max(table["score"])) <= low + (high - low) / 5:
-                logger.warning("%s: its highest score is %g, though data.score_range is %g to %g; is that the range of "
-                               "this file?", file.path, top, low, high)
+        if self._range is not None and self._found_range is None and file is train and table.get("score"):
+            warn_if_too_wide(file.path, self._range, max(table["score"]))
         try:
             if dev is None:
                 table = self._part(file.path, table, own, split)
@@ -171,39 +167,11 @@ class RowSource:
 
     def _score_range(self) -> tuple[float, float]:
         """Return the range that was given, or else the one that all scores of the train file have; dev has the same."""
-        if self._range is not None:
-            return self._range
-        if self._found_range is None:
-            train, dev = self._files.open()
-            scores = self._scores(train)
-            try:
-                self._found_range = range_of(scores)
-            except ValueError as error:
-                raise UserError(f"{train.path}: {error}") from None
-            low, high = self._found_range
-            logger.info("%s: its scores, %g to %g, are read as %g to %g (data.score_range= says another range)",
-                        train.path, scores.low, scores.high, low, high)
-            if dev is not None and (held_out := self._scores(dev)).number and not _alike(held_out, low, high):
-                raise UserError(f"{dev.path}: its scores go from {held_out.low:g} to {held_out.high:g} (line "
-                                f"{held_out.line}), but those of {train.path} from {scores.low:g} to {scores.high:g}; "
-                                "bring both to one range, and give it as data.score_range=[low,high]")
-        return self._found_range
-
-    def _scores(self, file: RowFile) -> Scores:
-        """Return what there is to know of a file's scores; what is no number is named when the rows are read."""
-        column = self._origins(file)[PAIR_SCORE.name][1]["score"]
-        comma = file.found.get("separator") == ";"
-
-        def numbers() -> Iterator[tuple[int, float]]:
-            for row in rows_of(file, [column]):
-                if isinstance(row, Row):
-                    try:
-                        yield row.line, parse_score(row.values[0], comma=comma)
-                    except ValueError as error:
-                        if self._rejected is None:
-                            raise UserError(f"{place(file.path, row.line, row.number, column)}: {error}") from None
-
-        return scores_of(numbers())
+        if self._range is None:
+            columns = [(file, made[PAIR_SCORE.name][1]["score"]) for file in self._files.open()
+                       if file is not None and PAIR_SCORE.name in (made := self._origins(file))]
+            self._range = self._found_range = range_of_files(columns, stop=self._rejected is None)
+        return self._range
 
     def _finished(self, table: Table, split: str, *, own: str, shape: str) -> Table:
         """Return the rows of a split in the shape asked for, scores between 0 and 1 or -1 and 1."""
@@ -257,17 +225,6 @@ class RowSource:
         logger.info("%s: no dev file; %d of %d rows are held out for dev (seed %d)", path, len(dev), len(keys),
                     self._seed)
         return rows_at(table, dev)
-
-
-def _checked_range(score_range: Sequence[float]) -> tuple[float, float]:
-    if len(score_range) != 2 or not (all(map(math.isfinite, score_range)) and score_range[0] < score_range[1]):
-        raise UserError(f"data.score_range is {list(score_range)}; give the lowest and the highest score, as [0,5]")
-    return float(score_range[0]), float(score_range[1])
-
-
-def _alike(scores: Scores, low: float, high: float) -> bool:
-    """Whether scores can be of a range: within it, and not all in its lowest fifth, as 0 to 1 is of 0 to 5."""
-    return low <= scores.low and low + (high - low) / 5 < scores.high <= high
 
 
 def _first(rows: Iterator[Row | BadRow], path: Path, most: int) -> Iterator[Row | BadRow]:

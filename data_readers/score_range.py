@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from sentence_forge.data_readers.formats.rows import shown
+from sentence_forge.data_readers.formats.files import rows_of
+from sentence_forge.data_readers.formats.rows import Row, RowFile, place, shown
+from sentence_forge.runtime.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -84,3 +90,63 @@ def range_of(scores: Scores, key: str = "data") -> tuple[float, float]:
         likely = [f"[{0 if low < 1 else 1},{10 if high <= 10 else 100 if high <= 100 else math.ceil(high)}]"]
     raise ValueError(f"{has}, which doesn't tell what the highest can be; give it as "
                      f"{' or '.join(f'{key}.score_range={each}' for each in likely)}")
+
+
+def checked_range(score_range: Sequence[float]) -> tuple[float, float]:
+    """Return a range that a person gave.
+
+    Raises:
+        UserError: it is not two numbers, the lower one first.
+    """
+    if len(score_range) != 2 or not (all(map(math.isfinite, score_range)) and score_range[0] < score_range[1]):
+        raise UserError(f"data.score_range is {list(score_range)}; give the lowest and the highest score, as [0,5]")
+    return float(score_range[0]), float(score_range[1])
+
+
+def warn_if_too_wide(path: Path, score_range: tuple[float, float], highest: float) -> None:
+    """Warn of scores that don't reach beyond a fifth of the range that a person gave."""
+    low, high = score_range
+    if highest <= low + (high - low) / 5:
+        logger.warning("%s: its highest score is %g, though data.score_range is %g to %g; is that the range of this "
+                       "file?", path, highest, low, high)
+
+
+def range_of_files(columns: Sequence[tuple[RowFile, str]], *, stop: bool) -> tuple[float, float]:
+    """Return the range that the scores of the train file have, and say so.
+
+    Args:
+        columns: the train file with its column of scores, and the dev file with its own, if there is one.
+        stop: whether a score that is no number is an error here; else it is left to who reads the rows.
+
+    Raises:
+        UserError: the range can't be told, or the dev file's scores are of another one.
+    """
+    train = columns[0][0].path
+    scores, *others = (scores_of(_numbers(file, column, stop)) for file, column in columns)
+    if not scores.number:
+        return 0.0, 1.0  # why no row is good is said by who reads them
+    try:
+        low, high = range_of(scores)
+    except ValueError as error:
+        raise UserError(f"{train}: {error}") from None
+    logger.info("%s: its scores, %g to %g, are read as %g to %g (data.score_range= says another range)", train,
+                scores.low, scores.high, low, high)
+    for (file, _), other in zip(columns[1:], others, strict=True):
+        # 0 to 1 is of another range than 0 to 5, though within it
+        fits = low <= other.low and low + (high - low) / 5 < other.high <= high
+        if other.number and not fits:
+            raise UserError(f"{file.path}: its scores go from {other.low:g} to {other.high:g} (line {other.line}), but "
+                            f"those of {train} from {scores.low:g} to {scores.high:g}; bring both to one range, and "
+                            "give it as data.score_range=[low,high]")
+    return low, high
+
+
+def _numbers(file: RowFile, column: str, stop: bool) -> Iterator[tuple[int, float]]:
+    comma = file.found.get("separator") == ";"
+    for row in rows_of(file, [column]):
+        if isinstance(row, Row):
+            try:
+                yield row.line, parse_score(row.values[0], comma=comma)
+            except ValueError as error:
+                if stop:
+                    raise UserError(f"{place(file.path, row.line, row.number, column)}: {error}") from None

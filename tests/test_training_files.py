@@ -287,3 +287,12 @@ def test_a_folder_of_corpus_queries_and_judgements(tmp_path: Path, command: Comm
     (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\tgone\t1\nq1\td1\t1\n")
     with pytest.raises(UserError, match=r"corpus\.jsonl has no 'gone'"):
         FileSource(folder, negatives=0).read("pair", "train")
+
+
+def test_a_dev_file_of_other_columns_is_one_line(tmp_path: Path) -> None:
+    train, dev = scored(tmp_path / "train.csv", [0, 5] * 4), tmp_path / "dev.csv"
+    dev.write_text("anchor,positive\na,b\n")
+    source = FileSource(train, dev_path=dev)
+    assert len(source.read("pair_score", "train")) == 8
+    with pytest.raises(UserError, match=r"dev\.csv: has the columns of pair, but .*train\.csv those of pair_score"):
+        source.read("pair_score", "dev")
