@@ -136,6 +136,8 @@ def expanded(file: RowFile, columns: dict[str, str], negatives: int) -> RowFile:
     Raises:
         UserError: it has lists, but not for a known column.
     """
+    if negatives < 0:
+        raise UserError(f"data.negatives is {negatives}; give a number of negatives from 0")
     if not file.lists:
         return file
     named = well_known(file.columns, _ROLES) | {role: column for role, column in columns.items() if role in _ROLES}

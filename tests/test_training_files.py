@@ -296,3 +296,10 @@ def test_a_dev_file_of_other_columns_is_one_line(tmp_path: Path) -> None:
     assert len(source.read("pair_score", "train")) == 8
     with pytest.raises(UserError, match=r"dev\.csv: has the columns of pair, but .*train\.csv those of pair_score"):
         source.read("pair_score", "dev")
+
+
+def test_a_list_that_the_first_row_lacks_is_one_all_the_same(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"query": "q1", "pos": ["p1"]}, LISTS[1]])
+    assert found(FileSource(path, dev_path=path), "triplet") == [("q2", "p3", "n4", 2), ("q1", "p1", "p3", 1)][::-1]
+    with pytest.raises(UserError, match=r"data\.negatives is -1"):
+        FileSource(path, negatives=-1).shapes()

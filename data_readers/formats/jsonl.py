@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sentence_forge.data_readers.formats.text import TextFile
 from sentence_forge.runtime.errors import UserError
 
 _MOST_ARRAY = 1 << 29  # characters of a file that is one array, which is in memory while it is read
+_LOOKED_AT = 100  # objects, for lists that the first one hasn't
 _TEXT = "title"  # the column of strings without any
 _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -21,7 +23,9 @@ _Object = dict[str, Any]
 
 
 class JsonFile:
-    """A file of JSON lines, or of one array; the first object's keys are its columns. See ``rows.RowFile``.
+    """A file of JSON lines, or of one array; the first object's keys are its columns, and lists that others have.
+
+    See ``rows.RowFile``.
 
     Numbers come as they are spelled in the file; null, true and objects are bad cells, and so are lists, except those
     of a column whose first cell is one.
@@ -43,8 +47,11 @@ class JsonFile:
             raise UserError(f"{path}: is empty")
         if isinstance(first, ValueError):
             raise UserError(f"{path}, line {line}: {first}; one JSON object a line is expected, or an array of them")
-        self.columns = check_header(path, list(first), reading.key)
-        self.lists = frozenset(name for name, value in first.items() if isinstance(value, list))
+        start = [found for _, _, found in islice(self._values(), _LOOKED_AT) if isinstance(found, dict)]
+        lists = {name: None for found in start for name, value in found.items() if isinstance(value, list)}
+        self.lists = frozenset(name for name in lists if isinstance(first.get(name, []), list))
+        more = [name for name in lists if name not in first]
+        self.columns = check_header(path, [*first, *more], reading.key)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield the rows."""
