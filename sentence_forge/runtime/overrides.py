@@ -6,6 +6,7 @@ rejects are quoted.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -79,7 +80,11 @@ def _group(group: str, value: str, several: bool) -> list[str]:
 def _is_path(value: str, option: str) -> bool:
     if option == "file" and value == "-":  # the standard input
         return True
-    return Path(value).expanduser().exists() or (option == "folder" and HUB_ID.fullmatch(value) is not None)
+    if Path(value).expanduser().exists():
+        return True
+    mine = os.environ.get("SENTENCE_FORGE_MODELS")
+    return option == "folder" and (HUB_ID.fullmatch(value) is not None
+                                   or bool(mine and value and Path(mine, value).expanduser().is_dir()))
 
 
 def _quoted_if_needed(argument: str, several: bool) -> str:
