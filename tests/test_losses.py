@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -173,3 +174,12 @@ def test_mnrl_of_a_text_with_itself_keeps_its_own_positive(columns: list[np.ndar
     text_ids = torch.arange(ROWS)[:, None].repeat(1, 2)
     pair = [torch.tensor(columns[0]), torch.tensor(columns[1])]
     assert MultipleNegativesRanking()(pair, None, text_ids).item() == pytest.approx(numpy_mnrl(columns[:2]), rel=1e-9)
+
+
+def test_a_candidate_that_is_a_row_s_own_anchor_is_no_negative_of_it() -> None:
+    """Where a row's anchor stands elsewhere as a positive, it would be its own hardest negative."""
+    anchors, positives = torch.eye(3)[:2], torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    text_ids = torch.tensor([[0, 2], [1, 0]])  # the second row's positive is the first one's anchor
+    loss = MultipleNegativesRanking(scale=5.0)([anchors, positives], None, text_ids)
+    # the first row has no negative left (0), the second one two candidates of cosine 0 (log 2)
+    assert float(loss) == pytest.approx(math.log(2) / 2, abs=1e-6)
