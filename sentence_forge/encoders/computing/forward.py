@@ -100,6 +100,11 @@ class Forward:
         """Whether the flat way uses torch's varlen kernel; known from the first batch on."""
         return self._ways[self.chains["document"]].kernel
 
+    @kernel.setter
+    def kernel(self, used: bool) -> None:
+        for ways in self._ways.values():
+            ways.kernel = used
+
     def to_device(self, values: np.ndarray) -> Tensor:
         """Copy to the model's device, without making a GPU wait."""
         return self._ways[self.chains[None]].to_device(values)

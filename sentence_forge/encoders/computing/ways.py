@@ -41,9 +41,9 @@ class Ways:
     Args:
         chain: the modules.
         device: gives where they are now.
-        rows: see ``Forward``, and likewise the following.
-        tokens_at_once: see there.
-        compiled: see there.
+        rows: see ``Forward``, as for the two that follow.
+        tokens_at_once: likewise.
+        compiled: likewise.
         count: is told each batch's number of texts, of tokens, and of positions computed, padding included.
     """
 
@@ -246,6 +246,4 @@ class Ways:
 
 def _inverse(order: np.ndarray) -> np.ndarray:
     """Return the permutation that undoes ``order``."""
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
-    return back
+    return np.argsort(order, kind="stable")
