@@ -259,7 +259,7 @@ def test_eval_as_typed(command: Command, run: Path, tmp_path: Path) -> None:
 ])
 def test_bad_evaluation_is_one_line(command: Command, run: Path, tmp_path: Path, arguments: list[str],
                                     said: str) -> None:
-    (tmp_path / "bad.csv").write_text("sentence1,sentence2,score\na,b,1\nc,d,9\n")
+    (tmp_path / "bad.csv").write_text("sentence1,sentence2,score\na,b,1\nc,d,nine\n")
     done = command("eval", *[each.replace("RUN", str(run)) for each in arguments])
     errors = [line for line in done.err.splitlines() if line.startswith("error:")]
     assert done.code == 2 and len(errors) == 1 and said in errors[0], done.err
