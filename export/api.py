@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sentence_forge.runtime.call import call, words_of
 from sentence_forge.search.index import Index
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sentence_forge.encoders.encoder import Encoder
 
 
+@runtime_checkable
 class HasFolder(Protocol):
     """The result of a training, say: its folder holds the model."""
 
@@ -66,10 +67,10 @@ def export(model: HasFolder | Encoder | str | Path | None = None, corpus: str | 
     words = [] if corpus is None else [f"corpus={corpus}"]
     if isinstance(model, str | Path):
         words.append(f"model={model}")
-    elif model is not None and (folder := getattr(model, "folder", None)) is not None:
-        words.append(f"model={folder}")
-    elif model is not None:
-        given = model  # type: ignore[assignment]
+    elif isinstance(model, HasFolder):
+        words.append(f"model={model.folder}")
+    else:
+        given = model
 
     def job(config: DictConfig) -> Path:
         from sentence_forge.export.run import run, settings_of
