@@ -58,6 +58,27 @@ def test_a_lock_that_is_something_else_is_left_alone(tmp_path: Path, plant: Call
     assert os.path.lexists(tmp_path / "index" / ".lock")
 
 
+def test_a_lock_is_no_link_even_to_an_empty_file_or_to_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for to in ("empty", "missing"):
+        (tmp_path / ".lock").symlink_to(to)
+        with pytest.raises(UserError, match="no lock file"), writer_lock(tmp_path):
+            pass
+        (tmp_path / ".lock").unlink()
+    assert os.listdir(tmp_path) == ["empty"] and not (tmp_path / "empty").read_bytes()
+
+
+def test_a_folder_is_flushed_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut leaves files of no bytes under their final names."""
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (flushed.append(os.readlink(f"/proc/self/fd/{handle}")),
+                                                     fsync(handle)))
+    with staged_folder(tmp_path / "model") as staged:
+        (staged / "below").mkdir()
+        (staged / "below" / "weights").write_text("x")
+    assert {str(staged), str(staged / "below"), str(staged / "below" / "weights")} <= set(flushed)
+
+
 def test_a_lock_is_held_alone_and_leaves_no_empty_folder(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "new"
     with writer_lock(run):
