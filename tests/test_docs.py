@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import sentence_forge as sf
 from sentence_forge.configs import schema
 from sentence_forge.runtime.overrides import friendly, options
+from sentence_forge.search.cli import _COMMANDS as SUBCOMMANDS
 
 Command = Callable[..., Done]
 ROOT = Path(__file__).parent.parent
@@ -26,8 +27,9 @@ PLACES = {"<run>": "run", "<first run>": "run", "<that folder>": "sweep", "<fold
           "<owner>/<name>": "owner/name", "$SENTENCE_FORGE_DATA": "data", "$D": "data", "<folder>": "data",
           "loss=mine": "loss=cosine", "suite=ours": "suite=triplets",  # what one adds
           "=<name>": None}  # of every name the house test tries it
-FILES = ("pairs.csv", "titles.csv", "hard.csv", "judged.csv", "questions.csv", "SICK.txt",
-         "data/news_en_agnews/test.csv.gz", "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz")
+FILES = ("pairs.csv", "titles.csv", "hard.csv", "news.csv", "news.xlsx", "marks.csv", "marks.test.csv",
+         "passages.jsonl", "judged.csv", "questions.csv", "SICK.txt", "data/news_en_agnews/test.csv.gz",
+         "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz")
 FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb", "data/nli_en_lingnli",
            "data/nli_en_snli", "mypackage")
 
@@ -71,8 +73,8 @@ def test_a_command_of_the_pages_is_understood(page: str, words: str) -> None:
     name, *arguments = shlex.split(words, comments=True)
     if "--help" in arguments or "--cfg" in arguments:
         arguments = [each for each in arguments if each not in ("--help", "--cfg", "job")]
-    if (name, *arguments[:1]) == ("search", "serve"):
-        import_module("sentence_forge.search.serve.command").parser().parse_args(arguments[1:])
+    if name == "search" and (module := SUBCOMMANDS.get(arguments[0])):
+        import_module(f"sentence_forge.search.{module}").parser().parse_args(arguments[1:])
         return
     if name in ("search", "search.mine", "search.compare", "eval.compare"):
         module = import_module(f"sentence_forge.{name if '.' in name else 'search.cli'}")
