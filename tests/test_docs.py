@@ -73,7 +73,7 @@ def test_a_command_of_the_pages_is_understood(page: str, words: str) -> None:
     name, *arguments = shlex.split(words, comments=True)
     if "--help" in arguments or "--cfg" in arguments:
         arguments = [each for each in arguments if each not in ("--help", "--cfg", "job")]
-    if name == "search" and (module := SUBCOMMANDS.get(arguments[0])):
+    if name == "search" and (module := SUBCOMMANDS.get(next(iter(arguments), ""))):
         import_module(f"sentence_forge.search.{module}").parser().parse_args(arguments[1:])
         return
     if name in ("search", "search.mine", "search.compare", "eval.compare"):
