@@ -157,6 +157,7 @@ class Corpus:
     sheet: str | None = None  # of an .xlsx; none: the first
     header: list[str] | None = None  # names for the columns of a file without a header
     clean: list[str] = field(default_factory=list)  # of tags, entities, width, invisible, nul, blanks; or all
+    keep: list[str] | None = None  # further columns, to show and to filter by; none: those that the index keeps already
     most_lost: float = 0.1  # of the rows of an index, how many may not be in the corpus any more
 
 

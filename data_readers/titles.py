@@ -27,7 +27,8 @@ _NO_TEXT = re.compile(r"[\d\W_]*|[!-~]*\d[!-~]*|https?://\S+")  # a number, a da
 class Corpus:
     """What was read: ``ids[i]`` belongs to ``titles[i]``, and ``rows == len(ids) + len(rejected)``.
 
-    ``column`` is the file's name of the titles' column, and ``found`` what was found out about the file.
+    ``column`` is the file's name of the titles' column, ``kept`` holds the other columns that were asked for, one cell
+    a title, and ``found`` what was found out about the file.
     """
 
     ids: list[str]
@@ -36,10 +37,11 @@ class Corpus:
     rows: int
     column: str = "title"
     found: dict[str, object] = field(default_factory=dict)
+    kept: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read_corpus(path: Path, *, column: str | None = None, id_column: str | None = None, limit: int | None = None,
-                reading: Reading | None = None, clean: Sequence[str] = ()) -> Corpus:
+                reading: Reading | None = None, clean: Sequence[str] = (), keep: Sequence[str] = ()) -> Corpus:
     """Read a corpus of titles.
 
     A row is rejected if it is malformed, its title blank, or its id blank or that of an earlier row (the first one
@@ -53,6 +55,7 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
         limit: how many data rows are looked at, rejected ones among them; None for all.
         reading: what a person says of the file.
         clean: what to clean in the titles; see ``cleaning.CLEANINGS``.
+        keep: further columns to read as they are, such as date and source.
 
     Raises:
         UserError: the file as a whole can't be read, has no rows or lacks a column, ``limit`` is below 1, or there is
@@ -64,16 +67,18 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
     reading = replace(reading or Reading(), key="corpus", nul="nul" in cleaner.names)
     file = open_rows(file_of(path), reading)
     column = _title_column(file) if column is None else column
-    corpus = Corpus([], [], [], 0, column, file.found)
+    corpus = Corpus([], [], [], 0, column, file.found, {name: [] for name in keep})
+    columns = list(dict.fromkeys([column, *([] if id_column is None else [id_column]), *keep]))
+    kept = [(cells, columns.index(name)) for name, cells in corpus.kept.items()]
     first_line: dict[str, int] = {}
     rows = 0
-    for row in islice(rows_of(file, [column] if id_column is None else [column, id_column], reading), limit):
+    for row in islice(rows_of(file, columns, reading), limit):
         rows += 1
         if isinstance(row, BadRow):
             corpus.rejected.append(Rejected(row.line, row.number, row.reason, row.text))
             continue
         title = cleaner.clean(row.values[0])
-        name = str(row.number) if id_column is None else row.values[1]
+        name = str(row.number) if id_column is None else row.values[columns.index(id_column)]
         reason = None
         if not title or title.isspace():
             reason = f"column {column}: is empty"
@@ -86,6 +91,8 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
         if reason is None:
             corpus.ids.append(name)
             corpus.titles.append(title)
+            for cells, place in kept:
+                cells.append(row.values[place])
         else:
             corpus.rejected.append(Rejected(row.line, row.number, reason, shown(title)))
     for name in cleaner.names:

@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def read_rows(settings: Export, corpus: Path) -> Corpus:
+def read_rows(settings: Export, corpus: Path, before: Mapping[str, Any] | None = None) -> Corpus:
     """Return the corpus's rows.
+
+    Args:
+        settings: the command's keys.
+        corpus: the file.
+        before: what the manifest says of the corpus that was indexed here before.
 
     Raises:
         UserError: it can't be read, or none of its rows can be indexed.
     """
     told = settings.corpus
     rows = read_corpus(corpus, column=told.column, id_column=told.id_column, limit=told.limit, clean=told.clean,
+                       keep=(before or {}).get("keep", []) if told.keep is None else told.keep,
                        reading=Reading(told.encoding, told.separator, told.sheet, told.header, key="corpus"))
     if not rows.ids:
         first = rows.rejected[0]
@@ -44,7 +50,7 @@ def about_corpus(settings: Export, corpus: Path | None, rows: Corpus | None) -> 
         return None
     about = {"name": corpus.name, "sha256": sha256_file(corpus), "column": rows.column,
              "id_column": settings.corpus.id_column, "limit": settings.corpus.limit}
-    more = {"clean": list(settings.corpus.clean), "found": rows.found}
+    more = {"clean": list(settings.corpus.clean), "found": rows.found, "keep": list(rows.kept)}
     return about | {key: value for key, value in more.items() if value}
 
 
@@ -92,8 +98,8 @@ def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export) 
 
         spread = RayCluster(out, encoder.fingerprint, cluster.workers, cluster.cpus, cluster.address)
     with progress("encoding", "title") as show:
-        report = index_corpus(out / "index", rows.ids, rows.titles, encoder, rejected=rows.rejected, progress=show,
-                              spread=spread, most_lost=settings.corpus.most_lost)
+        report = index_corpus(out / "index", rows.ids, rows.titles, encoder, rejected=rows.rejected, kept=rows.kept,
+                              progress=show, spread=spread, most_lost=settings.corpus.most_lost)
     log.info("index: %d rows (%d titles encoded, %d reused; %d rows added, %d changed, %d removed, %d rejected) "
              "in %.1f s", report.rows, report.encoded, report.reused, report.added, report.changed, report.removed,
              report.rejected, report.seconds)

@@ -200,7 +200,7 @@ def _reindex(settings: Export, out: Path, corpus: Path | None) -> None:
     about = _indexable(settings, out)  # refused before anything slow
     if corpus is None:
         raise UserError("corpus: is needed; give corpus=<file>")
-    rows = read_rows(settings, corpus)
+    rows = read_rows(settings, corpus, about.get("corpus"))
     from sentence_forge.encoders.computing.device import pick_device
 
     device = pick_device(settings.device.value)

@@ -36,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
     parse.add_argument("--dim", type=int, metavar="N", help="compare the first N numbers of the vectors alone, and "
                        "scan all of them (for models trained with dims=, whose vectors may be cut)")
+    parse.add_argument("--filter", metavar="CONDITION", action="append", default=[], help="only rows whose kept column "
+                       "meets it, such as source=x or 'date>=2026-01-01'; may be given several times")
     parse.add_argument("--json", action="store_true", help="print one JSON object a line")
     parse.add_argument("--queries", metavar="FILE", help="read queries from FILE, one a line (UTF-8; - is stdin)")
     mode = parse.add_mutually_exclusive_group()
@@ -109,7 +111,8 @@ def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> N
     begun = time.perf_counter()
     vectors = index.encode(queries)
     encoded = time.perf_counter()
-    found = index.hits(*index.search_vectors(vectors, args.k, exact=args.exact, dim=args.dim))
+    found = index.hits(*index.search_vectors(vectors, args.k, exact=args.exact, dim=args.dim,
+                                             where=args.filter))
     encode_ms = (encoded - begun) * 1000 / len(queries)
     search_ms = (time.perf_counter() - encoded) * 1000 / len(queries)
     width = terminal_width()
@@ -120,7 +123,7 @@ def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> N
             marks = [{} if thresholds is None else {"mark": thresholds.of(hit.score)} for hit in hits]
             print_json({"query": query, **cut,
                         "took_ms": {"encode": round(encode_ms, 3), "search": round(search_ms, 3)},
-                        "hits": [hit._asdict() | mark for hit, mark in zip(hits, marks, strict=True)]})
+                        "hits": [hit.as_json() | mark for hit, mark in zip(hits, marks, strict=True)]})
         else:
             print_lines([times_line(query, len(hits), len(index.ids), encode_ms, search_ms, width),
                          *hits_table(hits, width, thresholds)])

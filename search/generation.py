@@ -58,6 +58,16 @@ class Generation:
             object.__setattr__(self, name, self.folder / form.format(self.number))
 
     @property
+    def kept(self) -> list[str]:
+        """The names of the corpus's further columns that the rows hold."""
+        return list(self.manifest.get("kept", []))
+
+    @property
+    def kept_columns(self) -> list[str]:
+        """What the columns of ``kept`` are called in the file of rows."""
+        return [f"kept-{place}" for place in range(len(self.kept))]
+
+    @property
     def data(self) -> list[Path]:
         """All files but the manifest, there or not."""
         return [self.rows, self.vectors, self.fast, self.rejected]
@@ -148,7 +158,9 @@ def _is_ours(generation: Generation) -> bool:
     if fast is not None:
         needed.add(generation.fast.name)
         counts.append(fast.get("k_factor") if isinstance(fast, dict) else None)
-    return (about.get("generation") == generation.number and isinstance(about.get("fingerprint"), str)
+    kept = about.get("kept", [])
+    return (isinstance(kept, list) and all(isinstance(name, str) for name in kept)
+            and about.get("generation") == generation.number and isinstance(about.get("fingerprint"), str)
             and all(type(count) is int and 0 < count < 2**40 for count in counts)
             and isinstance(files, dict) and needed <= set(files) <= {path.name for path in generation.data}
             and all(isinstance(each, dict) and {"bytes", "sha256"} <= each.keys() for each in files.values()))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
 from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.generation import NO_INDEX, Generation, index_folder, newest
+from sentence_forge.search.kept import Kept
 from sentence_forge.search.pairs import most_similar_pairs
 from sentence_forge.search.queries import check_text
 from sentence_forge.search.thresholds import Thresholds, read_thresholds
@@ -30,12 +31,18 @@ _OPEN_ATTEMPTS = 100
 
 
 class Hit(NamedTuple):
-    """One row found: rank from 1, cosine, and what the corpus calls it."""
+    """One row found: rank from 1, cosine, what the corpus calls it, and the corpus's other columns that were kept."""
 
     rank: int
     score: float
     id: str
     title: str
+    columns: Mapping[str, str] = {}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON holds of it; ``columns`` only where the index keeps some."""
+        return {name: value for name, value in self._asdict().items() if name != "columns"} | (
+            {"columns": dict(self.columns)} if self.columns else {})
 
 
 class Pair(NamedTuple):
@@ -63,7 +70,8 @@ class Index:
         self._encoder: TextEncoder | None = None
         if encoder is not None:
             self._use(encoder)
-        self._rows = generation.read_rows(["id", "title"])
+        self._rows = generation.read_rows(["id", "title", *generation.kept_columns])
+        self.kept = Kept(generation.kept, [self._rows[name] for name in generation.kept_columns])
         self.ids: Sequence[str] = LazyStrings(self._rows["id"].chunks)
         self.titles: Sequence[str] = LazyStrings(self._rows["title"].chunks)
         self.vectors: np.memmap = generation.map_vectors()
@@ -163,7 +171,7 @@ class Index:
         return normalise(vectors)
 
     def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False,
-               dim: int | None = None) -> list[list[Hit]]:
+               dim: int | None = None, where: Sequence[str] = ()) -> list[list[Hit]]:
         """Return the ``k`` nearest rows of each text, best first.
 
         Args:
@@ -171,6 +179,7 @@ class Index:
             k: hits a query; more than there are rows gives all rows.
             exact: scan every vector instead of asking the fast index.
             dim: see `search_vectors`.
+            where: see `search_vectors`.
 
         Raises:
             UserError: as `encode` and `search_vectors`.
@@ -179,10 +188,10 @@ class Index:
             raise TypeError("search takes a list of texts, not one string")
         if not texts:
             return []
-        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim))
+        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim, where=where))
 
     def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
-                       dim: int | None = None) -> tuple[FloatArray, IntArray]:
+                       dim: int | None = None, where: Sequence[str] = ()) -> tuple[FloatArray, IntArray]:
         """Return the ``k`` nearest rows of each query vector.
 
         Args:
@@ -191,6 +200,8 @@ class Index:
             exact: scan every vector: what ``sentence_transformers.util.semantic_search`` returns, to 1e-6.
             dim: compare the first ``dim`` numbers of the vectors alone, each cut brought to length 1, by scanning all
                 of them: for models trained to be cut (Matryoshka).
+            where: conditions on kept columns, such as ``source=x`` and ``date>=2026-01-01``: only rows that meet all of
+                them are compared, each of them; see `search.kept`.
 
         Returns:
             scores, float32 [q, min(k, rows)], falling; positions in ``ids``, ``titles`` and ``vectors``, int64, alike.
@@ -204,8 +215,11 @@ class Index:
         if queries.ndim != 2 or queries.shape[1] != self._array.shape[1]:
             raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._array.shape[1]} "
                             "dimensions")
+        rows = self.kept.rows_where(where) if where else None
         if dim is not None:
-            return cosine_top_k(self.cut(dim), queries[:, :dim], k)
+            return cosine_top_k(self.cut(dim), queries[:, :dim], k, rows=rows)
+        if rows is not None:
+            return cosine_top_k(self._array, queries, k, rows=rows)
         fast = None if exact else self.fast
         if fast is None or fast.candidates(k) >= len(self._array):
             return cosine_top_k(self._array, queries, k)
@@ -225,7 +239,7 @@ class Index:
 
     def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
         """Return the hits for the scores and positions that `search_vectors` returned."""
-        return [[Hit(rank, float(score), self.ids[row], self.titles[row])
+        return [[Hit(rank, float(score), self.ids[row], self.titles[row], self.kept.of_row(row))
                  for rank, (score, row) in enumerate(zip(*found, strict=True), start=1)]
                 for found in zip(scores, positions, strict=True)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,8 @@ class IndexReport:
 
 
 def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encoder: TextEncoder, *,
-                 rejected: Sequence[Rejected] = (), segment_rows: int = 4096, fast_from: int = FAST_FROM,
+                 rejected: Sequence[Rejected] = (), kept: Mapping[str, Sequence[str]] | None = None,
+                 segment_rows: int = 4096, fast_from: int = FAST_FROM,
                  progress: Callable[[int, int], None] | None = None, spread: Spread | None = None,
                  most_lost: float = 1.0) -> IndexReport:
     """Make ``folder`` the index of exactly these rows, in this order.
@@ -81,6 +82,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         titles: one a row; may repeat.
         encoder: encodes them, and later the queries.
         rejected: rows of the corpus left out, written to ``rejected.csv``.
+        kept: further columns by name, one cell a row, to be shown with hits and to filter by.
         segment_rows: distinct titles encoded between two writes to disk: the most that a kill can cost.
         fast_from: rows from which a fast index is built; below, the exact scan is quick enough.
         progress: called with (titles encoded, titles to encode) as it goes on.
@@ -93,7 +95,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
     """
     begun = time.monotonic()
     _check(ids, titles)
-    rows = Rows(ids, titles, text_hashes(titles), rejected)
+    rows = Rows(ids, titles, text_hashes(titles), rejected, kept or {})
     check_links(folder)
     with writer_lock(folder):
         base = newest(folder)

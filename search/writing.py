@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,13 @@ _BLOCK = 8192
 
 
 class Rows(NamedTuple):
-    """The rows for a new generation: ids, titles and the titles' hashes; and the rejected rows of the corpus."""
+    """The rows for a new generation: ids, titles, the titles' hashes, kept columns; and the corpus's rejected rows."""
 
     ids: Sequence[str]
     titles: Sequence[str]
     hashes: Hashes
     rejected: Sequence[Rejected]
+    kept: Mapping[str, Sequence[str]]
 
 
 def same_rows(base: Generation, rows: Rows) -> bool:
@@ -40,7 +41,11 @@ def same_rows(base: Generation, rows: Rows) -> bool:
         same_rejected = sha256_file(staged) == base.manifest["files"][base.rejected.name]["sha256"]
     finally:
         staged.unlink(missing_ok=True)
-    return same_rejected and base.read_rows(["id"])["id"].to_pylist() == list(rows.ids)
+    if not same_rejected or base.kept != list(rows.kept):
+        return False
+    columns = {"id": rows.ids, **dict(zip(base.kept_columns, rows.kept.values(), strict=True))}
+    before = base.read_rows(list(columns))
+    return all(before[name].to_pylist() == list(cells) for name, cells in columns.items())
 
 
 def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], fingerprint: str, fast_from: int,
@@ -69,6 +74,7 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         return commit(new, {
             "format": 1, "fingerprint": fingerprint, "rows": len(rows.ids), "dim": dim,
             "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
+            **({"kept": list(rows.kept)} if rows.kept else {}),
         })
     except BaseException:
         if not new.path.exists():
@@ -85,7 +91,9 @@ def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: 
     write_rejected(new.rejected, rows.rejected)
     pq.write_table(pa.table({"id": pa.array(rows.ids, pa.large_string()),
                              "title": pa.array(rows.titles, pa.large_string()),
-                             "sha": hash_column(rows.hashes)}), new.rows, use_dictionary=False)
+                             "sha": hash_column(rows.hashes),
+                             **{f"kept-{place}": pa.array(cells, pa.large_string())
+                                for place, cells in enumerate(rows.kept.values())}}), new.rows, use_dictionary=False)
     _write_npy(new.vectors, (len(rows.ids), dim), blocks)
     vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
     return build_fast(vectors, new.fast, before=before) if len(vectors) >= fast_from else None

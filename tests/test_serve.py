@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from corpora import WordEncoder, build, titles_like
-from serving import Client, served
+from serving import Client, Tags, served
 
 from sentence_forge.encoders.similarity import normalise
 from sentence_forge.search.index import Index
@@ -202,3 +202,26 @@ def test_queries_together_get_what_each_gets_alone(client: Client) -> None:
     assert int(counters['sentence_forge_texts_total{from="cache"}']) >= 45
     assert int(counters['sentence_forge_requests_total{code="200"}']) >= 54
     assert int(counters["sentence_forge_request_seconds_count"]) >= 54
+
+
+def test_a_filter_is_exact_in_the_api_and_on_the_page(tmp_path: Path) -> None:
+    titles = titles_like(200)
+    kept = {"source": ["x", "y"] * 100, "date": [f"2026-01-{1 + row % 28:02}" for row in range(200)],
+            "url": ["https://news.example/1", "javascript:alert(1)"] * 100}
+    index_corpus(tmp_path, [str(row) for row in range(200)], titles, WordEncoder(), kept=kept)
+    with served(tmp_path) as client:
+        where = ["source=y", "date>=2026-01-20"]
+        expected = {str(row) for row in range(200) if row % 2 and row % 28 >= 19}
+        hits = client.get("/api/search", q="storm", k=100, filter=where).json["hits"]
+        assert {hit["id"] for hit in hits} == expected and {hit["columns"]["source"] for hit in hits} == {"y"}
+        batch = client.post("/api/search", {"queries": ["storm"], "k": 100, "filter": where}).json["results"][0]
+        assert batch["hits"] == hits
+        page = Tags(client.ask("GET", "/?q=storm&k=100&is.source=y&from.date=2026-01-20&to.date=").text)
+        assert {each["data-more"].partition("=")[2] for each in page.named("li", class_="hit")} == expected
+        assert [each["value"] for each in page.named("option") if "selected" in each] == ["y"]
+        assert not page.named("a", class_="outside")  # javascript: is no address to go to
+        links = Tags(client.ask("GET", "/?q=storm&is.source=x").text).named("a", class_="outside")
+        assert {link["href"] for link in links} == {"https://news.example/1"}
+        for wrong in ("colour=red", "source", ""):
+            assert client.get("/api/search", q="storm", filter=wrong).status == 422
+            assert client.ask("GET", f"/?q=storm&filter={wrong}").status == 422

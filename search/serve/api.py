@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -14,7 +15,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray, normalise
+from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
+from sentence_forge.search.kept import conditions
 from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.searcher import Found
 
@@ -35,12 +38,17 @@ Input = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_INPUT)
 K = Annotated[int, Query(ge=1, le=MOST_HITS, description="hits a query")]
 
 
+Where = Annotated[list[Annotated[str, StringConstraints(max_length=500)]], Query(
+    max_length=20, description="conditions on kept columns, such as source=x or date>=2026-01-01")]
+
+
 class SearchBatch(BaseModel):
     """Several queries at once."""
 
     queries: Annotated[list[Text], Field(min_length=1, max_length=MOST_QUERIES)]
     k: Annotated[int, Field(ge=1, le=MOST_HITS)] = 10
     exact: bool = False
+    filter: Annotated[list[Annotated[str, StringConstraints(max_length=500)]], Field(max_length=20)] = []
 
 
 class Embeddings(BaseModel):
@@ -60,15 +68,15 @@ def api_routes(service: Service) -> APIRouter:
 
     @routes.get("/api/search", summary="The titles most similar to a query")
     async def search(q: Annotated[str, Query(min_length=1, max_length=LONGEST_QUERY)], k: K = 10,
-                     exact: bool = False) -> JSONResponse:
+                     exact: bool = False, filter: Where = []) -> JSONResponse:  # noqa: B006
         begun = time.perf_counter()
-        found = await ask(service, [q], k, exact=exact)
+        found = await ask(service, [q], k, exact=exact, where=filter)
         return JSONResponse({"took_ms": _ms(begun), **_json(service, q, found[0])})
 
     @routes.post("/api/search", summary="Several queries at once")
     async def search_batch(asked: SearchBatch) -> JSONResponse:
         begun = time.perf_counter()
-        found = await ask(service, asked.queries, asked.k, exact=asked.exact)
+        found = await ask(service, asked.queries, asked.k, exact=asked.exact, where=asked.filter)
         return JSONResponse({"took_ms": _ms(begun), "results": [
             _json(service, query, each) for query, each in zip(asked.queries, found, strict=True)]})
 
@@ -123,14 +131,20 @@ def _health_routes(routes: APIRouter, service: Service) -> None:
         return PlainTextResponse(service.meters.text(gauges), media_type="text/plain; version=0.0.4")
 
 
-async def ask(service: Service, queries: list[str], k: int, *, exact: bool = False) -> list[Found]:
+async def ask(service: Service, queries: list[str], k: int, *, exact: bool = False,
+              where: Sequence[str] = ()) -> list[Found]:
     """Return what each query finds.
 
     Raises:
-        Refused: a query is blank, or can't be encoded.
+        Refused: a query is blank, or can't be encoded; a condition is none, or on a column that isn't kept.
     """
     _check_texts(queries)
-    return await asyncio.wrap_future(service.searcher.search(queries, k, exact=exact))
+    with service.live.reading() as index:
+        try:
+            conditions(where, index.kept.names)
+        except UserError as error:
+            raise Refused(422, str(error)) from None
+    return await asyncio.wrap_future(service.searcher.search(queries, k, exact=exact, where=where))
 
 
 async def ask_similar(service: Service, row_id: str, k: int) -> tuple[str, Found]:
@@ -192,7 +206,7 @@ def _json(service: Service, query: str, found: Found) -> dict[str, Any]:
     with service.live.reading() as index:
         thresholds = index.thresholds
     return {"query": query, "generation": found.generation, "rows": found.rows, "hits": [
-        {**hit._asdict(), **({} if thresholds is None else {"mark": thresholds.of(hit.score)}),
+        {**hit.as_json(), **({} if thresholds is None else {"mark": thresholds.of(hit.score)}),
          **({} if under == place else {"repeats": found.hits[under].id})}
         for place, (hit, under) in enumerate(zip(found.hits, found.under, strict=True))]}
 

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from sentence_forge.search.index import Hit
 from sentence_forge.search.serve.api import LONGEST_QUERY, MOST_HITS, ask, ask_similar
 from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.facets import facets, where_of
 from sentence_forge.search.serve.guard import COOKIE, session_of
 from sentence_forge.search.serve.marking import fields, local
 from sentence_forge.search.serve.searcher import Found
@@ -48,7 +49,8 @@ def page_routes(service: Service) -> APIRouter:
     async def home(request: Request, q: Annotated[str, Query(max_length=LONGEST_QUERY)] = "",
                    k: Annotated[int, Query(ge=1, le=MOST_HITS)] = HITS, part: bool = False) -> HTMLResponse:
         begun = time.perf_counter()
-        found = None if not q.strip() else (await ask(service, [q], k))[0]
+        where = where_of(request.query_params.multi_items())
+        found = None if not q.strip() else (await ask(service, [q], k, where=where))[0]
         return _hits_page(service, request, "hits" if part else "search", q, found, begun)
 
     @routes.get("/similar")
@@ -105,10 +107,10 @@ def _hits_page(service: Service, request: Request, template: str, query: str, fo
     lines = [] if found is None else lines_of(service, query, found, labeller_of(request))
     took = f"{(time.perf_counter() - begun) * 1000:.1f}"
     with service.live.reading() as index:
-        rows = len(index.ids)
+        rows, shown = len(index.ids), facets(index)
         examples = [] if found is not None else [(index.ids[row], index.titles[row]) for row in drawn(rows, _EXAMPLES)]
     return render(service, request, template, q=query, found=found, lines=lines, took=took, rows=rows,
-                  examples=examples)
+                  examples=examples, facets=shown, chosen=request.query_params)
 
 
 def drawn(rows: int, count: int) -> list[int]:

@@ -55,6 +55,7 @@ class _Job:
     vectors: FloatArray | None = None
     k: int | None = None
     exact: bool = False
+    where: tuple[str, ...] = ()
     vector_future: Future[FloatArray] = field(default_factory=Future)
     future: Future[list[Found]] = field(default_factory=Future)
 
@@ -92,7 +93,7 @@ class Searcher:
         return job.vector_future
 
     def search(self, texts: Sequence[str], k: int, *, vectors: FloatArray | None = None,
-               exact: bool = False) -> Future[list[Found]]:
+               exact: bool = False, where: Sequence[str] = ()) -> Future[list[Found]]:
         """Return, once it is there, what each text finds.
 
         Args:
@@ -100,11 +101,12 @@ class Searcher:
             k: hits a query.
             vectors: of the queries, float32 [len(texts), dim], if they are known.
             exact: scan every vector.
+            where: conditions on kept columns.
 
         Raises:
             Refused: as `encode`.
         """
-        job = _Job(texts, vectors=vectors, k=k, exact=exact)
+        job = _Job(texts, vectors=vectors, k=k, exact=exact, where=tuple(where))
         self._put(job)
         return job.future
 
@@ -197,13 +199,14 @@ class Searcher:
 
     def _found(self, index: Index, jobs: Sequence[_Job], vectors: Sequence[FloatArray]) -> list[list[Found]]:
         """Return what each job's vectors find; those that ask for as many hits are searched together."""
-        alike: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        alike: dict[tuple[int, bool, tuple[str, ...]], list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
             if job.k is not None:
-                alike[job.k, job.exact].append(number)
+                alike[job.k, job.exact, job.where].append(number)
         found: list[list[Found]] = [[] for _ in jobs]
-        for (k, exact), numbers in alike.items():
-            scores, rows = index.search_vectors(np.concatenate([vectors[number] for number in numbers]), k, exact=exact)
+        for (k, exact, where), numbers in alike.items():
+            scores, rows = index.search_vectors(np.concatenate([vectors[number] for number in numbers]), k, exact=exact,
+                                                where=where)
             hits = [Found(hits, folded(index, near), index.generation, len(index.ids))
                     for hits, near in zip(index.hits(scores, rows), rows, strict=True)]
             start = 0

@@ -59,7 +59,7 @@ def rank(vectors: FloatArray, query: FloatArray, candidates: IntArray, k: int) -
 
 
 def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
-                 chunk: int | None = None) -> tuple[FloatArray, IntArray]:
+                 chunk: int | None = None, rows: IntArray | None = None) -> tuple[FloatArray, IntArray]:
     """Find each query's ``k`` nearest rows by cosine, exactly.
 
     What ``sentence_transformers.util.semantic_search`` finds on the same vectors, scores to 1e-6. Memory beyond the
@@ -71,6 +71,7 @@ def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
         k: how many to return; more than n returns all n.
         chunk: rows scored at a time; by default few for many queries and many for few, so that the scores stay within
             16 MB and a lone query is one matrix-vector product.
+        rows: int64, rising: compare these alone, as if there were no others.
 
     Returns:
         scores, float32 [q, min(k, n)], falling; rows, int64 of the same shape. Ties go to the lower row.
@@ -79,24 +80,26 @@ def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
         UserError: a query is all zeros or holds NaN or inf.
     """
     queries = normalise(queries)
-    k = min(k, len(vectors))
+    count = len(vectors) if rows is None else len(rows)
+    k = min(k, count)
     if k < 1 or not len(queries):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     chunk = chunk or max(8192, _SCORES // min(len(queries), _QUERIES))
     # Rows are the outer loop, so that a memory map is read once; every query keeps what can still reach its top k.
     kept: list[list[tuple[FloatArray, IntArray]]] = [[] for _ in queries]
     floor = np.full(len(queries), -np.inf, dtype=np.float32)
-    for start in range(0, len(vectors), chunk):
-        block = np.asarray(vectors[start:start + chunk])
+    for start in range(0, count, chunk):
+        block = np.asarray(vectors[start:start + chunk] if rows is None else vectors[rows[start:start + chunk]])
         for first in range(0, len(queries), _QUERIES):
             scores = queries[first:first + _QUERIES] @ block.T
             for query, row in enumerate(scores, start=first):
                 floor[query] = _keep(kept[query], row, start, k, floor[query])
-    top = [rank(vectors, query, np.concatenate([rows for _, rows in parts]), k)
-           for query, parts in zip(queries, kept, strict=True)]
+    best = [np.concatenate([places for _, places in parts]) for parts in kept]
+    top = [rank(vectors, query, places if rows is None else rows[places], k)
+           for query, places in zip(queries, best, strict=True)]
     shape = (len(queries), k)
     return (np.array([scores for scores, _ in top], dtype=np.float32).reshape(shape),
-            np.array([rows for _, rows in top], dtype=np.int64).reshape(shape))
+            np.array([found for _, found in top], dtype=np.int64).reshape(shape))
 
 
 def _keep(parts: list[tuple[FloatArray, IntArray]], scores: FloatArray, start: int, k: int,

@@ -1,0 +1,120 @@
+"""The corpus's further columns that an index keeps, and conditions on them: ``source=x``, ``date>=2026-01-01``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sentence_forge.data_readers.lazy import LazyStrings
+from sentence_forge.encoders.similarity import IntArray
+from sentence_forge.runtime.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_REMEMBERED = 16  # filters whose rows are kept in memory
+_CONDITION = re.compile(r"(.+?)\s*(>=|<=|!=|=|>|<)\s*(.*)", re.DOTALL)
+_COMPARE = {"=": "equal", "!=": "not_equal", ">=": "greater_equal", "<=": "less_equal", ">": "greater", "<": "less"}
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+class Kept:
+    """Kept columns, a cell a row; safe to read from several threads.
+
+    Args:
+        names: of the columns.
+        cells: a column of strings each, without nulls, in one chunk.
+    """
+
+    def __init__(self, names: Sequence[str], cells: Sequence[pa.ChunkedArray]) -> None:
+        self.names = list(names)
+        self._cells = dict(zip(names, cells, strict=True))
+        self._texts = {name: LazyStrings(column.chunks) for name, column in self._cells.items()}
+        self._matching: dict[tuple[str, ...], IntArray] = {}
+
+    def of_row(self, row: int) -> dict[str, str]:
+        """Return a row's cells by column, those that are empty left out."""
+        return {name: texts[row] for name, texts in self._texts.items() if texts[row]}
+
+    def rows_where(self, where: Sequence[str]) -> IntArray:
+        """Return the rows that meet all conditions, int64, rising; those of the last few calls are remembered.
+
+        Raises:
+            UserError: one is no condition, or on a column that isn't kept.
+        """
+        key = tuple(where)
+        if (rows := self._matching.get(key)) is None:
+            rows = matching_rows(conditions(where, self.names), self._cells)
+            self._matching = {**dict([*self._matching.items()][1 - _REMEMBERED:]), key: rows}
+        return rows
+
+    def values_of(self, column: str, most: int) -> dict[str, int]:
+        """Return the ``most`` commonest values of a column, and in how many rows each is."""
+        import pyarrow.compute as pc
+
+        counts = pc.value_counts(self._cells[column].combine_chunks())
+        found = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
+        return dict(sorted(found, key=lambda each: (-each[1], each[0]))[:most])
+
+
+class Condition(NamedTuple):
+    """A kept column, one of ``= != >= <= > <``, and a value."""
+
+    column: str
+    operator: str
+    value: str
+
+
+def conditions(texts: Sequence[str], columns: Sequence[str]) -> list[Condition]:
+    """Return the conditions that texts such as ``source=x`` say.
+
+    Raises:
+        UserError: one is no condition, or is on a column that isn't kept.
+    """
+    found = []
+    for text in texts:
+        match = _CONDITION.fullmatch(text.strip())
+        if match is None:
+            raise UserError(f"filter {text!r}: is no condition; give such as source=x or date>=2026-01-01")
+        if match[1] not in columns:
+            said = one_of(columns, match[1]) if columns else "it keeps none; export with corpus.keep=[...]"
+            raise UserError(f"filter {text!r}: the index keeps no column {match[1]!r}; {said}")
+        found.append(Condition(match[1], match[2], match[3]))
+    return found
+
+
+def matching_rows(wanted: Sequence[Condition], columns: Mapping[str, pa.ChunkedArray]) -> IntArray:
+    """Return the rows that meet all conditions, int64, rising.
+
+    Order is that of numbers where the value and most of the column's cells are numbers, and cells that are none are
+    then left out; else it is that of texts, as ISO dates need it. Empty cells meet no ``>= <= > <``.
+
+    Args:
+        wanted: the conditions.
+        columns: strings, of equal length, without nulls.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keep = np.ones(len(next(iter(columns.values()))), bool)
+    for column, operator, value in wanted:
+        cells, compare = columns[column], getattr(pc, _COMPARE[operator])
+        if operator in ("=", "!="):
+            meets = compare(cells, pa.scalar(value, cells.type))
+        elif re.match(_NUMBER, value) and _are_numbers(cells):
+            numbers = pc.if_else(pc.match_substring_regex(cells, _NUMBER), cells, pa.scalar(None, cells.type))
+            meets = pc.fill_null(compare(pc.cast(numbers, pa.float64()), float(value)), False)
+        else:
+            meets = pc.and_(compare(cells, pa.scalar(value, cells.type)), pc.not_equal(cells, ""))
+        keep &= meets.to_numpy()
+    return np.flatnonzero(keep)
+
+
+def _are_numbers(cells: pa.ChunkedArray) -> bool:
+    """Return whether most cells that are not empty are numbers."""
+    import pyarrow.compute as pc
+
+    return 2 * pc.sum(pc.match_substring_regex(cells, _NUMBER)).as_py() > pc.sum(pc.not_equal(cells, "")).as_py()
