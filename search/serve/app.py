@@ -25,6 +25,7 @@ from sentence_forge.search.serve.marks import Marks
 from sentence_forge.search.serve.meters import Meters
 from sentence_forge.search.serve.pairs import Pairs
 from sentence_forge.search.serve.searcher import Searcher
+from sentence_forge.search.serve.training import Trainer
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -43,6 +44,7 @@ class Service:
         marks: what people said of hits.
         meters: counters.
         token: see `guard.Guard`.
+        trainer: trains on the marks.
         other: another model's index of the corpus, whose hits are marked too where they differ.
     """
 
@@ -54,11 +56,13 @@ class Service:
     marks: Marks
     meters: Meters
     token: str | None
+    trainer: Trainer
     other: Index | None
 
 
 def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncoder | None = None,
-             limits: Limits | None = None, other: Index | None = None) -> FastAPI:
+             limits: Limits | None = None, other: Index | None = None,
+             work: str | Path = "outputs/serve") -> FastAPI:
     """Return the application over an index.
 
     Args:
@@ -67,6 +71,7 @@ def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncod
         encoder: of the queries; by default the export's own.
         limits: of one address.
         other: see `Service`; it is closed at the end.
+        work: where trainings that are started from the page get their folders.
 
     Raises:
         UserError: there is no index, or no encoder for it.
@@ -76,12 +81,14 @@ def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncod
     from sentence_forge.search.serve.pages import page_routes
 
     live, meters = LiveIndex(folder, encoder), Meters()
+    marks = Marks(marks_folder(live.folder))
     service = Service(str(folder), live.folder.parent.resolve().name, live, Searcher(live, meters),
-                      Pairs(live), Marks(marks_folder(live.folder)), meters, token, other)
+                      Pairs(live), marks, meters, token, Trainer(str(folder), live, marks, Path(work)), other)
 
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         yield
+        service.trainer.stop()
         service.searcher.close()
         service.pairs.close()
         service.marks.close()

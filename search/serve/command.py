@@ -30,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
                        "no limit (default %(default)g)")
     parse.add_argument("--against", metavar="OLD", help="another model's index of the same corpus: where the two "
                        "differ is proposed for marking first")
+    parse.add_argument("--work", metavar="FOLDER", default="outputs/serve", help="where trainings that are started on "
+                       "the page go (default %(default)s)")
     parse.add_argument("--open", action="store_true", help="show the page in the browser")
     return parse
 
@@ -61,7 +63,8 @@ def _serve(args: argparse.Namespace) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
     with listening:
         other = None if args.against is None else Index.open(args.against)
-        app = make_app(args.dir, token=args.token, limits=Limits(rate=args.rate), other=other)
+        app = make_app(args.dir, token=args.token, limits=Limits(rate=args.rate), other=other,
+                       work=args.work)
         config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, proxy_headers=False,
                                 limit_concurrency=1000, timeout_keep_alive=30, timeout_graceful_shutdown=5)
         address = _address(args.host, listening)

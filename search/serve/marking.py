@@ -16,6 +16,7 @@ from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.judged import judged
 from sentence_forge.search.serve.marks import KINDS
 from sentence_forge.search.serve.proposals import LOOKED_AT, TO_TRAIN, enough, propose, queries_to_ask
+from sentence_forge.search.serve.training import STEPS
 from sentence_forge.search.serve.view import LABELLER, clean_name, labeller_of, render
 
 if TYPE_CHECKING:
@@ -67,7 +68,27 @@ def marking_routes(service: Service) -> APIRouter:
         return render(service, request, "queue", proposals=proposals, latest=mine[:_LATEST], thresholds=thresholds,
                       enough=enough(service.marks.counts()), to_train=TO_TRAIN, queries=_both_sides(service))
 
+    _training(routes, service)
     return routes
+
+
+def _training(routes: APIRouter, service: Service) -> None:
+    @routes.get("/train")
+    def train(request: Request, part: bool = False) -> HTMLResponse:
+        return render(service, request, "training" if part else "train", progress=service.trainer.progress,
+                      steps=STEPS, possible=service.trainer.possible, commands=service.trainer.shown(),
+                      marks=sum(service.marks.counts().values()), to_train=TO_TRAIN, queries=_both_sides(service))
+
+    @routes.post("/train")
+    def start(request: Request) -> Response:
+        if not service.trainer.start():
+            raise Refused(409, "a training is under way already, or there is no model to train on")
+        return RedirectResponse("/train", 303)
+
+    @routes.post("/train/stop")
+    def stop(request: Request) -> Response:
+        service.trainer.stop()
+        return RedirectResponse("/train", 303)
 
 
 def _both_sides(service: Service) -> int:

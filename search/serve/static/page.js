@@ -156,3 +156,18 @@ document.addEventListener("click", event => {
 
 // ---- who marks: saved when the field is left ----
 document.querySelector(".labeller input")?.addEventListener("change", event => event.target.form.requestSubmit());
+
+// ---- a training's progress ----
+const training = document.getElementById("training");
+
+async function follow() {
+  if (!training?.querySelector("[data-running]")) return;
+  try {
+    const answer = await fetch("/train?part=1", { headers: { accept: "text/html" } });
+    if (answer.ok) training.innerHTML = await answer.text();
+    if (!training.querySelector("[data-running]")) return location.reload();
+  } catch { /* the server may be busy: ask again */ }
+  setTimeout(follow, 1500);
+}
+
+follow();

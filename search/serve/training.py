@@ -1,0 +1,192 @@
+"""From marks to another model: the commands, a run of them on request, and what the new model finds instead."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sentence_forge.runtime.errors import UserError, printable
+from sentence_forge.runtime.locks import new_folder
+from sentence_forge.search.changes import Change, changes, summary
+from sentence_forge.search.index import Index
+from sentence_forge.search.serve.judged import judged, test_file, write
+from sentence_forge.search.serve.live import LiveIndex
+from sentence_forge.search.serve.marks import Marks
+
+if TYPE_CHECKING:
+    from sentence_forge.eval.schema import ReportJson
+
+log = logging.getLogger(__name__)
+K = 10
+MOST_QUERIES = 200  # whose hits are compared
+STEPS = ("marks", "train", "eval", "export", "compare")
+_LOOP = ["loop.epochs=3", "loop.batch_size=16", "loop.learning_rate=2e-5", "loop.log_every=1", "loop.projector=0"]
+_PATH = re.compile(r"(?<![\w.])/(?:[^\s:/]+/)*")  # of an absolute path all but the file's name
+
+
+@dataclass
+class Progress:
+    """Where a run is: its step, why it failed, its losses by optimiser step, and at the end what changed."""
+
+    step: str = ""
+    failed: str = ""
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    folder: str = ""
+    measured: str = ""
+    summary: list[str] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        """Whether it goes on."""
+        return self.step in STEPS and not self.failed
+
+
+class Trainer:
+    """Trains on the marks of an index, one run at a time, each in a new folder.
+
+    Args:
+        folder: the index, as the user gave it.
+        live: the index.
+        marks: of it.
+        work: where the runs' folders are made.
+    """
+
+    def __init__(self, folder: str, live: LiveIndex, marks: Marks, work: Path) -> None:
+        self._export, self._live, self._marks, self._work = Path(folder), live, marks, work
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.progress = Progress()
+
+    @property
+    def possible(self) -> bool:
+        """Whether the index is an export's, so that there is a model to train on."""
+        return (self._live.folder.parent / "model").is_dir()
+
+    def commands(self, work: Path | None = None) -> list[tuple[str, list[str]]]:
+        """Return each step's command, without ``python -m``; ``work`` is the folder of its files."""
+        at = work or self._work / "<run>"
+        model, marks = str(self._export / "model"), at / "marks.csv"
+        with self._live.reading() as index:
+            keep = [f"corpus.keep=[{','.join(index.kept.names)}]"] if index.kept.names else []
+        return [("marks", ["search", "marks", str(self._export), "--export", str(marks)]),
+                ("train", ["train", "loss=mnrl", f"model={model}", f"data={marks}", f"hydra.run.dir={at / 'run'}",
+                           *_LOOP]),
+                ("eval", ["eval", f"model={at / 'run'}", f"baseline={model}", "suite=marks",
+                          f"file={test_file(marks)}", f"output={at / 'report'}"]),
+                ("export", ["export", f"model={at / 'run'}", f"corpus={at / 'corpus.csv'}", "corpus.id_column=id",
+                            *keep, f"out={at / 'index'}"]),
+                ("compare", ["search.compare", str(at / "index"), str(self._export)])]
+
+    def shown(self) -> list[str]:
+        """Return the commands as they are typed."""
+        return [f"python -m {shlex.join(words)}" for _, words in self.commands()]
+
+    def start(self) -> bool:
+        """Start a run in a thread; False if one is under way, or there is no model."""
+        with self._lock:
+            if self.progress.running or not self.possible:
+                return False
+            self.progress = Progress("marks")
+        threading.Thread(target=self._run, args=(self.progress,), name="training", daemon=True).start()
+        return True
+
+    def stop(self) -> None:
+        """Stop the run: its training writes a checkpoint."""
+        with self._lock:
+            if self.progress.running:
+                self.progress.failed = "stopped"
+            if self._process is not None:
+                self._process.terminate()
+
+    def _run(self, progress: Progress) -> None:
+        try:
+            work = Path(new_folder(str(self._work / time.strftime("%Y-%m-%d_%H-%M-%S"))))
+            progress.folder = str(work)
+            test = write(self._marks.all(), work / "marks.csv", "triplets").test_queries
+            self._write_corpus(work / "corpus.csv")
+            for step, words in self.commands(work)[1:-1]:
+                progress.step = step
+                if step != "eval":
+                    self._command(words, work, progress)
+                elif test:
+                    with suppress(UserError):  # such as too few held-out queries to measure with: no reason to stop
+                        self._command(words, work, progress)
+                        progress.measured = _measured(work / "report" / "report.json")
+            progress.step = "compare"
+            self._compare(work / "index", progress)
+            progress.step = "done"
+        except Exception as error:
+            if not isinstance(error, UserError):
+                log.exception("training on the marks failed")
+            progress.failed = progress.failed or _PATH.sub("", printable(str(error)))
+
+    def _command(self, words: Sequence[str], work: Path, progress: Progress) -> None:
+        """Run a command, its output into the folder's log; take in the losses while it runs.
+
+        Raises:
+            UserError: it failed, with its own line; or the run was stopped.
+        """
+        with (work / f"{words[0]}.log").open("wb") as output, self._lock:
+            if progress.failed:
+                raise UserError(progress.failed)
+            self._process = subprocess.Popen([sys.executable, "-m", f"sentence_forge.{words[0]}", *words[1:]],
+                                             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        while (code := self._poll()) is None:
+            progress.losses = _losses(work / "run" / "metrics.jsonl")
+        if code:
+            lines = (work / f"{words[0]}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+            errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+            raise UserError(errors[-1] if errors else f"{words[0]} ended with {code}; see {words[0]}.log")
+
+    def _poll(self) -> int | None:
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(0.5)
+        return None
+
+    def _write_corpus(self, path: Path) -> None:
+        """Write the index's rows as a file to index again: the corpus itself may have moved."""
+        import csv
+
+        with self._live.reading() as index, path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["id", "title", *index.kept.names])
+            for row, (name, title) in enumerate(zip(index.ids, index.titles, strict=True)):
+                cells = index.kept.of_row(row)
+                writer.writerow([name, title, *(cells.get(column, "") for column in index.kept.names)])
+
+    def _compare(self, new: Path, progress: Progress) -> None:
+        queries = list(judged(self._marks.all()).queries)[:MOST_QUERIES]
+        with Index.open(new) as after, self._live.reading() as before:
+            progress.changes = changes(after, before, queries, K)
+        progress.summary = summary(progress.changes, K)
+
+
+def _losses(metrics: Path) -> list[tuple[int, float]]:
+    try:
+        found = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):  # not there yet, or its last line is being written
+        return []
+    return [(line["step"], line["loss"]) for line in found if "loss" in line]
+
+
+def _measured(report: Path) -> str:
+    """Return nDCG@10 of the held-out marks before and after, from a report.json."""
+    found: ReportJson = json.loads(report.read_text(encoding="utf-8"))
+    gain, after = found["baseline"]["tasks"]["marks"], found["tasks"]["marks"]
+    number = float(after["ndcg@10"])  # type: ignore[typeddict-item]
+    interval = gain["delta_ci95"]
+    sure = "" if interval is None else f", 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"
+    return f"nDCG@10 {100 * (number - gain['delta']):.1f} → {100 * number:.1f} ({100 * gain['delta']:+.1f}{sure})"
