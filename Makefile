@@ -39,7 +39,7 @@ docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@VENV=$(VENV) PYTHON=$(PYTHON) sh .ci/install minilm,onnx,xlsx
+	@VENV=$(VENV) PYTHON=$(PYTHON) sh .ci/install minilm,onnx,xlsx,serve
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt

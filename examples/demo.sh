@@ -34,6 +34,7 @@ Done.
   curves   $bin -m tensorboard.main --logdir outputs/demo
   index    $news
 Next:
+  $bin -m search serve $news --open                      a page over it: search, mark hits, train on them
   $bin -m search $news                                   ask more
   $bin -m train loss=cosine                              another loss: softmax, triplet, batch_hard
   $bin -m train loss=cosine data=pairs.csv               your own pairs

@@ -20,7 +20,7 @@ from sentence_forge.search.queries import batches, read_queries
 if TYPE_CHECKING:
     from sentence_forge.search.index import Index
 
-_COMMANDS = {"serve": "serve.command", "marks": "serve.marks_command"}  # python -m search serve DIR
+_COMMANDS = {"serve": "serve.command", "marks": "serve.marks_command", "check": "serve.check"}
 _COMMANDS_NOW = {"--mine": "mine", "--against": "compare"}
 
 

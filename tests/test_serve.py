@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 import pytest
+from conftest import TINY, Done
 from corpora import WordEncoder, build, titles_like
 from serving import Client, Tags, served
 
@@ -225,3 +226,21 @@ def test_a_filter_is_exact_in_the_api_and_on_the_page(tmp_path: Path) -> None:
         for wrong in ("colour=red", "source", ""):
             assert client.get("/api/search", q="storm", filter=wrong).status == 422
             assert client.ask("GET", f"/?q=storm&filter={wrong}").status == 422
+
+
+def test_check_says_whether_a_server_has_our_model(tmp_path: Path, command: Callable[..., Done]) -> None:
+    assert command("train", "loss=mnrl", *TINY, "loop.max_steps=1", "hydra.run.dir=run").code == 0
+    (tmp_path / "titles.csv").write_text("title\n" + "\n".join(titles_like(40)) + "\n", encoding="utf-8")
+    for name, dim in (("news", []), ("cut", ["dim=16"])):
+        assert command("export", "model=run", "corpus=titles.csv", f"out={name}", *dim).code == 0
+    with served(tmp_path / "news", encoder=None, token="open sesame") as client:
+        done = command("search", "check", client.address, "news", "--token", "open sesame")
+        assert done.code == 0 and "the vectors are those of news" in done.out
+        assert "16" in command("search", "check", client.address, "cut", "--token", "open sesame").err
+        done = command("search", "check", f"{client.address}/v1", "news", "--token", "wrong")
+        assert done.code == 2 and "401" in done.err
+    build(tmp_path / "other", TITLES)
+    with served(tmp_path / "other") as client:
+        assert "gives other vectors" in command("search", "check", client.address, "news").err
+    assert "can't be reached" in command("search", "check", client.address, "news").err
+    assert "no address" in command("search", "check", "file:///etc/passwd", "news").err
