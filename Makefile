@@ -11,8 +11,9 @@ demo: $(VENV)/.installed
 
 install: $(VENV)/.installed-dev
 
+# two processes of one thread each: tiny models gain nothing from a second thread
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -rs --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --durations=20
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -rs -m slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by the commands that tests hang up on
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["SENTENCE_FORGE_CACHE"] = tempfile.mkdtemp()  # not the home's
