@@ -108,12 +108,13 @@ def block_of(page: str, language: str, begins: str) -> str:
     return found
 
 
-def test_the_loss_and_the_data_set_that_internals_adds_train(command: Command, tmp_path: Path,
+def test_the_loss_the_data_set_and_the_task_that_internals_adds_work(command: Command, tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "__init__.py").touch()
     (tmp_path / "mypackage" / "mine.py").write_text(block_of("internals.md", "python", "class Mine"))
-    for group, name, begins in (("loss", "mine", "losses.mine.Mine"), ("data", "questions", "defaults: [file]")):
+    for group, name, begins in (("loss", "mine", "losses.mine.Mine"), ("data", "questions", "defaults: [file]"),
+                                ("suite", "ours", "TripletAccuracy")):
         (tmp_path / "configs" / group).mkdir(parents=True)
         yaml = block_of("internals.md", "yaml", begins).replace("losses.mine.", "mypackage.mine.")
         (tmp_path / "configs" / group / f"{name}.yaml").write_text(yaml)
@@ -121,13 +122,18 @@ def test_the_loss_and_the_data_set_that_internals_adds_train(command: Command, t
     for split in ("train", "dev"):
         rows = [f"{split} one {number} ?,{split} other {number} ?,{number % 2}\n" for number in range(40)]
         (tmp_path / "ours" / f"{split}.csv").write_text("question1,question2,same\n" + "".join(rows))
+    triplets = [f"one {number} .,same {number} .,other {number} .\n" for number in range(20)]
+    (tmp_path / "ours" / "test.csv").write_text("anchor,positive,negative\n" + "".join(triplets))
     monkeypatch.syspath_prepend(tmp_path)
     done = command("train", "--config-dir", str(tmp_path / "configs"), "loss=mine", "plugins=[mypackage]",
                    "loop.max_steps=2", *TINY)
     assert done.code == 0, done.err
     done = command("train", "--config-dir", str(tmp_path / "configs"), "loss=softmax", "data=questions",
-                   f"data.path={tmp_path / 'ours'}", "loop.max_steps=2", *TINY)
+                   f"data.path={tmp_path / 'ours'}", "loop.max_steps=2", *TINY, "hydra.run.dir=run")
     assert done.code == 0, done.err
+    done = command("eval", "--config-dir", str(tmp_path / "configs"), "model=folder", "model.path=run", "suite=ours",
+                   f"data_dir={tmp_path}", "resamples=20")
+    assert done.code == 0 and "our-triplets" in done.err + done.out, done.err
 
 
 def test_every_option_of_a_table_is_there() -> None:
