@@ -65,6 +65,7 @@ def served(folder: Path, **options: Any) -> Iterator[Client]:
     """Serve the index in ``folder`` until the block ends."""
     app = make_app(folder, encoder=options.pop("encoder", WordEncoder()), **options)
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits this
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False,
                                            timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
