@@ -133,6 +133,11 @@ def test_what_no_adapter_can_be_is_refused(base: Path, command: Command, setting
     assert done.code == 2 and said in done.err and "Traceback" not in done.err, done.err
 
 
+def test_a_model_that_takes_no_adapters_names_the_key_as_typed(command: Command) -> None:
+    done = command("train", "model=mini", "model.lora.r=8")
+    assert done.code == 2 and "error: model.lora.r: there is no such key" in done.err, done.err
+
+
 def test_without_peft_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 

@@ -32,7 +32,7 @@ def explained(error: Exception, config_name: str, arguments: Sequence[str]) -> U
     said = " ".join(str(each) for each in chain)
     if match := re.search(r"[Cc]ould not override '([^']+)'", said):
         inner = re.search(r"Key '([^']+)' is not in struct", said)
-        key = match[1] if inner is None or match[1].endswith(inner[1]) else f"{match[1]}.{inner[1]}"
+        key = match[1] if inner is None or inner[1] in match[1].split(".") else f"{match[1]}.{inner[1]}"
         return UserError(f"{key}: there is no such key; {one_of(_keys(config_name, arguments), key)}")
     if match := re.search(r"Missing mandatory value: (\S+)", said):
         full = re.search(rf"full_key: (\S*{re.escape(match[1])})", said)
