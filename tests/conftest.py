@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup, and then by the commands that tests hang up on
+# a shell ignores these for what it runs in the background, and so would the commands that tests stop by them
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["SENTENCE_FORGE_CACHE"] = tempfile.mkdtemp()  # not the home's
