@@ -76,6 +76,24 @@ def test_going_back_takes_the_best_of_then_and_sets_the_rest_aside(command: Comm
     read_manifest(run / "checkpoints" / "replaced-step-6")
 
 
+def test_a_plan_shorter_than_what_is_done_is_refused(command: Command, tmp_path: Path) -> None:
+    shape = ["loss=cosine", *TINY, "loop.max_steps=4", "loop.checkpoint_every=2", "hydra.run.dir=run"]
+    assert command("train", *shape).code == 0
+    run = tmp_path / "run"
+
+    def files() -> dict[Path, tuple[bytes, int]]:
+        return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in run.rglob("*")
+                if file.is_file() and "lock" not in file.name}
+
+    before = files()
+    for changed, said in ((["loop.max_steps=3"], "loop.max_steps=3 is 3 steps, but run has done 4"),
+                          (["loop.max_steps=null", "loop.epochs=0.01"], "loop.epochs=0.01 is 1 step, but run has")):
+        done = command("train", "resume=run", *changed)
+        assert done.code == 2 and f"error: {said}" in done.err and "model=run" in done.err, done.err
+    assert files() == before
+    assert command("train", "resume=run").code == 0
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_again(command: Command, tmp_path: Path) -> None:
     shape = ["loss=softmax", *TINY, "loop.max_steps=3", "loop.log_every=1"]
     assert command("train", *shape, "hydra.run.dir=run").code == 0

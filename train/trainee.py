@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LEAST_STATIC_RATE = 1e-3
+LENGTH = {"loop.epochs", "loop.max_steps", "loop.batch_size", "loop.accumulate"}  # keys that say how many steps
 
 
 @dataclass
@@ -62,9 +64,14 @@ class Trainee:
     state: State
 
     def restore(self, run: Run, folder: Path | None) -> State:
-        """Take the state of a checkpoint, where there is one, and return it."""
+        """Take the state of a checkpoint, where there is one, and return it.
+
+        Raises:
+            UserError: this command line's plan ends before the checkpoint.
+        """
         if folder is None:
             return self.state
+        self._check_plan_goes_on(run, folder)
         self.state = State(**checkpoint.load(folder, model=self.encoder.model, losses=self.losses,
                                              optimizer=self.optimizer))
         if run.world.first:
@@ -72,6 +79,18 @@ class Trainee:
             checkpoint.restore_best(folder, run.folder / "model")
         log.info("going on from %s, step %d", folder, self.state.step)
         return self.state
+
+    def _check_plan_goes_on(self, run: Run, folder: Path) -> None:
+        """Refuse a plan that was made shorter than what is done: nothing would train, and the record would be wrong."""
+        if LENGTH.isdisjoint(run.given):
+            return
+        loop = run.config.loop
+        done = json.loads((folder / "state.json").read_text(encoding="utf-8"))["loop"]["step"]
+        total = make_plan(loop, len(self.epochs(0)), self.encoder.model.device).total
+        if total < done:
+            length = f"loop.epochs={loop.epochs:g}" if loop.max_steps is None else f"loop.max_steps={loop.max_steps}"
+            raise UserError(f"{length} is {total} step{'s' * (total > 1)}, but {run.config.resume} has done {done}; "
+                            f"give more, or start a run with model={run.folder}")
 
     def plan_from(self, loop: Loop) -> tuple[Plan, Batches[Batch]]:
         """Return how long and how often, and the batches from where the state is."""
