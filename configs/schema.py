@@ -101,6 +101,8 @@ class Train:
     def __post_init__(self) -> None:
         if self.suite and self.data_dir is None and any("folder" in task for task in self.suite.values()):
             raise UserError("suite= needs data_dir= (or SENTENCE_FORGE_DATA), the folder that holds its files")
+        if self.score_range is not None and self.file is None and self.resume is None:
+            raise UserError("score_range: is that of suite=file; of the training data say data.score_range=[low,high]")
 
 
 @dataclass

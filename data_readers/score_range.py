@@ -27,13 +27,15 @@ class Scores(NamedTuple):
     line: int
 
 
-def parse_score(text: str, score_range: tuple[float, float] | None = None, *, comma: bool = False) -> float:
+def parse_score(text: str, score_range: tuple[float, float] | None = None, *, comma: bool = False,
+                key: str | None = None) -> float:
     """Return a score.
 
     Args:
         text: as the file spells it.
         score_range: the lowest and the highest there may be; None means any.
         comma: whether a decimal comma is meant, as in files whose cells are separated by semicolons.
+        key: the part of the config that has ``score_range``, for the error; None where it stands alone.
 
     Raises:
         ValueError: not a finite decimal number, or outside ``score_range``.
@@ -48,7 +50,7 @@ def parse_score(text: str, score_range: tuple[float, float] | None = None, *, co
     low, high = score_range or (-math.inf, math.inf)
     if not math.isfinite(score) or not low <= score <= high:
         raise ValueError(f"score {text} is outside {low:g} to {high:g}; if the source's range is another, say so with "
-                         "score_range=[low,high]")
+                         f"{'' if key is None else key + '.'}score_range=[low,high]")
     return score
 
 
@@ -116,10 +118,10 @@ def range_of_files(columns: Sequence[tuple[RowFile, str]], *, stop: bool) -> tup
 
     Args:
         columns: the train file with its column of scores, and the dev file with its own, if there is one.
-        stop: whether a score that is no number is an error here; else it is left to who reads the rows.
+        stop: whether a bad row or a score that is no number is an error here; else it is left to who reads the rows.
 
     Raises:
-        UserError: the range can't be told, or the dev file's scores are of another one.
+        UserError: the range can't be told, the dev file's scores are of another one, or with ``stop`` a row is bad.
     """
     train = columns[0][0].path
     scores, *others = (scores_of(_numbers(file, column, stop)) for file, column in columns)
@@ -150,3 +152,5 @@ def _numbers(file: RowFile, column: str, stop: bool) -> Iterator[tuple[int, floa
             except ValueError as error:
                 if stop:
                     raise UserError(f"{place(file.path, row.line, row.number, column)}: {error}") from None
+        elif stop:
+            raise UserError(f"{place(file.path, row.line, row.number)}: {row.reason}")

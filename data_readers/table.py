@@ -59,7 +59,8 @@ def read_table(
         may_be_empty: columns that may hold blank cells.
         rejected: takes the bad rows, and reading goes on; None stops at the first.
         rows: some of the file's, with the cells of ``columns``; None reads all.
-        key: the part of the config that has ``labels`` and ``on_bad_row``, for errors; None where none has.
+        key: the part of the config that has ``labels``, ``score_range`` and ``on_bad_row``, for errors; None where
+            none has.
 
     Raises:
         UserError: no row is good, or without ``rejected`` the first bad row: malformed, a blank text, a score that is
@@ -67,7 +68,7 @@ def read_table(
     """
     file = open_rows(source) if isinstance(source, Path) else source
     path, comma = file.path, file.found.get("separator") == ";"
-    parsers = [_parser(name, score_range, name in may_be_empty, comma) for name in columns]
+    parsers = [_parser(name, score_range, name in may_be_empty, comma, key) for name in columns]
     names = list(columns)
     table: Table = {name: [] for name in (*names, ROW)}
     lists, numbers, lines = [table[name] for name in names], table[ROW], []
@@ -126,10 +127,10 @@ def rows_at(table: Table, positions: Sequence[int]) -> Table:
     return {name: [column[position] for position in positions] for name, column in table.items()}
 
 
-def _parser(name: str, score_range: tuple[float, float] | None, may_be_empty: bool,
-            comma: bool) -> Callable[[str], Any]:
+def _parser(name: str, score_range: tuple[float, float] | None, may_be_empty: bool, comma: bool,
+            key: str | None) -> Callable[[str], Any]:
     if name == "score":
-        return lambda text: parse_score(text, score_range, comma=comma)
+        return lambda text: parse_score(text, score_range, comma=comma, key=key)
     return str if may_be_empty else _not_blank
 
 

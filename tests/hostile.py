@@ -164,6 +164,8 @@ CASES = [
             good=[(1, "1e5"), (2, "1.50"), (3, "12345678901234567890")], suffix=".jsonl"),
     Hostile("a bad line", b'{"title": "a"}\n{"title": "b"\n{"title": "c"}\n', good=[(1, "a"), (3, "c")],
             bad=[(2, "not JSON")], suffix=".jsonl"),
+    Hostile("a last line cut short", b'{"title": "a"}\n{"title": "The t', good=[(1, "a")],
+            bad=[(2, "not JSON (Unterminated string); it is cut short")], suffix=".jsonl"),
     Hostile("null, true, a list, missing", b'{"title": "a"}\n{"title": null}\n{"title": true}\n{"title": ["x"]}\n{}\n',
             good=[(1, "a")], bad=[(2, "null"), (3, "true"), (4, '["x"]'), (5, "missing")], suffix=".jsonl"),
     Hostile("a line that is no object", b'{"title": "a"}\n["b"]\n', good=[(1, "a")], bad=[(2, "not a JSON object")],

@@ -241,7 +241,8 @@ def test_a_task_without_its_head_is_skipped_and_named(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize(("task", "columns", "rows", "says"), [
-    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "0.5")], r"row 1, column score: 0.5 is not 0 or 1"),
+    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "0.5")], r"row 1, column score: 0.5 is not 0 or 1; .*="),
+    (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "3")], r"row 1, column score: 3 is not 0 or 1; .*suite="),
     (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "1")] * 12, r"'score' holds 1 in every row"),
     (BinaryPairs, "sentence1 sentence2 score", [("a", "b", "1")] * 4, r"has 4 rows"),
     (BinaryPairs, "sentence1 sentence2 score", [("a", " ", "1")] * 12, r"line 2 .*column sentence2: is empty"),

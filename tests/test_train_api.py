@@ -115,6 +115,7 @@ BAD: list[tuple[list[str], dict[str, Any], str]] = [
     (["data=nowhere.csv"], {}, "data=nowhere.csv: there is no data 'nowhere.csv'"),
     (["loop.epochs=0"], {}, "loop.epochs: is 0.0; it must be above 0"),
     ([], {"loop": {"epoch": 1}}, "loop.epoch: there is no such key; did you mean 'loop.epochs'"),
+    ([], {"score_range": [0, 5]}, "score_range: is that of suite=file; of the training data say data.score_range="),
     (["-m", "seed=1,2"], {}, "'-m': give overrides"),
     ([], {"data": []}, "data: has no rows"),
     ([], {"data": [{"anchor": "a", "positive": "b"}, {"anchor": "a"}]}, "data: row 2 has other columns than row 1"),

@@ -72,7 +72,7 @@ class JsonFile:
                 for line, text in enumerate(self._text.lines(file), 1):
                     if not text.isspace():
                         value, end = _decoded(text, _JSON_SPACE.match(text).end())  # type: ignore[union-attr]
-                        if text[end:].strip():
+                        if end >= 0 and text[end:].strip():
                             value = ValueError(f"not JSON (extra data at character {end + 1})")
                         yield line, text, value
                 return
@@ -109,7 +109,10 @@ def _decoded(text: str, at: int) -> tuple[_Object | ValueError, int]:
     try:
         found, end = _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
-        return ValueError(f"not JSON ({error.msg} at character {error.colno})"), -1
+        what = error.msg.removesuffix(" starting at")
+        if error.pos >= len(text.rstrip()) or what.startswith("Unterminated"):
+            return ValueError(f"not JSON ({what}); it is cut short"), -1
+        return ValueError(f"not JSON ({what} at character {error.colno})"), -1
     except RecursionError:
         return ValueError("not JSON that can be read (nested too deeply)"), -1
     except ValueError as error:

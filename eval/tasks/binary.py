@@ -53,11 +53,11 @@ class BinaryPairs(FileTask):
         columns = columns if self.columns is None else dict(zip(_FIELDS, self.columns, strict=True))
         say(path, columns, "columns=")
         column = columns["score"]
-        table = read_table(file, columns, score_range=(0, 1))
+        table = read_table(file, columns)
         for row, score in zip(table[ROW], table["score"], strict=True):
             if score not in (0, 1):
-                raise UserError(f"{path}, row {row}, column {column}: {score:g} is not 0 or 1; suite=file takes graded "
-                                "scores")
+                raise UserError(f"{path}, row {row}, column {column}: {score:g} is not 0 or 1; suite=binary takes "
+                                f"scores 0 or 1, and graded ones are suite={path}")
         return scored(path, self.source(path), table, column, "it must hold 0 and 1")
 
     def score(self, pairs: Pairs, encoder: TextEncoder, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
