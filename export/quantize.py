@@ -22,7 +22,7 @@ def write_int8(file: Path, quantized: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
-    level = root.level
+    level, handlers = root.level, list(root.handlers)
     root.setLevel(logging.ERROR)  # it advises a preprocessing that changes nothing here
     try:
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
@@ -34,6 +34,7 @@ def write_int8(file: Path, quantized: Path) -> None:
             quantize_dynamic(bare, quantized, per_channel=True, weight_type=QuantType.QInt8)
     finally:
         root.setLevel(level)
+        root.handlers[:] = handlers  # a warning given to a root without any makes it one
 
 
 def misses(mean_cosine: float, spearman: float, spearman_fp32: float) -> str | None:
