@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--queries", metavar="FILE", help="read queries from FILE, one a line (UTF-8; - is stdin)")
     mode = parse.add_mutually_exclusive_group()
     mode.add_argument("--pairs", action="store_true", help="print the most similar pairs of different titles")
-    mode.add_argument("--verify", action="store_true", help="check every file and promise of the index")
+    mode.add_argument("--verify", action="store_true", help="check every file and promise of the index, and "
+                      "the export's model")
     parse.add_argument("--repeats", action="store_true", help="with --pairs: count equal titles as pairs too")
     return parse
 
@@ -160,7 +161,8 @@ def _verify(folder: Path, *, as_json: bool) -> None:
     else:
         print_lines(problems)
     if problems:
-        raise UserError(f"{folder}: {len(problems)} problem{'s' * (len(problems) > 1)} found; index the corpus again")
+        many = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise UserError(f"{folder}: {many} found; export the model or index the corpus again")
 
 
 def _prompt(index: Index, args: argparse.Namespace) -> None:

@@ -45,11 +45,15 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_an_encoder_is_exported_indexed_and_searched(encoder: sf.Encoder, corpus: Path) -> None:
+def test_an_encoder_is_exported_indexed_and_searched(encoder: sf.Encoder, corpus: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # a caller that set up no logging
     before, weights = state_of_the_process(), encoder.encode(TITLES[:3])
     made = sf.export(encoder, corpus=corpus, out="news", **{"corpus.column": "headline"})
     assert state_of_the_process() == before
-    assert made.folder == Path("news") and json.loads(Path("news/manifest.json").read_text())["state"] == "finished"
+    about = json.loads(Path("news/manifest.json").read_text())
+    assert made.folder == Path("news") and about["state"] == "finished"
+    assert "mean_cosine" in (about["onnx"] | about["onnx_left_out"])["int8"]  # it was written, by a library that logs
     assert made.index.search([TITLES[7]], k=1)[0][0].title == TITLES[7]
     np.testing.assert_array_equal(encoder.encode(TITLES[:3]), weights)
     assert made.index.fingerprint == encoder.fingerprint
@@ -61,6 +65,30 @@ def test_an_encoder_is_exported_indexed_and_searched(encoder: sf.Encoder, corpus
         sf.export(model, out=name, dim=8)
         assert sf.load(name).dim == 8 and encoder.dim == 32
     assert sf.load("run").fingerprint == sf.load("given").fingerprint
+
+
+def test_verify_checks_the_export_too(encoder: sf.Encoder, corpus: Path, command: Command) -> None:
+    made = sf.export(encoder, corpus=corpus, out="news", **{"corpus.column": "headline"})
+    assert command("search", "news", "--verify").code == 0
+    onnx, manifest = made.folder / "model.onnx", made.folder / "manifest.json"
+    data = onnx.read_bytes()
+    for file, damaged, said in [(onnx, None, "is not the file the export wrote"),
+                                (onnx, data[:-9] + b"x" + data[-8:], "is not the file the export wrote"),
+                                (manifest, b"{", "is not readable JSON"), (manifest, None, "is no export")]:
+        intact = file.read_bytes()
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        plain, verified = command("search", "news", TITLES[0]), command("search", "news", "--verify")
+        assert (plain.code, verified.code) == (2, 2) and said in plain.err and said in verified.out
+        assert "news: 1 problem found" in verified.err
+        file.write_bytes(intact)
+    other = from_scratch(lambda: TITLES, hidden=32, layers=2, heads=2, vocabulary=120)
+    tokenizer = Path("news/model/tokenizer.json").read_bytes()
+    other.save_pretrained("news/model", create_model_card=False)
+    Path("news/model/tokenizer.json").write_bytes(tokenizer)  # which the ONNX file shares
+    verified = command("search", "news", "--verify")
+    assert verified.code == 2 and "the index is of another model" in verified.out
+    (made.folder / "index").rename("alone")
+    assert command("search", "alone", "--verify").code == 0
 
 
 @pytest.mark.parametrize(("words", "keywords"), [

@@ -38,9 +38,7 @@ class OnnxEncoder(TextEncoder):
         about = read_export(export).get("onnx", {}).get(precision)
         if about is None:
             raise UserError(f"{export}: holds no {precision} ONNX model; export it again with the onnx extra installed")
-        for name, expected in about["files"].items():
-            if not (export / name).is_file() or sha256_file(export / name) != expected:
-                raise UserError(f"{export / name}: is not the file the export wrote; export the model again")
+        check_files(export, about["files"])
         self.fingerprint: str = about["fingerprint"]
         self.name = str(export)
         self.dim: int = about["dim"]
@@ -135,6 +133,17 @@ def _threads() -> int:
     if asked.isdigit() and int(asked):
         return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+
+
+def check_files(export: Path, files: Mapping[str, str]) -> None:
+    """Check that an export's files are those that its manifest names, each with its sha256.
+
+    Raises:
+        UserError: one is missing or has other bytes.
+    """
+    for name, expected in files.items():
+        if not (export / name).is_file() or sha256_file(export / name) != expected:
+            raise UserError(f"{export / name}: is not the file the export wrote; export the model again")
 
 
 def read_export(export: Path) -> dict[str, Any]:
