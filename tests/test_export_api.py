@@ -97,6 +97,8 @@ def test_verify_checks_the_export_too(encoder: sf.Encoder, corpus: Path, command
     (["model=M", "corpus=titles.csv", "corpus.column=titel", "out=o"],
      {"model": "M", "corpus": "titles.csv", "corpus.column": "titel", "out": "o"}),
     (["model=M", "out=titles.csv"], {"model": "M", "out": "titles.csv"}),
+    (["model=M", "out=/proc/x"], {"model": "M", "out": "/proc/x"}),
+    (["model=M", f"out={'x' * 300}"], {"model": "M", "out": "x" * 300}),
     (["out=o"], {"out": "o"}),
     (["model=M", "out=o", "dim=99"], {"model": "M", "out": "o", "dim": 99}),
     (["model=M", "out=o", "precison=int8"], {"model": "M", "out": "o", "precison": "int8"}),

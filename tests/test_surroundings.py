@@ -112,6 +112,7 @@ def test_a_terminal_that_knows_fewer_letters(tmp_path: Path) -> None:
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
     (ImportError("libtorch.so: failed to map segment from shared object"), "too little memory"),
     (OSError(errno.EMFILE, "Too many open files", "x"), "too many open files"),
+    (OSError(errno.ENAMETOOLONG, "File name too long", "xxx"), "xxx: File name too long; give a shorter name"),
     (OSError(errno.EIO, "Input/output error"), "the disk reports an error"),
     (PermissionError(errno.EACCES, "Permission denied", "/run/x"), "/run/x: Permission denied"),
     (OSError(errno.EROFS, "Read-only file system", "/r"), "/r: Read-only"),

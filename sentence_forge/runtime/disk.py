@@ -72,6 +72,8 @@ def shortage(error: BaseException) -> str | None:
             return f"too many open files ({_short(each)}); raise the limit (ulimit -n)"
         if number == errno.EIO:
             return f"the disk reports an error ({each}); check the disk, then type the same again"
+        if isinstance(each, OSError) and number == errno.ENAMETOOLONG and each.filename:
+            return f"{each.filename}: {each.strerror}; give a shorter name"
         if isinstance(each, OSError) and number in (errno.EACCES, errno.EPERM, errno.EROFS) and each.filename:
             return f"{each.filename}: {each.strerror}; give a place that you may write to, or change its permissions"
     return None

@@ -46,7 +46,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and its missing parents, and flush the name of each new one to the disk.
 
     Raises:
-        UserError: a file or a link to a missing folder is in the way.
+        UserError: a file or a link to a missing folder is in the way, or the place takes no folders.
     """
     if not folder.is_dir():
         make_folder(folder.parent)
@@ -55,6 +55,8 @@ def make_folder(folder: Path) -> None:
         except (FileExistsError, NotADirectoryError):
             what = f"a link to {os.readlink(folder)}, which isn't there" if folder.is_symlink() else "no folder"
             raise UserError(f"{folder}: is {what}; remove it, or give another place") from None
+        except FileNotFoundError:  # of /proc and its like
+            raise UserError(f"{folder}: no folder can be made here; give another place") from None
         fsync(folder.parent)
 
 
