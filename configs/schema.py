@@ -77,6 +77,11 @@ class Loop:
                 raise UserError(f"loop.{name}: is {getattr(self, name)}; it must not be negative")
 
 
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:  # what NumPy's generators take
+        raise UserError(f"seed: is {seed}; give a whole number from 0 to {2**32 - 1}")
+
+
 @dataclass
 class Train:
     """``python -m train``."""
@@ -99,6 +104,7 @@ class Train:
     plugins: list[str] = field(default_factory=list)  # your packages that _target_ may name
 
     def __post_init__(self) -> None:
+        _check_seed(self.seed)
         if self.suite and self.data_dir is None and any("folder" in task for task in self.suite.values()):
             raise UserError("suite= needs data_dir= (or SENTENCE_FORGE_DATA), the folder that holds its files")
         if self.score_range is not None and self.file is None and self.resume is None:
@@ -122,6 +128,9 @@ class Eval:
     seed: int = 0
     device: Device = Device.auto
     plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
 
 
 class ExportPrecision(Enum):

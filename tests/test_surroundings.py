@@ -74,6 +74,21 @@ def test_closed_streams_are_no_traceback(tmp_path: Path, closed: str) -> None:
     assert b"Traceback" not in done.stderr and files(tmp_path) == ["code", "x.csv"], done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
+    for line in ("forge train --help", "forge train --cfg job"):
+        done = typed(tmp_path, f"{line} >/dev/full")
+        assert done.returncode == 2 and done.stderr.count(b"\n") == 1, done.stderr
+        assert done.stderr.startswith(b"error: ") and b"No space left" in done.stderr, done.stderr
+
+
+def test_an_evaluation_refuses_a_seed_and_an_output_that_can_not_be(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for given, said in (("seed=-1", "seed: is -1"), ("output=file", "file: can't be made a folder")):
+        done = command("eval", "model=minilm", given)
+        assert done.code == 2 and f"error: {said}" in done.err and "Traceback" not in done.err, done.err
+
+
 def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     def work(acknowledge: Callable[[object], None]) -> None:
         for number in (0, 1, 2):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.cli import entry
+from sentence_forge.runtime.process import run_command
 from sentence_forge.train.job import is_first, run_config
 from sentence_forge.train.sweep import Sweep
 
@@ -38,11 +39,16 @@ A folder or a hub id is a model (model=./my-model), a file or a folder is data (
 def main() -> None:
     """Train, go on training, or sweep; see ``configs/train.yaml``."""
     sweep = Sweep(_job)
+
+    def print_table() -> None:
+        sys.stdout.write(sweep.table)
+
     try:
         with _quiet_unless_first():
             entry("train", sweep, ABOUT, ("loss", "data", "model", "suite", "experiment"))
     finally:  # entry leaves the process
-        sys.stdout.write(sweep.table)
+        if sweep.table and (code := run_command(print_table)):
+            sys.exit(code)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,10 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
         if in_job:
             raise
         raise explained(error, config_name, arguments) from None
+    except (FileExistsError, NotADirectoryError) as error:  # Hydra makes the folder of the output
+        if in_job:
+            raise
+        raise UserError(f"{error.filename}: can't be made a folder, since a file is there; give another") from None
     if failed:
         raise UserError(f"{len(failed)} of the sweep's jobs failed, as said above" if sweeps else failed[0])
 

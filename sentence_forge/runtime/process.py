@@ -49,12 +49,16 @@ def run_command(job: Callable[[], int | None]) -> int:
             return 128 + stopped.number
         except KeyboardInterrupt:
             return 130
-        except BrokenPipeError:  # let the interpreter's last flush go nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except BrokenPipeError:
+            _drop_output()
             return 0
         except Exception as error:
             if (line := shortage(error)) is None:
                 raise
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()
             return _failed(line)
     return code
 
@@ -125,6 +129,11 @@ def silence_a_closed_terminal(number: int) -> None:
             with contextlib.suppress(OSError):
                 if stat.S_ISCHR(os.fstat(stream).st_mode):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _drop_output() -> None:
+    """Let the interpreter's last flush go nowhere: what it would write can't be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
