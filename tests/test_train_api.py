@@ -120,8 +120,11 @@ BAD: list[tuple[list[str], dict[str, Any], str]] = [
     ([], {"data": []}, "data: has no rows"),
     ([], {"data": [{"anchor": "a", "positive": "b"}, {"anchor": "a"}]}, "data: row 2 has other columns than row 1"),
     ([], {"data": [{"anchor": "a", "positive": 1}, {"anchor": "b", "positive": "c"}]}, "data: the rows make no table"),
-    ([], {"data": [{"x": "a"}]}, "rows.parquet"),
-    (["loss=mnrl"], {"data": [*PAIRS, {"anchor": "a", "positive": ""}]}, "row 61"),
+    ([], {"data": [{"x": "a"}]}, "data (train): all rows have the same first text"),
+    (["loss=mnrl"], {"data": [*PAIRS, {"anchor": None, "positive": "b"}]}, "data: row 61, column anchor: is empty"),
+    (["loss=mnrl"], {"data": {"train": [*PAIRS, {"anchor": "", "positive": "b"}]}},
+     "data['train']: row 61, column anchor: is empty"),
+    (["loss=mnrl"], {"data": [*PAIRS, {"anchor": "a", "positive": ""}]}, "data: row 61, column positive: is empty"),
 ]
 
 

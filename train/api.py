@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_forge.runtime.call import call, words_of
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.train.in_memory import Rows, is_rows, write_rows
+from sentence_forge.train.in_memory import Rows, is_rows, naming_rows_of, write_rows
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -96,7 +96,7 @@ def train(*overrides: str, data: str | Path | Mapping[str, Any] | Rows | None = 
         folder = Path(HydraConfig.get().runtime.output_dir)
         if (folder / "config.yaml").exists():
             raise UserError(f"{folder}: holds a run already; resume={folder} goes on with it, or give another out=")
-        with _removed_on_error(folder):
+        with _removed_on_error(folder), naming_rows_of(rows, folder / "data"):
             config.data.path = str(write_rows(rows, folder / "data"))
             return run_config(config)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -54,6 +56,22 @@ def write_rows(rows: Rows, folder: Path) -> Path:
     for name, table in tables.items():
         pq.write_table(table, folder / f"{name}.parquet")
     return folder.absolute() if isinstance(rows, Mapping) else folder.absolute() / "rows.parquet"
+
+
+@contextlib.contextmanager
+def naming_rows_of(rows: Rows, folder: Path) -> Iterator[None]:
+    """Let errors about the files of ``write_rows`` name the rows as the caller knows them: ``data: row 4, ...``."""
+    names = {_SPLITS[name]: f"data[{name!r}]" for name in rows} if isinstance(rows, Mapping) else {"rows": "data"}
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        for stem, name in names.items():
+            file = re.escape(str(folder.absolute() / f"{stem}.parquet"))
+            said = re.sub(rf"{file}, line \d+ \((row \d+)\):? (?=column )", rf"{name}: \1, ", said)
+            said = re.sub(rf"{file}, line \d+ \((row \d+)\)", rf"{name}: \1", said)
+            said = re.sub(file, name, said)
+        raise UserError(said.replace("is null, not a string or number", "is empty")) from None
 
 
 def _table(rows: Table, name: str) -> pa.Table:
