@@ -61,12 +61,17 @@ def evaluate(model: str | Path | Run | Encoder, baseline: str | Path | Run | Enc
     """
     from sentence_forge.encoders.encoder import Encoder
     from sentence_forge.eval.report.report import Report
-    from sentence_forge.runtime.call import call, words_of
+    from sentence_forge.runtime.call import call, check_path, words_of
 
     given = {"model": model, "baseline": baseline}
     encoders = {key: each for key, each in given.items() if isinstance(each, Encoder)}
     words = [f"{key}={_path(each)}" for key, each in given.items() if each is not None and key not in encoders]
-    words.append(f"suite={suite if isinstance(suite, str | Path) else '[' + ','.join(suite) + ']'}")
+    names = suite if isinstance(suite, list | tuple) else [suite]
+    if not names:
+        raise UserError("suite: is an empty list; give a name, a path or a list of names")
+    for name in names:
+        check_path(name, "suite", ", or a list of names")
+    words.append(f"suite={suite if names is not suite else '[' + ','.join(map(str, names)) + ']'}")
     if data_dir is not None:
         words.append(f"data_dir={data_dir}")
     with tempfile.TemporaryDirectory() as nowhere:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sentence_forge.runtime.call import call, words_of
+from sentence_forge.runtime.call import call, check_path, words_of
+from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
 
 if TYPE_CHECKING:
@@ -64,12 +65,18 @@ def export(model: HasFolder | Encoder | str | Path | None = None, corpus: str | 
     >>> made.index.search(["winter air"], k=3)                    # doctest: +SKIP
     """
     given: Encoder | None = None
+    if corpus is not None:
+        check_path(corpus, "corpus", " of a file of titles")
     words = [] if corpus is None else [f"corpus={corpus}"]
     if isinstance(model, str | Path):
         words.append(f"model={model}")
     elif isinstance(model, HasFolder):
         words.append(f"model={model.folder}")
-    else:
+    elif model is not None:
+        from sentence_forge.encoders.encoder import Encoder
+
+        if not isinstance(model, Encoder):
+            raise UserError(f"{type(model).__name__} is no model; give a folder, a name, a run or an Encoder")
         given = model
 
     def job(config: DictConfig) -> Path:

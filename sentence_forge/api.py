@@ -29,7 +29,9 @@ def load(model: str | Path, device: str = "auto", **keywords: Any) -> Encoder:  
     >>> load("minilm").encode(["A man eats.", "Somebody is eating."]).shape
     (2, 384)
     """
-    from sentence_forge.runtime.call import call, words_of
+    from sentence_forge.runtime.call import call, check_path, words_of
+
+    check_path(model, "model")
 
     def job(config: DictConfig) -> Encoder:
         from omegaconf import OmegaConf
@@ -66,7 +68,9 @@ def read(path: str | Path, shape: str | None = None, split: str | None = None,
     from datasets import concatenate_datasets
 
     from sentence_forge.runtime import targets
+    from sentence_forge.runtime.call import check_path
 
+    check_path(path, "path")
     source = targets.build({targets.TARGET: "data_readers.file.FileSource", "path": str(path), **keywords}, "data")
     shape = shape or source.shapes()[0]
     if split is not None or len(source.files()) > 1:

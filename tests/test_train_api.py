@@ -187,3 +187,20 @@ def test_it_trains_in_a_thread_that_is_not_the_main_one(here: Path) -> None:
         thread.join()
     assert left() == before
     assert len(found) == 2 and np.array_equal(found[0], found[1]), found
+
+
+@pytest.mark.parametrize(("wrong", "says"), [
+    (lambda: sf.train(5), "overrides are strings such as 'loss=mnrl', not int"),
+    (lambda: sf.train([{"anchor": "a"}]), "overrides are strings such as 'loss=mnrl', not list"),
+    (lambda: sf.load(None), "model: is of type NoneType; give a path or a name as a string"),
+    (lambda: sf.read(""), "path: is empty; give a path or a name"),
+    (lambda: sf.evaluate("minilm", suite=[]), "suite: is an empty list; give a name"),
+    (lambda: sf.evaluate("minilm", suite=[3]), "suite: is of type int; give a path or a name"),
+    (lambda: sf.evaluate("minilm", suite={"a": 1}), "suite: is of type dict; give"),
+    (lambda: sf.export("minilm", corpus=["a"], out="o"), "corpus: is of type list; give a path or a name as a string"),
+    (lambda: sf.export(5, out="o"), "int is no model; give a folder, a name, a run or an Encoder"),
+])
+def test_values_of_another_type_are_refused_in_a_line(here: Path, wrong: Callable[[], object], says: str) -> None:
+    with pytest.raises(sf.UserError) as caught:
+        wrong()
+    assert str(caught.value).startswith(says) and "\n" not in str(caught.value) and not list(here.iterdir())

@@ -44,6 +44,9 @@ def call(command: str, job: Callable[[DictConfig], T], words: Sequence[str]) -> 
     from sentence_forge.runtime.explain import explained
 
     for word in words:
+        if not isinstance(word, str):
+            raise UserError(f"overrides are strings such as 'loss=mnrl', not {type(word).__name__}; rows and paths are "
+                            "given by a keyword such as data=")
         if word.startswith("-") or ("=" not in word and not word.startswith("~")):
             raise UserError(f"{word!r}: give overrides such as 'loss=mnrl'; flags are for the command line")
     arguments = friendly(words)
@@ -90,6 +93,23 @@ def _composed(command: str, arguments: list[str]) -> Iterator[DictConfig]:
         finally:
             sys.argv = argv
             HydraConfig.instance().cfg = before
+
+
+def check_path(value: object, key: str, also: str = "") -> None:
+    """Refuse what is neither a string nor a path.
+
+    Args:
+        value: as a caller gave it.
+        key: what the error calls it.
+        also: ends the advice: what else is taken, or what the path is of.
+
+    Raises:
+        UserError: says what is taken; also for an empty string.
+    """
+    if not isinstance(value, str | Path):
+        raise UserError(f"{key}: is of type {type(value).__name__}; give a path or a name as a string{also}")
+    if not str(value).strip():
+        raise UserError(f"{key}: is empty; give a path or a name{also}")
 
 
 def words_of(keywords: Mapping[str, Any]) -> list[str]:
