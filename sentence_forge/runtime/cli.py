@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NoReturn
 
 from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError, printable
@@ -58,6 +58,7 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
 
     schema.register()
     sys.argv = [f"python -m {config_name}", *arguments]
+    _check_flags(config_name)
     in_job = sweeps = False
     failed: list[str] = []  # not the errors themselves, which hold on to what their job had in memory
 
@@ -89,6 +90,18 @@ def _run(config_name: str, job: Callable[[Any], None], arguments: list[str]) -> 
         raise UserError(f"{error.filename}: can't be made a folder, since a file is there; give another") from None
     if failed:
         raise UserError(f"{len(failed)} of the sweep's jobs failed, as said above" if sweeps else failed[0])
+
+
+def _check_flags(config_name: str) -> None:
+    """Refuse, in one line, the flags that Hydra would answer with its usage text."""
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m {config_name} --help")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args()
 
 
 def _bare_info(arguments: Sequence[str]) -> bool:

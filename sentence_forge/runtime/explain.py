@@ -38,9 +38,24 @@ def explained(error: Exception, config_name: str, arguments: Sequence[str]) -> U
         full = re.search(rf"full_key: (\S*{re.escape(match[1])})", said)
         key = (full[1] if full else match[1]).removesuffix(".path")  # model=<folder> is short for model.path=
         return UserError(f"{key}: is needed; give {key}=")
+    if match := re.search(r"Error parsing override '([^'=]+)'", said):
+        name = match[1]
+        if (group := bool(options(name))) or name in (known := _keys(config_name, arguments)):
+            return UserError(f"{name}: has no value; give {name}=<{'name' if group else 'value'}>")
+        return UserError(f"{name}: is no key=value; {one_of(known, name)}")
     full_key = re.search(r"full_key: (\S+)", said)
-    first = str(chain[-1]).strip().splitlines()[0]
+    first = _as_we_say_it(str(chain[-1]).strip().splitlines()[0])
     return UserError(f"{full_key[1]}: {first}" if full_key else first)
+
+
+def _as_we_say_it(line: str) -> str:
+    """Say OmegaConf's line about a value of the wrong type as our own checks do; others stay as they are."""
+    if match := re.fullmatch(r"Value '(.*)' of type '(\w+)' could not be converted to (Float|Integer)", line):
+        value = repr(match[1]) if match[2] == "str" else match[1]
+        return f"is {value}; give a {'whole ' if match[3] == 'Integer' else ''}number"
+    if match := re.fullmatch(r"Value '(.*)' is not a valid bool \(type (\w+)\)", line):
+        return f"is {repr(match[1]) if match[2] == 'str' else match[1]}; give true or false"
+    return line
 
 
 def _keys(config_name: str, arguments: Sequence[str]) -> list[str]:
@@ -52,7 +67,7 @@ def _keys(config_name: str, arguments: Sequence[str]) -> list[str]:
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
-    chosen = [argument for argument in arguments if options(argument.partition("=")[0])]
+    chosen = [argument for argument in arguments if "=" in argument and options(argument.partition("=")[0])]
     try:
         with initialize_config_module("sentence_forge.configs", version_base="1.3"):
             config = OmegaConf.to_container(compose(config_name, overrides=chosen), resolve=False)
