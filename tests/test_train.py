@@ -89,6 +89,19 @@ def test_the_best_checkpoint_is_never_the_untouched_one(command: Command, tmp_pa
     assert about["training"]["before"] is not None
 
 
+def test_a_training_that_made_the_model_worse_says_so(command: Command, tmp_path: Path) -> None:
+    for name, same in (("train", 0), ("dev", 5)):  # what is alike in dev is taught to be unlike
+        rows = "".join(f"word{i} text{i},word{i + k} text{i + k},{same if k == 0 else 5 - same}\n"
+                       for i in range(20) for k in (0, 7))
+        (tmp_path / f"{name}.csv").write_text("sentence1,sentence2,score\n" + rows)
+    done = command("train", "loss=cosine", "data=train.csv", "data.dev_path=dev.csv", *TINY, "loop.max_steps=6",
+                   "loop.learning_rate=1e-2", "loop.evaluate_every=6")
+    assert done.code == 0, done.err
+    assert "the training made the model worse: dev " in done.err, done.err
+    assert "made the model worse" not in command("train", "loss=cosine", "data=dev.csv", "data.dev_path=dev.csv", *TINY,
+                                                 "loop.max_steps=1", "loop.learning_rate=1e-12").err
+
+
 def test_bare_titles_train_to_the_last_step(command: Command, tmp_path: Path) -> None:
     """A title is its own positive, so every dev measure ties; the longest-trained model is taken, not the first."""
     (tmp_path / "titles.csv").write_text("title\n" + "".join(f"title {i} of {i * 7}\n" for i in range(80)))
@@ -236,7 +249,14 @@ SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
     (["resume=empty"], {"empty/readme.txt": "nothing"}, "is no run"),
     (["resume=auto"], {}, "no unfinished run"),
     (["suite=sts", "data_dir=null"], {}, "data_dir="),
-    (["seed=x"], {}, "seed"),
+    (["seed=x"], {}, "seed: is 'x'; give a whole number"),
+    (["loop.epochs=abc"], {}, "loop.epochs: is 'abc'; give a number"),
+    (["loop.batch_size=1.5"], {}, "loop.batch_size: is 1.5; give a whole number"),
+    (["loop.fast=maybe"], {}, "loop.fast: is 'maybe'; give true or false"),
+    (["loss"], {}, "loss: has no value; give loss=<name>"),
+    (["seed"], {}, "seed: has no value; give seed=<value>"),
+    (["lopp.epochs", "loss"], {}, "lopp.epochs: is no key=value; did you mean 'loop.epochs'"),
+    (["--hlp"], {}, "unrecognized arguments: --hlp; see python -m train --help"),
     (["seed=-1"], {}, "seed: is -1; give a whole number from 0 to 4294967295"),
     (["seed=99999999999999999999999"], {}, "seed: is 99999999999999999999999; give"),
     (["hydra.run.dir=file/x"], {"file": ""}, "file/x: can't be made a folder"),

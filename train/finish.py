@@ -135,6 +135,9 @@ def _say(run: Path, state: State, measured: Evaluation) -> None:
              100 * measured.baseline.json["average"])
     log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run / "model", run / "report" / "report.html",
              run / "tensorboard")
+    if before is not None and state.best is not None and state.best < before:
+        log.warning("the training made the model worse: dev %s is %.4f at best and was %.4f untouched; try a smaller "
+                    "loop.learning_rate, another loss= or other data", name, state.best, before)
 
 
 def _story(run: Path, training: Mapping[str, Any]) -> Training:
