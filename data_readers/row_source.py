@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -73,6 +74,7 @@ class RowSource:
         self._rejected: dict[Path, list[Rejected]] | None = {} if on_bad_row == "skip" else None
         self._shapes: dict[Path, dict[str, tuple[str, dict[str, str]]]] = {}
         self._found_range: tuple[float, float] | None = None
+        self._told: set[tuple[Path, str]] = set()  # files and shapes whose reading was logged
         self._from_arrow: dict[str, dict[str, Dataset]] = {}  # by shape, the rows that lie on disk
 
     def shapes(self) -> list[str]:
@@ -162,8 +164,11 @@ class RowSource:
         labels = self._labels or (NLI_LABELS if own == "pair_class" else None)
         may_be_empty = ("label",) if own == "labelled_text" else ()
         score_range = self._score_range() if own == PAIR_SCORE.name else None
-        return read_table(file, columns, score_range=score_range, labels=labels, may_be_empty=may_be_empty,
-                          rejected=rejected, rows=rows, key="data")
+        with _quiet((file.path, own) in self._told):  # a lone file is read for train and again for dev
+            table = read_table(file, columns, score_range=score_range, labels=labels, may_be_empty=may_be_empty,
+                               rejected=rejected, rows=rows, key="data")
+        self._told.add((file.path, own))
+        return table
 
     def _score_range(self) -> tuple[float, float]:
         """Return the range that was given, or else the one that all scores of the train file have; dev has the same."""
@@ -225,6 +230,18 @@ class RowSource:
         logger.info("%s: no dev file; %d of %d rows are held out for dev (seed %d)", path, len(dev), len(keys),
                     self._seed)
         return rows_at(table, dev)
+
+
+@contextlib.contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    chatty = logging.getLogger(__package__)
+    level = chatty.level
+    try:
+        if quiet:
+            chatty.setLevel(logging.ERROR)
+        yield
+    finally:
+        chatty.setLevel(level)
 
 
 def _first(rows: Iterator[Row | BadRow], path: Path, most: int) -> Iterator[Row | BadRow]:

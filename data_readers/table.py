@@ -173,8 +173,10 @@ def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels
                             f"the row{advice}")
         left_out.append(Rejected(lines[position], table[ROW][position], f"column {column}: {reason}", shown(label)))
     if nameless:
-        logger.warning("%s: %d of %d rows have no label that is wanted (%s) and are left out; the first, line %d", path,
-                       len(nameless), len(found), ", ".join(sorted({found[at] for at in nameless})), lines[nameless[0]])
+        which = ", ".join(sorted({found[at] for at in nameless}))
+        why = " (no gold label)" if {found[at] for at in nameless} <= set(NO_LABEL) else ""
+        logger.warning("%s: %d of %d rows are labelled %s%s and are left out; the first, line %d", path,
+                       len(nameless), len(found), which, why, lines[nameless[0]])
     return rows_at(table | {"label": [names.get(label, label) for label in found]}, kept)
 
 
