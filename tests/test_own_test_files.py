@@ -57,6 +57,8 @@ def test_well_known_names_and_other_encodings_are_read(tmp_path: Path) -> None:
     assert one.units == other.units and one.gold.tolist() == other.gold.tolist() and one.score_range == (0, 1)
     labelled = BinaryPairs(path=str(pairs(tmp_path / "c.csv", scores, "text1,text2,label"))).read(None)
     assert labelled.gold.tolist() == scores.tolist()
+    with pytest.raises(UserError, match=r"no column 'sentence1'; there are: a, b, other; .*suite.file.columns="):
+        ScoredPairs(path=str(pairs(tmp_path / "p.csv", scores, "a,b,other"))).read(None)
     with pytest.raises(UserError, match="no column 'score'"):
         BinaryPairs(path=str(pairs(tmp_path / "d.csv", scores, "text1,text2,other"))).read(None)
     judged = tmp_path / "e.csv"

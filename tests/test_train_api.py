@@ -112,6 +112,7 @@ def test_classes_of_a_dataset_are_their_names_and_dev_rows_are_taken(here: Path)
 
 BAD: list[tuple[list[str], dict[str, Any], str]] = [
     (["loss=mnlr"], {}, "loss=mnlr: there is no loss 'mnlr'; did you mean 'mnrl'?"),
+    (["data="], {}, "data=: the path is empty; give a file"),
     (["data=nowhere.csv"], {}, "data=nowhere.csv: there is no data 'nowhere.csv'"),
     (["loop.epochs=0"], {}, "loop.epochs: is 0.0; it must be above 0"),
     ([], {"loop": {"epoch": 1}}, "loop.epoch: there is no such key; did you mean 'loop.epochs'"),

@@ -83,6 +83,8 @@ def rows_of(file: RowFile, columns: Sequence[str], reading: Reading | None = Non
 
 def file_of(path: str | Path) -> Path:
     """Return the path of a file that a person named: ``~`` is the home, and ``-`` what comes by the standard input."""
+    if not str(path).strip():
+        raise UserError("the path is empty; give a file")
     return _standard_input() if str(path) == "-" else Path(path).expanduser()
 
 

@@ -89,6 +89,10 @@ class ScoredPairs(FileTask):
         path = self.found(data_dir)
         file = open_rows(path)
         columns = {field: field for field in _FIELDS} | well_known(file.columns, _FIELDS) | dict(self.columns or {})
+        if missing := [name for name in columns.values() if name not in file.columns]:
+            named = ", where they are called otherwise: '+suite.file.columns={sentence1: .., sentence2: .., score: ..}'"
+            raise UserError(f"{path}: no column {missing[0]!r}; {one_of(file.columns, missing[0])}; scored pairs have "
+                            f"sentence1, sentence2 and score{named if self.path else ''}")
         say(path, columns, "columns=")
         if self.domain_column in file.columns:
             columns["domain"] = self.domain_column

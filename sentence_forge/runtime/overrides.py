@@ -60,6 +60,8 @@ def _group(group: str, value: str, several: bool) -> list[str]:
     if value == "null" or all(part in names for part in parts):
         return [f"{group}={value}"]
     option, key = PATH_OPTIONS.get(group, ("", ""))
+    if option and not value.strip():
+        raise UserError(f"{group}=: the path is empty; give a {option} or a name")
     if option and _is_path(value, option):
         return [f"{group}={option}", f"{key}={quoted(value)}"]
     if option and several and all(_is_path(part, option) for part in parts):
