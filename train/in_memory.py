@@ -61,7 +61,8 @@ def write_rows(rows: Rows, folder: Path) -> Path:
 @contextlib.contextmanager
 def naming_rows_of(rows: Rows, folder: Path) -> Iterator[None]:
     """Let errors about the files of ``write_rows`` name the rows as the caller knows them: ``data: row 4, ...``."""
-    names = {_SPLITS[name]: f"data[{name!r}]" for name in rows} if isinstance(rows, Mapping) else {"rows": "data"}
+    splits = rows if isinstance(rows, Mapping) else {}
+    names = {_SPLITS.get(name, name): f"data[{name!r}]" for name in splits} or {"rows": "data"}
     try:
         yield
     except UserError as error:
