@@ -9,15 +9,16 @@ from pathlib import Path
 
 from sentence_forge.runtime.files import write_atomic
 
-_COMPUTED = re.compile(r"'*[=+\-@\t\r]")
+GUARD = "\u2060"  # WORD JOINER: nothing to see, and no beginning of a formula; a ' may be a person's own
+_COMPUTED = re.compile(rf"{GUARD}*[=+\-@\t\r]")
 _QUOTED = re.compile(r'[",\r\n]')
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file in UTF-8: all of it or nothing.
 
-    A cell that begins with =, +, -, @ or a tab gets a ``'`` before it and quotes around it, which
-    ``data_readers.formats`` takes off again. A number is left as it is.
+    A cell that begins with =, +, -, @ or a tab gets ``GUARD`` before it, which ``data_readers.formats`` takes off
+    again. A number is left as it is.
     """
     text = io.StringIO(newline="")
     for row in (header, *rows):
@@ -29,5 +30,5 @@ def _cell(value: object) -> str:
     text = str(value)
     if isinstance(value, int | float):
         return text
-    guarded = f"'{text}" if _COMPUTED.match(text) else text
-    return '"' + guarded.replace('"', '""') + '"' if guarded != text or _QUOTED.search(text) else text
+    guarded = f"{GUARD}{text}" if _COMPUTED.match(text) else text
+    return '"' + guarded.replace('"', '""') + '"' if _QUOTED.search(text) else guarded

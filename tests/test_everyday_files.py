@@ -254,8 +254,8 @@ def test_cells_that_a_spreadsheet_would_compute_are_text_there_and_come_back(tmp
     assert not [line for line in lines if line.lstrip('"')[:1] in tuple("=+@\t") or line.startswith(("-", '"-'))]
     assert lines[1].endswith(",-1")  # a number stays one
     assert [row.values[0] for row in read_rows(tmp_path / "a.csv", ["title"]) if isinstance(row, Row)] == cells
-    (tmp_path / "b.csv").write_text("title,n\n'-ism' is a word,1\n")
-    assert read_corpus(tmp_path / "b.csv").titles == ["'-ism' is a word"]  # nobody quoted it, so it is a person's
+    (tmp_path / "b.csv").write_text("title,n\n'-ism' is a word,1\n\"'@home', he said\",2\n")
+    assert read_corpus(tmp_path / "b.csv").titles == ["'-ism' is a word", "'@home', he said"]  # a person's own quotes
 
 
 def test_no_kind_of_file_gives_a_traceback(tmp_path: Path) -> None:

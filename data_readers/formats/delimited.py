@@ -17,6 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from sentence_forge.data_readers.csv_writer import GUARD
 from sentence_forge.data_readers.formats.reading import SEPARATORS, Reading
 from sentence_forge.data_readers.formats.rows import MAX_CELL, BadRow, Row, check_header, first_fault, is_text, shown
 from sentence_forge.data_readers.formats.text import TextFile
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _SNIFFED = 101  # lines
 _SEP_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-_GUARDED = re.compile(r"'+[=+\-@\t\r]")
+_GUARDED = re.compile(rf"{GUARD}+[=+\-@\t\r]")
 
 
 class Delimited:
@@ -103,7 +104,7 @@ class Delimited:
         again: deque[str] = deque()
         taken: list[str] = []
         pick = _picker([self.columns.index(column) for column in columns])
-        width, nul, quotes = len(self.columns), self._reading.nul, "quoting" not in self._dialect
+        width, nul = len(self.columns), self._reading.nul
         number, done = 0, self._skipped  # `done` physical lines came before the present csv.reader
         with self._opened() as lines:
             reader = csv.reader(_noted(lines, again, taken), **self._dialect)
@@ -123,8 +124,8 @@ class Delimited:
                                 reason = str(first_fault(columns, values, self._text.encoding, nul=nul))
                                 yield BadRow(line, number, reason, _raw(taken))
                             else:
-                                if quotes and "'" in text:
-                                    values = unguarded(values, taken)
+                                if GUARD in text:
+                                    values = unguarded(values)
                                 yield Row(line, number, values)
                         elif cells:
                             number += 1
@@ -176,10 +177,9 @@ def _separator(lines: Sequence[str], usual: str, *, named: bool) -> str:
     return best
 
 
-def unguarded(cells: list[str], lines: Sequence[str]) -> list[str]:
-    """Return cells as they were before ``csv_writer`` put ``'`` before those that a spreadsheet would compute."""
-    return [cell[1:] if _GUARDED.match(cell) and any(f'"{cell[:2]}' in line for line in lines) else cell
-            for cell in cells]
+def unguarded(cells: list[str]) -> list[str]:
+    """Return cells as they were before ``csv_writer`` guarded those that a spreadsheet would compute."""
+    return [cell[1:] if _GUARDED.match(cell) else cell for cell in cells]
 
 
 def _raw(lines: Sequence[str]) -> str:
