@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 
+from sentence_forge.data_readers.csv_writer import GUARD
 from sentence_forge.eval.compare import main
 from sentence_forge.eval.report.leaderboard import leaderboard
 from sentence_forge.runtime.errors import UserError
@@ -66,7 +67,7 @@ def test_a_run_s_name_is_no_formula_no_markup_and_no_table(runs: Path, tmp_path:
     assert main([str(tmp_path / name), str(runs / "train" / "seed2"), "--out", str(tmp_path / "out")]) == 0
     forms = {end: (tmp_path / f"out/leaderboard.{end}").read_text(encoding="utf-8") for end in ("md", "html", "csv")}
     assert "\x1b" not in "".join(forms.values()) and "<img" not in forms["md"] + forms["html"]
-    assert "\n=cmd" not in forms["csv"] and '"\'=cmd' in forms["csv"]
+    assert "\n=cmd" not in forms["csv"] and f"\n{GUARD}=cmd" in forms["csv"]
     lines = [line.replace("\\|", "").count("|") for line in forms["md"].splitlines() if line.startswith("|")]
     assert len(set(lines)) == 1
 
