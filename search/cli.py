@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.plain import Parser, run
+from sentence_forge.runtime.process import check_stdout
 from sentence_forge.search.display import print_json, print_lines, terminal_width
 from sentence_forge.search.queries import batches, read_queries
 
@@ -89,6 +90,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _search(args: argparse.Namespace) -> None:
     from sentence_forge.search.index import Index
 
+    check_stdout()
     if args.verify:
         _verify(Path(args.dir), as_json=args.json)
         return

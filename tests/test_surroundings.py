@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, Done
+from corpora import build
 from faults import forked
 
 from sentence_forge.runtime import process
@@ -87,6 +88,14 @@ def test_an_evaluation_refuses_a_seed_and_an_output_that_can_not_be(command: Com
     for given, said in (("seed=-1", "seed: is -1"), ("output=file", "file: can't be made a folder")):
         done = command("eval", "model=minilm", given)
         assert done.code == 2 and f"error: {said}" in done.err and "Traceback" not in done.err, done.err
+
+
+def test_an_answer_that_nobody_can_read_is_refused(tmp_path: Path) -> None:
+    build(tmp_path / "news" / "index", ["storm hits", "opera opens"])
+    for line in ("search news --pairs", "train --cfg job"):
+        done = typed(tmp_path, f"forge {line} >&-")
+        assert done.returncode == 2 and done.stderr.startswith(b"error: standard output is closed"), done.stderr
+        assert done.stderr.count(b"\n") == 1
 
 
 def test_a_file_never_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:

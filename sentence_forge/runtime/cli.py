@@ -19,7 +19,7 @@ from sentence_forge.runtime.errors import UserError, printable
 from sentence_forge.runtime.explain import explained, in_a_line
 from sentence_forge.runtime.one_name import drop_short_names
 from sentence_forge.runtime.overrides import friendly, options
-from sentence_forge.runtime.process import log_to_stderr, run_command
+from sentence_forge.runtime.process import check_stdout, log_to_stderr, run_command
 from sentence_forge.runtime.trust import check_trust, hydra_checked
 
 
@@ -42,6 +42,8 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
         if {"--help", "-h"} & set(sys.argv[1:]) or _bare_info(sys.argv[1:]):
             sys.stdout.write(help_text(config_name, about, groups))
         else:
+            if any(re.match(r"--cfg\b|-c", argument) for argument in sys.argv[1:]):
+                check_stdout()
             _run(config_name, job, friendly(sys.argv[1:]))
 
     sys.exit(run_command(command))

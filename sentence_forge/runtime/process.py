@@ -21,6 +21,7 @@ from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError, printable
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+_closed: set[str] = set()  # the standard streams that were closed when the process began
 
 
 class Stopped(KeyboardInterrupt):
@@ -84,8 +85,19 @@ def open_closed_streams() -> None:
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
+            _closed.add(name)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def check_stdout() -> None:
+    """Refuse to answer where nobody can read it; for commands that print their answer.
+
+    Raises:
+        UserError: standard output was closed.
+    """
+    if "stdout" in _closed:
+        raise UserError("standard output is closed, and the answer goes there; open it, or send it to a file or a pipe")
 
 
 def use_utf8() -> None:
