@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.generation import NO_INDEX, Generation, index_folder, newest
 from sentence_forge.search.kept import Kept
 from sentence_forge.search.pairs import most_similar_pairs
-from sentence_forge.search.queries import check_text
+from sentence_forge.search.queries import check_k, check_text, check_texts
 from sentence_forge.search.thresholds import Thresholds, read_thresholds
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class Index:
         Raises:
             UserError: there is no index here, no generation of it is intact, or ``encoder`` isn't the one that made it.
         """
+        if not isinstance(folder, str | os.PathLike):
+            raise UserError(f"folder: takes an export's folder, not {folder!r}")
         index = index_folder(folder)
         for _ in range(_OPEN_ATTEMPTS):
             generation = newest(index)
@@ -184,8 +187,9 @@ class Index:
         Raises:
             UserError: as `encode` and `search_vectors`.
         """
-        if isinstance(texts, str):
-            raise TypeError("search takes a list of texts, not one string")
+        check_texts(texts)
+        check_k(k)
+        self._check_open()
         if not texts:
             return []
         return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim, where=where))
@@ -210,8 +214,8 @@ class Index:
             UserError: k below 1, vectors of another dimension, or one that is zero or not finite; ``dim`` as `cut`.
         """
         queries = np.atleast_2d(np.asarray(queries))
-        if k < 1:
-            raise UserError(f"k={k}: must be 1 or more")
+        check_k(k)
+        self._check_open()
         if queries.ndim != 2 or queries.shape[1] != self._array.shape[1]:
             raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._array.shape[1]} "
                             "dimensions")
@@ -256,8 +260,8 @@ class Index:
         Raises:
             UserError: k below 1.
         """
-        if k < 1:
-            raise UserError(f"k={k}: must be 1 or more")
+        check_k(k)
+        self._check_open()
         rows = np.arange(len(self.vectors)) if repeats else self._first_rows()
         scores, left, right = most_similar_pairs(self._array, rows, k)
         return [Pair(float(score), self.ids[i], self.titles[i], self.ids[j], self.titles[j])
@@ -291,6 +295,10 @@ class Index:
 
         codes = pc.dictionary_encode(self._rows["title"].chunk(0)).indices.to_numpy()
         return np.sort(np.unique(codes, return_index=True)[1])
+
+    def _check_open(self) -> None:
+        if self._array.shape[1] == 0:
+            raise UserError("the index is closed; open it again")
 
     def close(self) -> None:
         """Let go of the mapped files; the index can't be searched afterwards."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,28 @@ def batches(queries: Iterable[str]) -> Iterator[list[str]]:
     queries = iter(queries)
     while batch := list(islice(queries, _BATCH)):
         yield batch
+
+
+def check_texts(texts: object) -> None:
+    """Refuse what is no list of texts, such as one string.
+
+    Raises:
+        UserError: says what was given instead.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Collection):
+        raise UserError(f"texts: takes a list of texts, such as ['winter air'], not {type(texts).__name__}")
+
+
+def check_k(k: object) -> None:
+    """Refuse a number of hits that is none.
+
+    Raises:
+        UserError: ``k`` is no whole number, or below 1.
+    """
+    if not isinstance(k, Integral):
+        raise UserError(f"k={k!r}: must be a whole number, 1 or more")
+    if int(k) < 1:
+        raise UserError(f"k={k}: must be 1 or more")
 
 
 def check_text(text: str, role: str) -> None:

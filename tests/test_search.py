@@ -74,10 +74,19 @@ def test_queries_that_cannot_be_answered_are_refused(tmp_path: Path) -> None:
             index.search([b"storm"])
         with pytest.raises(UserError, match=r"query: 'storm \\udcff' holds a lone surrogate"):
             index.search(["storm \udcff"])
-        with pytest.raises(TypeError):
-            index.search("storm")
+        for texts, kind in (("storm", "str"), (None, "NoneType")):
+            with pytest.raises(UserError, match=f"texts: takes a list of texts, .* not {kind}"):
+                index.search(texts)
+        with pytest.raises(UserError, match="k='3': must be a whole number"):
+            index.search(["storm"], k="3")
+        assert len(index.search(["storm"], k=np.int64(1))[0]) == 1
         assert len(index.search(["storm"], 99)[0]) == 2
         assert index.search([]) == []
+    for ask in (lambda: index.search(["storm"]), lambda: index.search_vectors(np.ones(32)), lambda: index.pairs(1)):
+        with pytest.raises(UserError, match="the index is closed"):
+            ask()
+    with pytest.raises(UserError, match="folder: takes an export's folder, not None"):
+        Index.open(None)
     with Index.open(tmp_path) as index, pytest.raises(UserError, match="is no export"):
         index.search(["storm"])
 
