@@ -10,7 +10,8 @@ import numpy as np
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.display import cut, one_line, width_of
-from sentence_forge.search.index import Hit, Index
+from sentence_forge.search.index import Index
+from sentence_forge.search.text_search import Hit
 
 MOST_DRAWN = 200  # titles that are queries where none are given
 _GREEN, _RED, _DIM, _BOLD, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b[0m"

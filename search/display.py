@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sentence_forge.search.index import Hit, Pair
+    from sentence_forge.search.text_search import Hit, Pair
     from sentence_forge.search.thresholds import Thresholds
 
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"

@@ -5,58 +5,31 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from sentence_forge.data_readers.lazy import LazyStrings
-from sentence_forge.encoders.fingerprint import query_fingerprint
-from sentence_forge.encoders.protocol import Role, TextEncoder
-from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, cosine_top_k, normalise
+from sentence_forge.encoders.protocol import TextEncoder
+from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
 from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.generation import NO_INDEX, Generation, index_folder, newest
 from sentence_forge.search.kept import Kept
 from sentence_forge.search.pairs import most_similar_pairs
-from sentence_forge.search.queries import check_k, check_text, check_texts
-from sentence_forge.search.thresholds import Thresholds, read_thresholds
+from sentence_forge.search.queries import check_k
+from sentence_forge.search.text_search import Hit, Pair, TextSearch
 
 log = logging.getLogger(__name__)
 
 _OPEN_ATTEMPTS = 100
 
 
-class Hit(NamedTuple):
-    """One row found: rank from 1, cosine, what the corpus calls it, and the corpus's other columns that were kept."""
-
-    rank: int
-    score: float
-    id: str
-    title: str
-    columns: Mapping[str, str] = {}
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what JSON holds of it; ``columns`` only where the index keeps some."""
-        return {name: value for name, value in self._asdict().items() if name != "columns"} | (
-            {"columns": dict(self.columns)} if self.columns else {})
-
-
-class Pair(NamedTuple):
-    """Two rows and their cosine; the first is the earlier one in the corpus."""
-
-    score: float
-    id1: str
-    title1: str
-    id2: str
-    title2: str
-
-
-class Index:
+class Index(TextSearch):
     """An index, open for searching; it stays as it is while a newer generation is written.
 
     Made by `Index.open`. Safe to search from several threads.
@@ -66,11 +39,8 @@ class Index:
     """
 
     def __init__(self, generation: Generation, export: Path, encoder: TextEncoder | None) -> None:
+        super().__init__(generation.folder, export, generation.manifest["fingerprint"], encoder)
         self._generation = generation
-        self._export = export
-        self._encoder: TextEncoder | None = None
-        if encoder is not None:
-            self._use(encoder)
         self._rows = generation.read_rows(["id", "title", *generation.kept_columns])
         self.kept = Kept(generation.kept, [self._rows[name] for name in generation.kept_columns])
         self.ids: Sequence[str] = LazyStrings(self._rows["id"].chunks)
@@ -109,31 +79,6 @@ class Index:
         """The number of this state of the index; each re-indexing makes the next one."""
         return self._generation.number
 
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint of the encoder that made the vectors."""
-        return self._generation.manifest["fingerprint"]
-
-    @property
-    def encoder(self) -> TextEncoder:
-        """The encoder of the queries, loaded at first use."""
-        if self._encoder is None:
-            self._use(load_query_encoder(self._export, query_fingerprint(self.fingerprint)))
-        assert self._encoder is not None
-        return self._encoder
-
-    @functools.cached_property
-    def thresholds(self) -> Thresholds | None:
-        """From which cosine texts mean the same, as the export found; None where it says nothing of this model."""
-        return read_thresholds(self._export, self.fingerprint)
-
-    @functools.cached_property
-    def asymmetric(self) -> bool:
-        """Whether a query is encoded otherwise than a document; False where there is no encoder to ask."""
-        if self._encoder is None and not (self._export / "manifest.json").is_file():
-            return False
-        return self.encoder.role_key("query") != self.encoder.role_key("document")
-
     def prepare(self, *, exact: bool = False, dim: int | None = None) -> None:
         """Load now instead of at the first query: the encoder and, unless ``exact`` or cut, the fast index."""
         if dim is not None:
@@ -154,45 +99,6 @@ class Index:
         if self._cut is None or self._cut.shape[1] != dim:
             self._cut = normalise(self._array[:, :dim])
         return self._cut
-
-    def _use(self, encoder: TextEncoder) -> None:
-        check_fingerprint(self._generation.folder, query_fingerprint(self.fingerprint), encoder.fingerprint)
-        self._encoder = encoder
-
-    def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:
-        """Return the unit vectors of queries, float32 [len(texts), dim]; or of documents, as the index holds them.
-
-        Raises:
-            UserError: a text that is empty or no valid Unicode, or whose vector is zero or not finite.
-        """
-        for text in texts:
-            check_text(text, role)
-        vectors = self.encoder.encode(list(texts), role=role)
-        bad = bad_row(vectors)
-        if bad is not None:
-            raise UserError(f"{role}: the vector of {texts[bad[0]][:80]!r} {bad[1]}; the model can't encode it")
-        return normalise(vectors)
-
-    def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False,
-               dim: int | None = None, where: Sequence[str] = ()) -> list[list[Hit]]:
-        """Return the ``k`` nearest rows of each text, best first.
-
-        Args:
-            texts: the queries.
-            k: hits a query; more than there are rows gives all rows.
-            exact: scan every vector instead of asking the fast index.
-            dim: see `search_vectors`.
-            where: see `search_vectors`.
-
-        Raises:
-            UserError: as `encode` and `search_vectors`.
-        """
-        check_texts(texts)
-        check_k(k)
-        self._check_open()
-        if not texts:
-            return []
-        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim, where=where))
 
     def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
                        dim: int | None = None, where: Sequence[str] = ()) -> tuple[FloatArray, IntArray]:
@@ -215,7 +121,7 @@ class Index:
         """
         queries = np.atleast_2d(np.asarray(queries))
         check_k(k)
-        self._check_open()
+        self.check_open()
         if queries.ndim != 2 or queries.shape[1] != self._array.shape[1]:
             raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._array.shape[1]} "
                             "dimensions")
@@ -261,7 +167,7 @@ class Index:
             UserError: k below 1.
         """
         check_k(k)
-        self._check_open()
+        self.check_open()
         rows = np.arange(len(self.vectors)) if repeats else self._first_rows()
         scores, left, right = most_similar_pairs(self._array, rows, k)
         return [Pair(float(score), self.ids[i], self.titles[i], self.ids[j], self.titles[j])
@@ -296,7 +202,12 @@ class Index:
         codes = pc.dictionary_encode(self._rows["title"].chunk(0)).indices.to_numpy()
         return np.sort(np.unique(codes, return_index=True)[1])
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse an index that is closed.
+
+        Raises:
+            UserError: it is.
+        """
         if self._array.shape[1] == 0:
             raise UserError("the index is closed; open it again")
 

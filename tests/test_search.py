@@ -126,7 +126,8 @@ def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an export folder's own encoder be the word encoder: the model itself is tested elsewhere."""
-    monkeypatch.setattr("sentence_forge.search.index.load_query_encoder", lambda export, fingerprint: WordEncoder())
+    monkeypatch.setattr("sentence_forge.search.text_search.load_query_encoder",
+                        lambda export, fingerprint: WordEncoder())
 
 
 @pytest.mark.usefixtures("in_process")

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from sentence_forge.search.index import Hit, Index
+from sentence_forge.search.index import Index
 from sentence_forge.search.serve.api import ask, row_of
 from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.judged import judged
@@ -18,6 +18,7 @@ from sentence_forge.search.serve.marks import KINDS
 from sentence_forge.search.serve.proposals import LOOKED_AT, TO_TRAIN, enough, propose, queries_to_ask
 from sentence_forge.search.serve.training import STEPS
 from sentence_forge.search.serve.view import LABELLER, clean_name, labeller_of, render
+from sentence_forge.search.text_search import Hit
 
 if TYPE_CHECKING:
     from sentence_forge.search.serve.app import Service

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from sentence_forge.search.index import Hit
 from sentence_forge.search.serve.api import LONGEST_QUERY, MOST_HITS, ask, ask_similar
 from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.facets import facets, where_of
@@ -20,6 +19,7 @@ from sentence_forge.search.serve.guard import COOKIE, session_of
 from sentence_forge.search.serve.marking import fields, local
 from sentence_forge.search.serve.searcher import Found
 from sentence_forge.search.serve.view import labeller_of, render
+from sentence_forge.search.text_search import Hit
 from sentence_forge.search.thresholds import Thresholds
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from sentence_forge.search.index import Pair
 from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.live import LiveIndex
+from sentence_forge.search.text_search import Pair
 
 MOST = 1000
 

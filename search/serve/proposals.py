@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 from statistics import median
 
-from sentence_forge.search.index import Hit
+from sentence_forge.search.text_search import Hit
 from sentence_forge.search.thresholds import Thresholds
 
 QUERIES = 24

@@ -1,0 +1,143 @@
+"""Searching by text, wherever the vectors are kept: queries are encoded by the model that made the index."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sentence_forge.encoders.fingerprint import query_fingerprint
+from sentence_forge.encoders.protocol import Role, TextEncoder
+from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
+from sentence_forge.search.queries import check_k, check_text, check_texts
+from sentence_forge.search.thresholds import Thresholds, read_thresholds
+
+
+class Hit(NamedTuple):
+    """One row found: rank from 1, cosine, what the corpus calls it, and the corpus's other columns that were kept."""
+
+    rank: int
+    score: float
+    id: str
+    title: str
+    columns: Mapping[str, str] = {}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what JSON holds of it; ``columns`` only where the index keeps some."""
+        return {name: value for name, value in self._asdict().items() if name != "columns"} | (
+            {"columns": dict(self.columns)} if self.columns else {})
+
+
+class Pair(NamedTuple):
+    """Two rows and their cosine; the first is the earlier one in the corpus."""
+
+    score: float
+    id1: str
+    title1: str
+    id2: str
+    title2: str
+
+
+class TextSearch(ABC):
+    """An index that texts are searched in; subclasses say where its vectors lie and how the nearest are found.
+
+    Args:
+        index: where the index is, for errors.
+        export: the export's output folder, which holds the encoder of the queries.
+        fingerprint: that of the encoder that made the vectors.
+        encoder: encodes the queries; by default the export's own, loaded when the first text is searched.
+
+    Raises:
+        UserError: ``encoder`` isn't the one that made the index.
+    """
+
+    def __init__(self, index: Path, export: Path, fingerprint: str, encoder: TextEncoder | None) -> None:
+        self._index, self._export = index, export
+        self.fingerprint = fingerprint
+        """The fingerprint of the encoder that made the vectors."""
+        self._encoder: TextEncoder | None = None
+        if encoder is not None:
+            self._use(encoder)
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The encoder of the queries, loaded at first use."""
+        if self._encoder is None:
+            self._use(load_query_encoder(self._export, query_fingerprint(self.fingerprint)))
+        assert self._encoder is not None
+        return self._encoder
+
+    @functools.cached_property
+    def thresholds(self) -> Thresholds | None:
+        """From which cosine texts mean the same, as the export found; None where it says nothing of this model."""
+        return read_thresholds(self._export, self.fingerprint)
+
+    @functools.cached_property
+    def asymmetric(self) -> bool:
+        """Whether a query is encoded otherwise than a document; False where there is no encoder to ask."""
+        if self._encoder is None and not (self._export / "manifest.json").is_file():
+            return False
+        return self.encoder.role_key("query") != self.encoder.role_key("document")
+
+    def _use(self, encoder: TextEncoder) -> None:
+        check_fingerprint(self._index, query_fingerprint(self.fingerprint), encoder.fingerprint)
+        self._encoder = encoder
+
+    def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:
+        """Return the unit vectors of queries, float32 [len(texts), dim]; or of documents, as the index holds them.
+
+        Raises:
+            UserError: a text that is empty or no valid Unicode, or whose vector is zero or not finite.
+        """
+        for text in texts:
+            check_text(text, role)
+        vectors = self.encoder.encode(list(texts), role=role)
+        bad = bad_row(vectors)
+        if bad is not None:
+            raise UserError(f"{role}: the vector of {texts[bad[0]][:80]!r} {bad[1]}; the model can't encode it")
+        return normalise(vectors)
+
+    def search(self, texts: Sequence[str], k: int = 10, *, exact: bool = False,
+               dim: int | None = None, where: Sequence[str] = ()) -> list[list[Hit]]:
+        """Return the ``k`` nearest rows of each text, best first.
+
+        Args:
+            texts: the queries.
+            k: hits a query; more than there are rows gives all rows.
+            exact: scan every vector instead of asking the fast index.
+            dim: as `search_vectors` takes it.
+            where: as `search_vectors` takes it.
+
+        Raises:
+            UserError: as `encode` and `search_vectors`.
+        """
+        check_texts(texts)
+        check_k(k)
+        self.check_open()
+        if not texts:
+            return []
+        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim, where=where))
+
+    @abstractmethod
+    def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
+                       dim: int | None = None, where: Sequence[str] = ()) -> tuple[FloatArray, IntArray]:
+        """Return the cosines and the places of the ``k`` nearest rows of each query vector; see `Index`."""
+
+    @abstractmethod
+    def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
+        """Return the hits for the scores and positions that `search_vectors` returned."""
+
+    @abstractmethod
+    def check_open(self) -> None:
+        """Refuse an index that is closed.
+
+        Raises:
+            UserError: it is.
+        """
