@@ -57,7 +57,8 @@ def pretrained(
         pooling: mean, cls, max, mean_sqrt_len, weighted_mean or last_token; None is the model's own, else mean.
         dense: layers after the pooling, each ``{out_features, activation}``; new ones are seeded by ``seed``.
         normalize: whether vectors have unit length; None is the model's own, else no.
-        prompts: put before queries and documents (``query``, ``document``); None is the model's own.
+        prompts: put before queries, documents and other texts (``query``, ``document``, ``default``); None is the
+            model's own.
         dtype: of the parameters; training wants float32.
         lora: see ``making.lora.add``; adapters that lie in a sentence-transformers folder are merged on loading.
         trust_remote_code: whether code in the folder may run.
@@ -143,7 +144,7 @@ def from_scratch(
         pooling: as in ``pretrained``.
         dropout: of hidden states and attention.
         normalize: whether vectors have unit length.
-        prompts: put before queries and documents.
+        prompts: put before queries, documents and other texts.
         seed: of the weights.
     """
     least = {"vocabulary": (vocabulary, 1), "hidden": (hidden, 1), "layers": (layers, 1), "heads": (heads, 1),

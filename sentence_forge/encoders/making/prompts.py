@@ -27,15 +27,21 @@ def prompt_of(model: SentenceTransformer, role: Role | None = None) -> str:
 
 
 def set_prompts(model: SentenceTransformer, prompts: Mapping[str, str | None]) -> None:
-    """Give ``model`` the prompts of a config, ``query`` and ``document``; None leaves the model's own.
+    """Give ``model`` the prompts of a config; None leaves the model's own.
+
+    ``query`` and ``document`` stand before texts of that role, ``default`` before those without one (two texts that are
+    scored, a text with a label), in stock ``encode``, too.
 
     Raises:
         UserError: another name, or a prompt that is no text.
     """
+    names = (*_NAMES, "default")
     for name, prompt in prompts.items():
-        if name not in _NAMES:
-            raise UserError(f"model.prompts: there is no {name!r}; {one_of(_NAMES, name)}")
+        if name not in names:
+            raise UserError(f"model.prompts: there is no {name!r}; {one_of(names, name)}")
         if prompt is not None and not isinstance(prompt, str):
             raise UserError(f"model.prompts.{name}: {prompt!r} is no text; put it in quotes")
         if prompt is not None:
             model.prompts[name] = prompt
+            if name == "default":
+                model.default_prompt_name = name

@@ -41,7 +41,7 @@ def static(
         vocabulary: most entries a learnt tokenizer has.
         max_length: tokens a text keeps; None is all of them.
         normalize: whether vectors have unit length.
-        prompts: put before queries and documents.
+        prompts: put before queries, documents and other texts.
         seed: of the weights.
 
     Raises:
