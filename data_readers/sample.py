@@ -22,7 +22,7 @@ def sample_path(language: str, name: str) -> Path:
 
     Args:
         language: ``en`` or ``zh``.
-        name: titles, nli_train, nli_dev, sts_train or sts_dev.
+        name: titles, nli_train, nli_dev, sts_train or sts_dev; in Chinese also queries.
 
     Raises:
         UserError: there is no such language or file.
@@ -30,8 +30,9 @@ def sample_path(language: str, name: str) -> Path:
     languages = sorted(folder.name for folder in _ROOT.iterdir() if (folder / "titles.csv").is_file())
     if language not in languages:
         raise UserError(f"data.language={language}: no such sample; {one_of(languages, language)}")
-    if name not in _NAMES:
-        raise UserError(f"no sample file {name!r}; {one_of(_NAMES, name)}")
+    names = sorted(file.stem for file in (_ROOT / language).glob("*.csv"))
+    if name not in names:
+        raise UserError(f"no sample file {name!r}; {one_of(names, name)}")
     return _ROOT / language / f"{name}.csv"
 
 

@@ -53,15 +53,26 @@ def rank(queries: Floats, documents: Floats, gains: Gains, recalls: Sequence[int
             key = np.where(competes, key, -np.inf)
         top = _top(key, most)
         tops.append(top)
-        found, hit = np.take_along_axis(grades, top, axis=1), np.take_along_axis(relevant, top, axis=1)
-        right = relevant.sum(axis=1)
         ideal = -np.sort(np.partition(-grades, min(K, len(documents)) - 1, axis=1)[:, :K], axis=1)
-        first = np.where(hit[:, :K].any(axis=1), 1 / (1 + hit[:, :K].argmax(axis=1)), 0.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            measured = {f"precision@{K}": hit[:, :K].sum(axis=1) / K, f"ndcg@{K}": _dcg(found) / _dcg(ideal),
-                        f"mrr@{K}": first, **{f"recall@{k}": hit[:, :k].sum(axis=1) / right for k in recalls}}
-        parts.append({name: np.where(right > 0, values, np.nan) for name, values in measured.items()})
+        parts.append(measured(np.take_along_axis(grades, top, axis=1), ideal, relevant.sum(axis=1), recalls))
     return Ranking({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.concatenate(tops))
+
+
+def measured(found: Floats, ideal: Floats, right: NDArray[np.int_], recalls: Sequence[int] = ()) -> dict[str, Floats]:
+    """Return each query's measures by name, [queries], NaN where nothing is relevant.
+
+    Args:
+        found: the grades of the documents as they were ranked, the first ones first [queries, ranks].
+        ideal: the highest grades that a query's documents have, falling [queries, at most ``K``].
+        right: how many relevant documents there are [queries].
+        recalls: at which ranks recall is taken.
+    """
+    hit = found > 0
+    first = np.where(hit[:, :K].any(axis=1), 1 / (1 + hit[:, :K].argmax(axis=1)), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {f"precision@{K}": hit[:, :K].sum(axis=1) / K, f"ndcg@{K}": _dcg(found) / _dcg(ideal),
+                  f"mrr@{K}": first, **{f"recall@{k}": hit[:, :k].sum(axis=1) / right for k in recalls}}
+    return {name: np.where(right > 0, each, np.nan) for name, each in values.items()}
 
 
 def _top(key: Floats, most: int) -> NDArray[np.int_]:
