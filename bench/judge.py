@@ -24,7 +24,7 @@ from sentence_forge.data_readers.table import read_table
 from sentence_forge.eval.ranking import K, measured
 from sentence_forge.eval.stats import bootstrap_mean, difference, percentile_interval
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.plain import run
+from sentence_forge.runtime.process import run
 
 KEPT = Path(__file__).parent / "judgements" / "news_zh.csv"
 _COLUMNS = ("query", "hash", "grade")

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from sentence_forge.data_readers.columns import rows_of
+from sentence_forge.data_readers.lazy import rows_of
 from sentence_forge.data_readers.shapes import SHAPES
 
 if TYPE_CHECKING:

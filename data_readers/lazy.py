@@ -1,4 +1,4 @@
-"""Strings that stay where they are, in Arrow or in other sequences, until they are asked for."""
+"""Read rows and strings of a data set a block at a time: what lies on disk is never in memory at once."""
 
 from __future__ import annotations
 
@@ -68,3 +68,22 @@ class LazyStrings(Sequence[str]):
 def _strings(part: Sequence[str] | pa.Array, start: int, count: int) -> list[str]:
     some: Any = part[start:start + count]
     return list(some) if isinstance(some, list | tuple) else some.to_pylist()
+
+
+def blocks_of(dataset: Dataset, names: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
+    """Yield the columns ``names`` as tuples of equally long lists, block after block, in the order of the rows."""
+    if len(dataset):
+        for block in dataset.select_columns(list(names)).with_format("arrow").iter(_BLOCK):
+            yield tuple(block.column(name).to_pylist() for name in names)
+
+
+def column_of(dataset: Dataset, name: str) -> Iterator[Any]:
+    """Yield the cells of a column."""
+    for (cells,) in blocks_of(dataset, [name]):
+        yield from cells
+
+
+def rows_of(dataset: Dataset, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows, each with the cells of the columns ``names``."""
+    for block in blocks_of(dataset, names):
+        yield from zip(*block, strict=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.data_readers.file import FileSource
+from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.data_readers.hub import HubSource, Unreadable, refuse_if_unreachable
-from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.row_source import RowSource
 from sentence_forge.data_readers.source import check_request
 from sentence_forge.runtime.errors import UserError
@@ -54,7 +54,7 @@ class NamedSource:
         check_request(f"data={self._name}", self.shapes(), shape, split)
         return self._source.read(shape, split)
 
-    def rejected(self) -> dict[Path, list[Rejected]]:
+    def rejected(self) -> dict[Path, list[BadRow]]:
         """Return the bad rows that were skipped."""
         return self._source.rejected()
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.formats.packed import PACKINGS
 from sentence_forge.data_readers.formats.rows import BadRow, Row
-from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.table import ROW, NoRows, Table, features, rows_at
 from sentence_forge.runtime.cache import ROOT, cached
 from sentence_forge.runtime.disk import size
@@ -36,6 +34,7 @@ MOST_DEV = 10_000
 """Dev rows: they are held in memory and encoded at each evaluation."""
 
 _BLOCK = 4096  # rows
+_FORM = 2  # of the files that are kept: those of another one are made anew
 
 
 def applies(wanted: bool | None, files: Sequence[Path]) -> bool:
@@ -127,7 +126,7 @@ class Named:
 
 def kept(file: Path, files: Sequence[Path], about: Mapping[str, Any], shape: str, tables: Callable[[], Iterator[Table]],
          parts: HeldOut | Named | None, finish: Callable[[Table, str], Table],
-         rejected: list[Rejected] | None) -> dict[str, Dataset]:
+         rejected: list[BadRow] | None) -> dict[str, Dataset]:
     """Return the rows of a file from the Arrow file they were written to, which is made first if it isn't there.
 
     Args:
@@ -158,12 +157,12 @@ def kept(file: Path, files: Sequence[Path], about: Mapping[str, Any], shape: str
             if not parts.dev or not parts.dev[ROW]:
                 raise UserError(f"{file}: no dev row was found in it; give a dev file as data.dev_path=")
             _write(folder / "dev.arrow", iter([finish(parts.dev, "dev")]), shape)
-        (folder / "rejected.json").write_text(json.dumps([asdict(row) for row in rejected or []]), encoding="utf-8")
+        (folder / "rejected.json").write_text(json.dumps(rejected or []), encoding="utf-8")
         return {"rows": count}
 
     stats = [each.stat() for each in files]
-    decides = [*((str(each.resolve()), stat.st_size, stat.st_mtime_ns)
-                 for each, stat in zip(files, stats, strict=True)), shape, dict(about)]
+    decides = [_FORM, *((str(each.resolve()), stat.st_size, stat.st_mtime_ns)
+                         for each, stat in zip(files, stats, strict=True)), shape, dict(about)]
     key = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
     try:
         folder = cached("rows", key, make)
@@ -171,7 +170,7 @@ def kept(file: Path, files: Sequence[Path], about: Mapping[str, Any], shape: str
         if parts is not None:
             found["dev"] = Dataset.from_file(str(folder / "dev.arrow"), in_memory=True)
         if rejected is not None:
-            rejected[:] = [Rejected(**row) for row in json.loads((folder / "rejected.json").read_text("utf-8"))]
+            rejected[:] = [BadRow(*row) for row in json.loads((folder / "rejected.json").read_text("utf-8"))]
     except OSError as error:
         raise UserError(f"{file}: its rows can't be kept on disk ({error}); name a folder in {ROOT}") from None
     left_out = f", {len(rejected)} left out" if rejected else ""

@@ -15,7 +15,6 @@ from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.formats.files import rows_of
 from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_columns
 from sentence_forge.data_readers.recognise import SPLIT, named_split, shapes_of
-from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.retrieval import Expanded
 from sentence_forge.data_readers.score_range import checked_range, range_of_files, warn_if_too_wide
 from sentence_forge.data_readers.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
@@ -71,7 +70,7 @@ class RowSource:
                             else [str(label) for label in labels])
         self._pair_label, self._reverse, self._split_column = pair_label, reverse, split_column
         self._on_disk = on_disk
-        self._rejected: dict[Path, list[Rejected]] | None = {} if on_bad_row == "skip" else None
+        self._rejected: dict[Path, list[BadRow]] | None = {} if on_bad_row == "skip" else None
         self._shapes: dict[Path, dict[str, tuple[str, dict[str, str]]]] = {}
         self._found_range: tuple[float, float] | None = None
         self._told: set[tuple[Path, str]] = set()  # files and shapes whose reading was logged
@@ -85,7 +84,7 @@ class RowSource:
         """
         return list(self._origins(self._files.open()[0]))
 
-    def rejected(self) -> dict[Path, list[Rejected]]:
+    def rejected(self) -> dict[Path, list[BadRow]]:
         """Return the bad rows that were skipped in each file read so far."""
         return {file: rows for file, rows in (self._rejected or {}).items() if rows}
 
@@ -160,7 +159,7 @@ class RowSource:
         return columns | {SPLIT: self._split_column}
 
     def _table(self, file: RowFile, own: str, columns: dict[str, str], rows: Iterator[Row | BadRow],
-               rejected: list[Rejected] | None) -> Table:
+               rejected: list[BadRow] | None) -> Table:
         labels = self._labels or (NLI_LABELS if own == "pair_class" else None)
         may_be_empty = ("label",) if own == "labelled_text" else ()
         score_range = self._score_range() if own == PAIR_SCORE.name else None
@@ -211,7 +210,7 @@ class RowSource:
                 file, own, wanted, rows, rejected)),
             parts, partial(self._finished, own=own, shape=shape), rejected)
 
-    def _rejected_of(self, file: RowFile) -> list[Rejected] | None:
+    def _rejected_of(self, file: RowFile) -> list[BadRow] | None:
         """Return the list that takes the file's bad rows; None where the first one stops."""
         if self._rejected is None:
             return None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_forge.data_readers.file import FileSource
-from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.data_readers.source import check_request
 from sentence_forge.runtime.errors import UserError, one_of
 
@@ -67,7 +67,7 @@ class SampleSource:
         """Return all six shapes, NLI's first."""
         return list(self._by_shape)
 
-    def rejected(self) -> dict[Path, list[Rejected]]:
+    def rejected(self) -> dict[Path, list[BadRow]]:
         """Return nothing: the sample has no bad rows."""
         return {}
 

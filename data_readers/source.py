@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Source(Protocol):
         """
         ...
 
-    def rejected(self) -> Mapping[Path, Sequence[Rejected]]:
+    def rejected(self) -> Mapping[Path, Sequence[BadRow]]:
         """Return the rows that were left out of what was read so far, by file."""
         ...
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_forge.data_readers.formats.files import open_rows, rows_of
 from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, place, shown
-from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.data_readers.score_range import parse_score
 from sentence_forge.data_readers.shapes import NLI_LABELS, SHAPES
 from sentence_forge.runtime.errors import UserError
@@ -41,7 +40,7 @@ def read_table(
     score_range: tuple[float, float] | None = None,
     labels: Sequence[str] | Mapping[str, str | None] | None = None,
     may_be_empty: Sequence[str] = (),
-    rejected: list[Rejected] | None = None,
+    rejected: list[BadRow] | None = None,
     rows: Iterator[Row | BadRow] | None = None,
     key: str | None = None,
 ) -> Table:
@@ -52,19 +51,14 @@ def read_table(
         columns: the shape's columns and the file's column for each. ``score`` is parsed as a number and kept in the
             source's own range; all others are text.
         score_range: lowest and highest score allowed; None allows any.
-        labels: the names allowed in ``label``; None allows any. NLI's three are also understood as 0, 1, 2
-            (entailment, neutral, contradiction: the order of the Hugging Face and SBERT releases) if the file has no
-            other, and rows without a gold label (-1 or -) are then left out. A mapping gives the file's labels their
-            names; the rows of one mapped to None are left out.
+        labels: the names allowed in ``label``, see ``_with_labels``; None allows any.
         may_be_empty: columns that may hold blank cells.
         rejected: takes the bad rows, and reading goes on; None stops at the first.
         rows: some of the file's, with the cells of ``columns``; None reads all.
-        key: the part of the config that has ``labels``, ``score_range`` and ``on_bad_row``, for errors; None where
-            none has.
+        key: the part of the config that holds these options, for errors; None where none does.
 
     Raises:
-        UserError: no row is good, or without ``rejected`` the first bad row: malformed, a blank text, a score that is
-            no number or out of range, an unknown label; the message gives file, line, row and column.
+        UserError: no row is good, or without ``rejected`` the first bad row, with file, line, row and column.
     """
     file = open_rows(source) if isinstance(source, Path) else source
     path, comma = file.path, file.found.get("separator") == ";"
@@ -72,12 +66,12 @@ def read_table(
     names = list(columns)
     table: Table = {name: [] for name in (*names, ROW)}
     lists, numbers, lines = [table[name] for name in names], table[ROW], []
-    left_out: list[Rejected] = []
+    left_out: list[BadRow] = []
     for row in rows_of(file, list(columns.values())) if rows is None else rows:
         if isinstance(row, BadRow):
             if rejected is None:
                 raise UserError(f"{place(path, row.line, row.number)}: {row.reason}")
-            left_out.append(Rejected(row.line, row.number, row.reason, row.text))
+            left_out.append(row)
             continue
         cells = []
         for name, value, parse in zip(names, row.values, parsers, strict=True):
@@ -86,7 +80,7 @@ def read_table(
             except ValueError as error:
                 if rejected is None:
                     raise UserError(f"{place(path, row.line, row.number, columns[name])}: {error}") from None
-                left_out.append(Rejected(row.line, row.number, f"column {columns[name]}: {error}", shown(value)))
+                left_out.append(BadRow(row.line, row.number, f"column {columns[name]}: {error}", shown(value)))
                 break
         else:
             for column, cell in zip(lists, cells, strict=True):
@@ -96,7 +90,7 @@ def read_table(
     if labels is not None and "label" in table:
         table = _with_labels(path, columns["label"], table, lines, labels, None if rejected is None else left_out, key)
     if rejected is not None and left_out:
-        rejected += sorted(left_out, key=lambda bad: bad.row)
+        rejected += sorted(left_out, key=lambda bad: bad.number)
         _report(path, left_out, len(table[ROW]))
     return table
 
@@ -140,8 +134,8 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _report(path: Path, left_out: Sequence[Rejected], good: int) -> None:
-    first = min(left_out, key=lambda bad: bad.row)
+def _report(path: Path, left_out: Sequence[BadRow], good: int) -> None:
+    first = min(left_out, key=lambda bad: bad.number)
     if not good:
         raise NoRows(f"{path}: none of its {len(left_out)} rows can be used; the first, "
                         f"line {first.line}: {first.reason}")
@@ -150,8 +144,13 @@ def _report(path: Path, left_out: Sequence[Rejected], good: int) -> None:
 
 
 def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels: Sequence[str] | Mapping[
-        str, str | None], left_out: list[Rejected] | None, key: str | None) -> Table:
-    """Return the table with known labels only; the rows of others go to ``left_out``, or the first one stops."""
+        str, str | None], left_out: list[BadRow] | None, key: str | None) -> Table:
+    """Return the table with known labels only; the rows of others go to ``left_out``, or the first one stops.
+
+    NLI's three are also understood as 0, 1, 2 (entailment, neutral, contradiction: the order of the Hugging Face and
+    SBERT releases) if the file has no other, and rows without a gold label (-1 or -) are then left out. A mapping gives
+    the file's labels their names; the rows of one mapped to None are left out.
+    """
     names = dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels}
     found = [label if label in names else _without_fraction(label) for label in table["label"]]
     if set(names) == set(NLI_LABELS):
@@ -171,7 +170,7 @@ def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels
             advice = "" if key is None else _advice(key, found, names)
             raise UserError(f"{place(path, lines[position], table[ROW][position], column)}: {reason}; remove or mend "
                             f"the row{advice}")
-        left_out.append(Rejected(lines[position], table[ROW][position], f"column {column}: {reason}", shown(label)))
+        left_out.append(BadRow(lines[position], table[ROW][position], f"column {column}: {reason}", shown(label)))
     if nameless:
         which = ", ".join(sorted({found[at] for at in nameless}))
         why = " (no gold label)" if {found[at] for at in nameless} <= set(NO_LABEL) else ""

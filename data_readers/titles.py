@@ -14,7 +14,6 @@ from sentence_forge.data_readers.formats.files import file_of, open_rows, rows_o
 from sentence_forge.data_readers.formats.reading import Reading
 from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, looks_like_a_row, shown
 from sentence_forge.data_readers.known_columns import all_known, say
-from sentence_forge.data_readers.rejected import Rejected
 from sentence_forge.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Corpus:
 
     ids: list[str]
     titles: list[str]
-    rejected: list[Rejected]
+    rejected: list[BadRow]
     rows: int
     column: str = "title"
     found: dict[str, object] = field(default_factory=dict)
@@ -75,7 +74,7 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
     for row in islice(rows_of(file, columns, reading), limit):
         rows += 1
         if isinstance(row, BadRow):
-            corpus.rejected.append(Rejected(row.line, row.number, row.reason, row.text))
+            corpus.rejected.append(row)
             continue
         title = cleaner.clean(row.values[0])
         name = str(row.number) if id_column is None else row.values[columns.index(id_column)]
@@ -94,7 +93,7 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
             for cells, place in kept:
                 cells.append(row.values[place])
         else:
-            corpus.rejected.append(Rejected(row.line, row.number, reason, shown(title)))
+            corpus.rejected.append(BadRow(row.line, row.number, reason, shown(title)))
     for name in cleaner.names:
         logger.info("corpus.clean=%s: changed %d titles", name, cleaner.changed[name])
     return replace(corpus, rows=rows)

@@ -16,7 +16,7 @@ from sentence_forge.data_readers.csv_writer import write_csv
 from sentence_forge.eval.report.board import csv_rows, markdown, page
 from sentence_forge.eval.report.leaderboard import leaderboard
 from sentence_forge.runtime.files import write_atomic
-from sentence_forge.runtime.plain import Parser, run
+from sentence_forge.runtime.process import Parser, run
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,11 @@ from sentence_forge.configs.schema import ClusterKind, Export, Only
 from sentence_forge.data_readers.formats.files import file_of
 from sentence_forge.encoders.onnx import read_export
 from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows
+from sentence_forge.export.reindex import reindex
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers, write_json
 from sentence_forge.runtime.locks import writer_lock
+from sentence_forge.runtime.manifests import MANIFEST
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from sentence_forge.encoders.encoder import Encoder
 
 log = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
 _OF_THE_MODEL = ("onnx", "onnx_left_out", "marks")  # keys of the manifest that the model's stage fills
 
 
@@ -58,7 +59,7 @@ def run(settings: Export, given: Encoder | None = None) -> Path:
     corpus = None if settings.corpus.path is None else file_of(settings.corpus.path)
     _check(settings, corpus)
     if settings.only is Only.index:
-        _reindex(settings, out, corpus)
+        reindex(settings, out, corpus)
     elif settings.only is Only.push:
         _check_pushable(settings, out)
     else:
@@ -194,52 +195,6 @@ def _write_model(encoder: Encoder, source: Path | None, out: Path, data_dir: Pat
     if same["precision"] < LEAST_PRECISION:
         log.info("hits will not be marked: that precision is below %.1f", LEAST_PRECISION)
     return dict(zip(_OF_THE_MODEL, (onnx, left_out, thresholds), strict=True))
-
-
-def _reindex(settings: Export, out: Path, corpus: Path | None) -> None:
-    about = _indexable(settings, out)  # refused before anything slow
-    if corpus is None:
-        raise UserError("corpus: is needed; give corpus=<file>")
-    rows = read_rows(settings, corpus, about.get("corpus"))
-    from sentence_forge.encoders.computing.device import pick_device
-
-    device = pick_device(settings.device.value)
-    with writer_lock(out):
-        about = _indexable(settings, out)  # once more: another process may have exported here meanwhile
-        using = corpus_encoder(out, about["precision"], device, about,
-                               lambda: _exported(out, about["fingerprint"], device))
-        about |= {"index": index_rows(out, rows, using, settings), "corpus": about_corpus(settings, corpus, rows),
-                  "state": "finished"}
-        write_json(out / MANIFEST, about)
-
-
-def _indexable(settings: Export, out: Path) -> dict[str, Any]:
-    """Return the manifest of a finished export, with the precision to index in.
-
-    Raises:
-        UserError: the folder holds none, or it can't be indexed in that precision.
-    """
-    about = read_export(out)
-    if not (out / "model").is_dir():
-        raise UserError(f"{out}: holds no model to index with; export one first")
-    if about["state"] == "unfinished":
-        raise UserError(f"{out}: its export was not finished; type the command that began it again, with model= and "
-                        "the same precision=, and it goes on")
-    precision = about["precision"] if settings.precision is None else settings.precision.value
-    if precision != about["precision"] and (out / "index").is_dir():
-        raise UserError(f"precision={precision}: the index in {out} is {about['precision']}; leave precision= out, or "
-                        "export to another folder")
-    check_precision(out, precision, about)
-    return about | {"precision": precision}
-
-
-def _exported(out: Path, fingerprint: str, device: str) -> Encoder:
-    from sentence_forge.encoders.encoder import load_encoder
-
-    encoder = load_encoder(out / "model", device=device)
-    if encoder.fingerprint != fingerprint:
-        raise UserError(f"{out / 'model'}: is not the model that was exported here; export it again")
-    return encoder
 
 
 def unfinished(out: Path) -> dict[str, Any] | None:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.plain import Parser, run
-from sentence_forge.runtime.process import check_stdout
+from sentence_forge.runtime.process import Parser, check_stdout, run
 from sentence_forge.search.display import print_json, print_lines, terminal_width
 from sentence_forge.search.queries import batches, read_queries
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.plain import Parser, run
+from sentence_forge.runtime.process import Parser, run
 from sentence_forge.search.display import print_json, print_lines, terminal_width
 from sentence_forge.search.queries import read_queries
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import IntArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
@@ -66,7 +66,7 @@ class IndexReport:
 
 
 def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encoder: TextEncoder, *,
-                 rejected: Sequence[Rejected] = (), kept: Mapping[str, Sequence[str]] | None = None,
+                 rejected: Sequence[BadRow] = (), kept: Mapping[str, Sequence[str]] | None = None,
                  segment_rows: int = 4096, fast_from: int = FAST_FROM,
                  progress: Callable[[int, int], None] | None = None, spread: Spread | None = None,
                  most_lost: float = 1.0) -> IndexReport:
@@ -131,7 +131,7 @@ def _check(ids: Sequence[str], titles: Sequence[str]) -> None:
             raise UserError(f"corpus: id {name!r} is that of rows {seen[name]} and {row}; ids must be unique")
 
 
-def _check_lost(base: Generation | None, removed: int, rejected: Sequence[Rejected], most: float) -> None:
+def _check_lost(base: Generation | None, removed: int, rejected: Sequence[BadRow], most: float) -> None:
     """Refuse a corpus without many of the index's rows: most often a file that was cut short or is read wrongly."""
     if base is None or removed <= most * base.manifest["rows"]:
         return

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sentence_forge.data_readers.rejected import Rejected, write_rejected
+from sentence_forge.data_readers.csv_writer import write_rejected
+from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.encoders.similarity import FloatArray, IntArray
 from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.errors import UserError
@@ -27,7 +28,7 @@ class Rows(NamedTuple):
     ids: Sequence[str]
     titles: Sequence[str]
     hashes: Hashes
-    rejected: Sequence[Rejected]
+    rejected: Sequence[BadRow]
     kept: Mapping[str, Sequence[str]]
 
 

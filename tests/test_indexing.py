@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from corpora import WordEncoder, answers_equal_brute_force, build, titles_like
 
-from sentence_forge.data_readers.rejected import Rejected
+from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.locks import writer_lock
 from sentence_forge.search.generation import numbers
@@ -110,7 +110,7 @@ def test_readers_always_find_an_index_while_a_writer_goes_from_one_to_the_next(t
 
 
 def test_rejected_rows_are_listed(tmp_path: Path) -> None:
-    build(tmp_path, ["storm hits"], rejected=[Rejected(3, 2, "title is empty", "")])
+    build(tmp_path, ["storm hits"], rejected=[BadRow(3, 2, "title is empty", "")])
     assert "title is empty" in (tmp_path / "rejected.csv").read_text()
     build(tmp_path, ["storm hits"])
     assert "title is empty" not in (tmp_path / "rejected.csv").read_text()

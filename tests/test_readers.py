@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentence_forge.data_readers import checks, derive
+from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.file import FileSource
 from sentence_forge.data_readers.formats.files import header, read_rows
 from sentence_forge.data_readers.formats.reading import Reading
 from sentence_forge.data_readers.formats.rows import BadRow, Row
-from sentence_forge.data_readers.rejected import Rejected, write_rejected
 from sentence_forge.data_readers.sample import SampleSource, sample_path
 from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.split import hold_out
@@ -190,7 +190,7 @@ def test_corpus_accounts_for_every_row(tmp_path: Path) -> None:
     corpus = read_corpus(path, id_column="key")
     assert list(zip(corpus.ids, corpus.titles, strict=True)) == [("x", "NA"), ("w", "NA"), ("y", "007")]
     assert corpus.rows == 8
-    assert [(bad.line, bad.row) for bad in corpus.rejected] == [(3, 2), (4, 3), (6, 4), (8, 6), (9, 7)]
+    assert [(bad.line, bad.number) for bad in corpus.rejected] == [(3, 2), (4, 3), (6, 4), (8, 6), (9, 7)]
     reasons = [bad.reason for bad in corpus.rejected]
     assert "'x' is already the id of line 2" in reasons[1]
     assert "column key: is empty" in reasons[4]
@@ -223,7 +223,7 @@ def test_rejected_rows_are_written_readable(tmp_path: Path) -> None:
     write_rejected(out, corpus.rejected)
     with out.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [Rejected(int(line["line"]), int(line["row"]), line["reason"], line["text"]) for line in lines
+    assert [BadRow(int(line["line"]), int(line["row"]), line["reason"], line["text"]) for line in lines
             ] == corpus.rejected
     assert [line["line"] for line in lines] == ["2", "3", "4"]
     write_rejected(out, [])

@@ -15,9 +15,9 @@ import pytest
 from conftest import TINY, Done
 
 from sentence_forge.data_readers import on_disk, training_hashes
-from sentence_forge.data_readers.columns import rows_of
 from sentence_forge.data_readers.file import FileSource
 from sentence_forge.data_readers.hub import HubSource
+from sentence_forge.data_readers.lazy import rows_of
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.runtime.cache import ROOT
 from sentence_forge.runtime.errors import UserError
@@ -124,7 +124,7 @@ def test_bad_rows_stop_or_are_listed_though_the_rows_come_from_the_cache(tmp_pat
     for _ in range(2):
         source = FileSource(path, on_disk=True, on_bad_row="skip")
         assert len(source.read("pair", "train")) + len(source.read("pair", "dev")) == 48
-        assert [bad.row for bad in source.rejected()[path]] == [4, 31]
+        assert [bad.number for bad in source.rejected()[path]] == [4, 31]
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:

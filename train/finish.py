@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.data_readers.columns import rows_of
+from sentence_forge.data_readers.lazy import rows_of
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.training_hashes import Seen, remember

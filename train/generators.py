@@ -1,4 +1,4 @@
-"""The random generators' states: taken for a checkpoint, and put back so that a resumed run draws the same numbers."""
+"""The random generators: seeded, saved with a checkpoint, and put back so that a resumed run draws the same numbers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators, on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def restore_generators(folder: Path, rank: int = 0) -> None:

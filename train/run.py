@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import OmegaConf
 
-from sentence_forge.data_readers.rejected import write_rejected_by_file
+from sentence_forge.data_readers.csv_writer import write_rejected_by_file
 from sentence_forge.data_readers.source import FindsOut
 from sentence_forge.encoders.computing.device import use_what_is_allowed
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.files import sha256_file, write_atomic, write_json
-from sentence_forge.runtime.seed import seed_everything
 from sentence_forge.train import checkpoint, finish
 from sentence_forge.train.distributed import SharedEncoder, World, leave
-from sentence_forge.train.generators import restore_generators
+from sentence_forge.train.generators import restore_generators, seed_everything
 from sentence_forge.train.loop import Training
 from sentence_forge.train.parts import Data, lone_head, measure
 from sentence_forge.train.resume import check_environment, read_environment, same_threads

@@ -16,7 +16,7 @@ from sentence_forge.runtime.overrides import options
 
 if TYPE_CHECKING:
     from sentence_forge.configs.schema import Train
-    from sentence_forge.data_readers.rejected import Rejected
+    from sentence_forge.data_readers.formats.rows import BadRow
     from sentence_forge.data_readers.source import Source
 
 
@@ -157,9 +157,9 @@ def _check_dims(loss: Mapping[str, Any], key: str) -> None:
         raise UserError(f"{key}dim_weights: has {len(weights)} entries for {len(dims)} dims; give one each")
 
 
-def rejected_of(parts: Sequence[PartConfig]) -> dict[Path, list[Rejected]]:
+def rejected_of(parts: Sequence[PartConfig]) -> dict[Path, list[BadRow]]:
     """Return the bad rows that were skipped by file, each once; several parts may read one."""
-    found: dict[Path, dict[Rejected, None]] = {}
+    found: dict[Path, dict[BadRow, None]] = {}
     for part in parts:
         for file, rows in part.source.rejected().items():
             found.setdefault(file, {}).update(dict.fromkeys(rows))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentence_forge.data_readers.columns import blocks_of, column_of
-from sentence_forge.data_readers.lazy import LazyStrings
+from sentence_forge.data_readers.lazy import LazyStrings, blocks_of, column_of
 from sentence_forge.data_readers.shapes import SHAPES
 from sentence_forge.data_readers.source import Source
 from sentence_forge.runtime.errors import UserError

@@ -29,7 +29,7 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that can't be read: ``reason`` says why and ``text`` is what the file has there, shortened."""
+    """A row that is left out: its line and number, as ``Row`` has them, why, and what the file has there, shortened."""
 
     line: int
     number: int

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sentence_forge.eval.report.formatting import hundred, interval, mean_sd, measure_name, plain
 from sentence_forge.eval.report.leaderboard import Board, Entry, average
-from sentence_forge.eval.report.markdown import markdown_table, markdown_text
 from sentence_forge.eval.report.tables import Cell, Column, Table, gain
+from sentence_forge.eval.report.text import markdown_table, markdown_text
 from sentence_forge.eval.schema import limits, value
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sentence_forge.eval.evaluate import Evaluation
-from sentence_forge.eval.report.markdown import markdown_section, markdown_table, markdown_text
 from sentence_forge.eval.report.overview import overview, task_title
 from sentence_forge.eval.report.sentences import left_out, protocol, story
 from sentence_forge.eval.report.task_tables import task_tables
-from sentence_forge.eval.report.terminal import terminal
+from sentence_forge.eval.report.text import markdown_section, markdown_table, markdown_text, terminal
 from sentence_forge.eval.report.training import Training, dev_sentence, training_json, training_table
 from sentence_forge.eval.schema import ReportJson
 from sentence_forge.runtime.errors import UserError, printable

@@ -18,7 +18,7 @@ from sentence_forge.encoders.similarity import FloatArray, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
 from sentence_forge.search.kept import conditions
-from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.guard import Refused
 from sentence_forge.search.serve.searcher import Found
 
 if TYPE_CHECKING:

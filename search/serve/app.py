@@ -18,8 +18,7 @@ from starlette.responses import Response
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import printable
 from sentence_forge.search.index import Index
-from sentence_forge.search.serve.errors import Refused
-from sentence_forge.search.serve.guard import Guard, Limits, refusal
+from sentence_forge.search.serve.guard import Guard, Limits, Refused, refusal
 from sentence_forge.search.serve.live import LiveIndex, marks_folder
 from sentence_forge.search.serve.marks import Marks
 from sentence_forge.search.serve.meters import Meters

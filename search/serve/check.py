@@ -14,7 +14,7 @@ import numpy as np
 
 from sentence_forge.encoders.similarity import FloatArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.plain import Parser, run
+from sentence_forge.runtime.process import Parser, run
 from sentence_forge.search.display import print_lines
 
 _CLOSE = 0.999  # cosine: of another precision (int8: 0.99) or another model it is lower

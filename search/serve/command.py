@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.plain import Parser, run
+from sentence_forge.runtime.process import Parser, run
 
 TOKEN = "SENTENCE_FORGE_TOKEN"
 

@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.meters import Meters
 
 COOKIE = "session"
@@ -31,6 +30,15 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+
+
+class Refused(Exception):
+    """A request that can't be answered: an HTTP status from 400 on, and one line without any path of this machine."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
 
 
 @dataclass(frozen=True)

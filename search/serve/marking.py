@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from sentence_forge.search.index import Index
 from sentence_forge.search.serve.api import ask, row_of
-from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.guard import Refused
 from sentence_forge.search.serve.judged import judged
 from sentence_forge.search.serve.marks import KINDS
 from sentence_forge.search.serve.proposals import LOOKED_AT, TO_TRAIN, enough, propose, queries_to_ask

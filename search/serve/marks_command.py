@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.plain import Parser, run
+from sentence_forge.runtime.process import Parser, run
 from sentence_forge.search.display import print_json, print_lines
 from sentence_forge.search.index import index_folder
 from sentence_forge.search.serve.judged import held_out, judged, test_file, write

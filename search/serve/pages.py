@@ -13,9 +13,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sentence_forge.search.serve.api import LONGEST_QUERY, MOST_HITS, ask, ask_similar
-from sentence_forge.search.serve.errors import Refused
 from sentence_forge.search.serve.facets import facets, where_of
-from sentence_forge.search.serve.guard import COOKIE, session_of
+from sentence_forge.search.serve.guard import COOKIE, Refused, session_of
 from sentence_forge.search.serve.marking import fields, local
 from sentence_forge.search.serve.searcher import Found
 from sentence_forge.search.serve.view import labeller_of, render

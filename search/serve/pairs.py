@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.guard import Refused
 from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.text_search import Pair
 

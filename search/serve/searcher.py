@@ -17,7 +17,7 @@ import numpy as np
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
 from sentence_forge.search.index import Index
-from sentence_forge.search.serve.errors import Refused
+from sentence_forge.search.serve.guard import Refused
 from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.serve.meters import Meters
 from sentence_forge.search.text_search import Hit

@@ -6,6 +6,7 @@ logging of the caller stay as they are.
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import logging
@@ -15,10 +16,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError, printable
+from sentence_forge.runtime.one_name import drop_short_names
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _closed: set[str] = set()  # the standard streams that were closed when the process began
@@ -30,6 +32,14 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` that raises ``UserError`` where argparse would print its usage and end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the mistake as a line that names the command's help."""
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run_command(job: Callable[[], int | None]) -> int:
@@ -62,6 +72,18 @@ def run_command(job: Callable[[], int | None]) -> int:
                 _drop_output()
             return _failed(line)
     return code
+
+
+def run(work: Callable[[], int | None], log_level: int = logging.INFO) -> int:
+    """Run a command that takes flags and not Hydra's overrides, such as ``python -m search``; return its exit code.
+
+    Args:
+        work: the command; parses its arguments, too.
+        log_level: from which on log lines are shown on stderr.
+    """
+    drop_short_names()
+    log_to_stderr(log_level)
+    return run_command(work)
 
 
 def log_to_stderr(level: int, form: str = "%(message)s") -> None:
