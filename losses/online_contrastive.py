@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 
 import torch
-from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
-from sentence_transformers.sentence_transformer.losses.contrastive import SiameseDistanceMetric
+import torch.nn.functional as F
 from torch import Tensor
 
-from sentence_forge.losses.base import NO_MODEL, Loss
+from sentence_forge.losses.base import Loss
 from sentence_forge.runtime.errors import UserError, one_of
 
-DISTANCES = {
-    "cosine": SiameseDistanceMetric.COSINE_DISTANCE,
-    "euclidean": SiameseDistanceMetric.EUCLIDEAN,
-    "manhattan": SiameseDistanceMetric.MANHATTAN,
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": lambda u, v: 1 - F.cosine_similarity(u, v),
+    "euclidean": F.pairwise_distance,
+    "manhattan": functools.partial(F.pairwise_distance, p=1.0),
 }
 
 
@@ -24,7 +25,8 @@ class OnlineContrastive(Loss):
 
     Hard is a positive farther apart than the nearest negative, and a negative nearer than the farthest positive. The
     contrastive loss is Hadsell et al. 2006 ("Dimensionality Reduction by Learning an Invariant Mapping"); the choice of
-    hard pairs is sentence-transformers' ``OnlineContrastiveLoss``, to which this delegates.
+    hard pairs is that of sentence-transformers' ``OnlineContrastiveLoss``; where all pairs match or none does, hard are
+    those farther apart or nearer than their mean.
 
     Args:
         distance: cosine (1 - cos), euclidean or manhattan.
@@ -42,8 +44,7 @@ class OnlineContrastive(Loss):
         super().__init__()
         if distance not in DISTANCES:
             raise UserError(f"loss.distance: there is no distance {distance!r}; {one_of(DISTANCES, distance)}")
-        self.threshold = threshold
-        self.loss = OnlineContrastiveLoss(model=NO_MODEL, distance_metric=DISTANCES[distance], margin=margin)
+        self.distance, self.margin, self.threshold = DISTANCES[distance], margin, threshold
 
     def encode_labels(self, labels: Sequence[float]) -> Tensor:
         """Return int64 1 for positives and 0 for negatives.
@@ -59,6 +60,15 @@ class OnlineContrastive(Loss):
         return positive.long()
 
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
-        """Return the sum over the batch's hard pairs; two ``[batch, dim]`` embeddings, int64 labels ``[batch]``."""
+        """Return the sum over the batch's hard pairs; two ``[batch, dim]`` embeddings, int64 labels ``[batch]``.
+
+        Masks instead of indexing: a GPU need not tell how many pairs are hard.
+        """
         assert labels is not None, "rows of this shape carry a score"
-        return self.loss.compute_loss_from_embeddings(embeddings, labels)
+        distance, positive = self.distance(*embeddings), labels == 1
+        mean = distance.mean()
+        nearest = torch.where(positive.all(), mean, distance.where(~positive, math.inf).min())
+        farthest = torch.where(positive.any(), distance.where(positive, -math.inf).max(), mean)
+        drawn = distance.where(positive & (distance > nearest), 0.0)
+        pushed = (self.margin - distance).relu().where(~positive & (distance < farthest), 0.0)
+        return drawn.square().sum() + pushed.square().sum()

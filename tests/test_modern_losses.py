@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
-from test_losses import ROWS, agrees, columns, unit  # noqa: F401 - columns is a fixture
+from sentence_transformers.sentence_transformer.losses import OnlineContrastiveLoss
+from test_losses import DIM, ROWS, agrees, columns, unit  # noqa: F401 - columns is a fixture
 
 from sentence_forge.losses.angle import AnglE
 from sentence_forge.losses.cosent import CoSENT
+from sentence_forge.losses.cosine import Cosine
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
 from sentence_forge.losses.online_contrastive import OnlineContrastive
+from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.triplet import Triplet
 from sentence_forge.runtime.errors import UserError
 
 GOLD = np.array([0.0, 0.4, 0.4, 1.0, 0.2, 0.8])  # two tie
@@ -91,6 +97,36 @@ def test_online_contrastive_counts_hard_pairs_only(columns: list[np.ndarray], na
 
     agrees(loss, reference, columns[:2], labels)
     assert skipped[0] > 0  # else the choice was never tried
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 1, 0], [1] * ROWS, [0] * ROWS], ids=["both", "match", "differ"])
+def test_online_contrastive_is_the_stock_one_also_where_a_batch_has_one_kind(columns: list[np.ndarray],  # noqa: F811
+                                                                             labels: list[int]) -> None:
+    found = []
+    stock = OnlineContrastiveLoss(None, margin=1.2)  # type: ignore[arg-type]  # its maths only
+    for loss in (functools.partial(OnlineContrastive(margin=1.2), text_ids=None), stock.compute_loss_from_embeddings):
+        pair = [torch.tensor(column, requires_grad=True) for column in columns[:2]]
+        value = loss(pair, torch.tensor(labels))
+        value.backward()
+        found.append([value.detach(), *(each.grad for each in pair)])
+    assert found[0][0] > 0
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(("loss", "count", "labels"), [
+    (MultipleNegativesRanking(), 3, None), (Triplet(), 3, None), (AnglE(), 3, None), (Cosine(), 2, torch.ones(ROWS)),
+    (CoSENT(), 2, torch.ones(ROWS)), (OnlineContrastive(), 2, torch.ones(ROWS, dtype=torch.int64)),
+    (Softmax(dim=DIM + 1, labels=["a", "b"]), 2, torch.ones(ROWS, dtype=torch.int64))],
+    ids=lambda each: type(each).__name__)
+def test_no_loss_makes_a_gpu_wait_for_a_number(loss: torch.nn.Module, count: int, labels: torch.Tensor | None) -> None:
+    """Tensors on ``meta`` have shapes and no values, so whatever must know a value fails there.
+
+    Without batch_hard, in which sentence-transformers asks for the device's autocast; ``meta`` has none.
+    """
+    embeddings = [torch.ones(ROWS, DIM + 1, device="meta", requires_grad=True) for _ in range(count)]
+    ids = torch.ones(ROWS, count, dtype=torch.int64, device="meta")
+    loss.to("meta")(embeddings, None if labels is None else labels.to("meta"), ids).backward()
+    assert all(each.grad is not None for each in embeddings)
 
 
 def test_online_contrastive_takes_a_threshold_and_refuses_one_that_parts_nothing() -> None:
