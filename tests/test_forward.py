@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -178,6 +179,75 @@ def test_compiled_rows_give_what_padding_gives(tmp_path: Path) -> None:
     right, _ = run(Forward(encoder.model, fast=False), tokens)
     assert compiled.way == "flat" and compiled.work.padding_share > 0
     torch.testing.assert_close(vectors, right, atol=2e-6, rtol=1e-5)
+
+
+class Skewed(torch.autograd.Function):
+    """As it should be forward, and wrong backward."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor) -> Tensor:
+        return given.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return 1.1 * gradients[0]
+
+
+class Refusing(Skewed):
+    """As it should be forward, and refused backward."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        raise RuntimeError("no backward for this head width")
+
+
+def attention(wrapped: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A kernel for texts of any length that is right forward."""
+    def attend(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, *_: object, scale: float, **__: object) -> Tensor:
+        pieces = [[each[a:b].transpose(0, 1) for each in (q, k, v)] for a, b in itertools.pairwise(starts.tolist())]
+        done = [torch.nn.functional.scaled_dot_product_attention(*piece, scale=scale) for piece in pieces]
+        return wrapped(torch.cat([each.transpose(0, 1) for each in done]))
+    return attend
+
+
+@pytest.mark.parametrize(("wrapped", "kept"), [(torch.clone, True), (Skewed.apply, False), (Refusing.apply, False)])
+def test_a_kernel_that_is_wrong_backward_is_given_up_before_it_trains(
+        wrapped: Callable[[Tensor], Tensor], kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", attention(wrapped))
+    encoder = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu")
+    tokens = encoder.tokenize(TEXTS)
+    encoder.model.eval()
+    forward = Forward(encoder.model, rows=True)
+    exact = run(forward, tokens)[1]
+    forward = Forward(encoder.model, rows=True)
+    forward.kernel = True
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        slopes = run(forward, tokens)[1]
+    assert forward.kernel == kept
+    assert (slopes - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize("wrapped", [Skewed.apply, Refusing.apply])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_compiled_model_that_learns_something_else_is_given_up(
+        wrapped: Callable[[Tensor], Tensor], half: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture) -> None:
+    def miscompiled(model: torch.nn.Module, **_: object) -> Callable[..., Any]:
+        def call(**inputs: Any) -> Any:
+            made = model(**inputs)
+            made.last_hidden_state = wrapped(made.last_hidden_state)
+            return made
+        return call
+
+    monkeypatch.setattr(torch, "compile", miscompiled)
+    encoder = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu")
+    tokens = encoder.tokenize(TEXTS)
+    encoder.model.eval()
+    exact = run(Forward(encoder.model), tokens)[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        slopes = run(Forward(encoder.model, compiled=True), tokens)[1]
+    assert half or "loop.compile=true isn't used" in caplog.text, "a warning is given once"
+    assert (slopes - exact).norm() < (0.03 if half else 1e-5) * exact.norm()
 
 
 def test_rows_hold_each_text_once_and_waste_little() -> None:

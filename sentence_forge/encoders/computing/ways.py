@@ -78,7 +78,7 @@ class Ways:
 
     def flat(self, tokens: Tokens, *, by_words: bool = False) -> Tensor:
         """Embed without padding: sorted by length, in parts of the size that the device computes best."""
-        rows = (self.compiled or self._device.type != "cpu") if self._rows is None else self._rows
+        rows = (self.compiled or self.device.type != "cpu") if self._rows is None else self._rows
         order = np.argsort(tokens.lengths, kind="stable")
         tokens = tokens.take(order)
         limit = self.tokens_at_once or self._fitting()
@@ -91,7 +91,7 @@ class Ways:
         made = []
         for part in runs:
             texts = tokens.take(np.arange(part.start, part.stop))
-            layout = self._in_bins(texts.lengths) if rows else by_length(texts.lengths, rows_at_once(self._device))
+            layout = self._in_bins(texts.lengths) if rows else by_length(texts.lengths, rows_at_once(self.device))
             ids = texts.ids if words is None else words[tokens.offsets[part.start]:tokens.offsets[part.stop]]
             self._count(len(texts), len(texts.ids), layout.size)
             one = functools.partial(self._stream, layout)
@@ -101,17 +101,18 @@ class Ways:
     def to_device(self, values: np.ndarray) -> Tensor:
         """Copy to the model's device, without making a GPU wait."""
         made = torch.from_numpy(np.ascontiguousarray(values))
-        return made.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else \
-            made.to(self._device)
+        return made.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else \
+            made.to(self.device)
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the modules are now."""
         return self._device_now()
 
     def _static(self, tokens: Tokens) -> Tensor:
         self._count(len(tokens), len(tokens.ids), len(tokens.ids))
-        return self._through(self.chain.modules, {"input_ids": torch.from_numpy(tokens.ids).long().to(self._device),
-                                                  "offsets": torch.from_numpy(tokens.offsets[:-1]).to(self._device)})
+        return self._through(self.chain.modules, {"input_ids": torch.from_numpy(tokens.ids).long().to(self.device),
+                                                  "offsets": torch.from_numpy(tokens.offsets[:-1]).to(self.device)})
 
     def _in_bins(self, lengths: np.ndarray) -> Layout:
         longest = int(lengths.max())
@@ -129,7 +130,7 @@ class Ways:
         compiled = self.compiled and torch.is_grad_enabled()
         # anew for each part of a batch, so that the parts' gradients add up in float32
         weights = {} if compiled else cast_weights(model)
-        with flat_attention(model), nullcontext() if compiled else quick_products(self._device):
+        with flat_attention(model), nullcontext() if compiled else quick_products(self.device):
             if compiled:
                 made = self._compiled(**inputs)
             elif weights:
@@ -178,7 +179,7 @@ class Ways:
                                                       "attention_mask": self.to_device(real.astype(np.int64))})
 
     def _grouped(self, tokens: Tokens, *, slack: float) -> Tensor:
-        budget = CPU_TOKENS if self._device.type == "cpu" else 32 * CPU_TOKENS
+        budget = CPU_TOKENS if self.device.type == "cpu" else 32 * CPU_TOKENS
         limit = self.tokens_at_once or self._fitting()
         return self._in_groups(tokens, plan_groups(tokens.lengths, min(budget, limit), slack), limit)
 
@@ -196,7 +197,7 @@ class Ways:
         return torch.cat(made)[self.to_device(_inverse(np.concatenate(groups)))]
 
     def _group(self, texts: Tokens) -> Tensor:
-        with quick_products(self._device):
+        with quick_products(self.device):
             return self._rectangle(texts)
 
     def _padded(self, tokens: Tokens) -> Tensor:
@@ -205,13 +206,13 @@ class Ways:
 
     def _recomputed(self, embed: Callable[[Any], Tensor], given: Any) -> Tensor:  # noqa: ANN401 - what embed takes
         # torch draws the same dropout again on the devices of the tensors it is handed, and on the CPU
-        return checkpoint(lambda _: embed(given), torch.empty(0, device=self._device), use_reentrant=False)
+        return checkpoint(lambda _: embed(given), torch.empty(0, device=self.device), use_reentrant=False)
 
     def _rectangle(self, tokens: Tokens) -> Tensor:
         if self.chain.bag:
             ids_of_texts = [each.tolist() for each in np.split(tokens.ids, tokens.offsets[1:-1])]
             features = self.chain.first.get_sentence_features(ids_of_texts)
-            return self._through(self.chain.modules, {name: each.to(self._device) for name, each in features.items()})
+            return self._through(self.chain.modules, {name: each.to(self.device) for name, each in features.items()})
         rectangle = (len(tokens), max(1, int(tokens.lengths.max())))
         real = np.arange(rectangle[1])[None, :] < tokens.lengths[:, None]
         if self.chain.left_padding:
@@ -235,8 +236,8 @@ class Ways:
         34 bytes a token, layer and unit of width in half precision, twice that in single (Korthikanti et al. 2022,
         https://arxiv.org/abs/2205.05198, without attention's own, small for sentences).
         """
-        if self._device.type == "cuda":
-            memory = torch.cuda.get_device_properties(self._device).total_memory
+        if self.device.type == "cuda":
+            memory = torch.cuda.get_device_properties(self.device).total_memory
         else:
             memory = host_memory()
         width = int(getattr(self.chain.config, "hidden_size", 0) or 768)
