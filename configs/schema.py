@@ -20,7 +20,7 @@ class Schedule(Enum):
 
 
 class Precision(Enum):
-    """What the forward computes in; auto is bf16 on a GPU that has it, else fp32."""
+    """What the forward multiplies in; auto is bf16 on a GPU that has it, else fp32. Weights are fp32."""
 
     auto = "auto"
     fp32 = "fp32"

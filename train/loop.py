@@ -149,7 +149,9 @@ class Training:
             self._rows += len(batch.rows)
             state.rows_seen += len(batch.rows)
         self.world.sum_gradients(p for p in self.encoder.model.parameters() if p.requires_grad)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, plan.max_grad_norm or math.inf)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if plan.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, plan.max_grad_norm, norm)
         rate = learning_rate_at(state.step, peak=plan.learning_rate, warmup=plan.warmup,
                                 total=plan.total, schedule=plan.schedule)
         for group in self.optimizer.param_groups:

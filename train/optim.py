@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sentence_forge.configs.schema import Loop, Precision
+from sentence_forge.encoders.computing.device import multiplies_in_bf16
 from sentence_forge.runtime.errors import UserError
 
 
@@ -43,15 +44,17 @@ def make_plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Plan:
     def steps(value: float) -> int:
         return max(1, round(value * total) if value < 1 else round(value))
 
-    bf16_here = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if loop.precision is Precision.bf16 and not bf16_here:
-        raise UserError(f"loop.precision=bf16: {device} has no bf16 to gain from; use auto or fp32")
+    here = multiplies_in_bf16(device)
+    if loop.precision is Precision.bf16 and not here:
+        raise UserError(f"loop.precision=bf16: this {device.type} doesn't multiply in bf16 (a CPU with avx512_bf16 or "
+                        "AMX does, and newer GPUs); use auto or fp32")
     return Plan(
         total=total, warmup=round(loop.warmup * total) if loop.warmup < 1 else round(loop.warmup),
         accumulate=loop.accumulate, learning_rate=loop.learning_rate, schedule=loop.schedule.value,
         max_grad_norm=loop.max_grad_norm, log_every=loop.log_every, evaluate_every=steps(loop.evaluate_every),
         checkpoint_every=steps(loop.checkpoint_every), keep=loop.keep, patience=loop.patience,
-        bf16=bf16_here and loop.precision is not Precision.fp32)
+        bf16=here and (loop.precision is Precision.bf16
+                       or (loop.precision is Precision.auto and device.type == "cuda")))
 
 
 def adamw(modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

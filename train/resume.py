@@ -112,6 +112,9 @@ def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, An
                 or key == "processes"  # each draws its own dropout
                 or key.removeprefix("versions.") in DECIDING_PACKAGES]
     _say(run, changed, deciding, "since the run began", anyway)
+    if before.get("processor") not in (None, now.get("processor")):
+        log.warning("processor %s -> %s: another kind rounds otherwise, so the run ends near where an unbroken one "
+                    "would, and not exactly there", before["processor"], now.get("processor"))
 
 
 def flat(config: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - what YAML holds

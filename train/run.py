@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from sentence_forge.data_readers.csv_writer import write_rejected_by_file
 from sentence_forge.data_readers.source import FindsOut
 from sentence_forge.encoders.computing.device import use_what_is_allowed
+from sentence_forge.encoders.computing.matmul import processor
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.files import sha256_file, write_atomic, write_json
@@ -126,18 +127,20 @@ def _load_data(run: Run) -> tuple[Data, Data]:
 def _loop(run: Run, trainee: Trainee, dev: Data, tracker: Tracker, resumed: Path | None) -> None:
     """Train to the end, measuring on dev and keeping the best model."""
     encoder, state, world = trainee.encoder, trainee.state, run.world
+    plan, batches = trainee.plan_from(run.config.loop)
     shared = SharedEncoder(encoder, world) if world.size > 1 else encoder
 
     def measured_now() -> dict[str, float]:
-        measured, histograms = measure(dev, trainee.loss_of_part, shared, state.step)
-        tracker.histograms(state.step, histograms)
-        if not run.tasks:
-            return measured
-        head = lone_head(trainee.loss_of_part, encoder.model.device)
-        found = evaluate(shared, run.tasks, run.data_dir, resamples=1, deep=False, head=head)
+        # as it is trained: in float32 a GPU would be many times slower; the report is in float32
+        with torch.autocast(encoder.model.device.type, dtype=torch.bfloat16, enabled=plan.bf16):
+            measured, histograms = measure(dev, trainee.loss_of_part, shared, state.step)
+            tracker.histograms(state.step, histograms)
+            if not run.tasks:
+                return measured
+            head = lone_head(trainee.loss_of_part, encoder.model.device)
+            found = evaluate(shared, run.tasks, run.data_dir, resamples=1, deep=False, head=head)
         return {f"suite_{next(iter(found.json['averages']))}": found.json["average"], **measured}
 
-    plan, batches = trainee.plan_from(run.config.loop)
     training = Training(run=run.own_folder, world=world, encoder=encoder, losses=trainee.losses, parts=trainee.parts,
                         batches=batches, optimizer=trainee.optimizer, plan=plan, state=state, evaluate=measured_now,
                         on_better=lambda step: trainee.save_best(run.folder / "model", step), tracker=tracker)
@@ -165,8 +168,8 @@ def _environment(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": list(run.command), "python": sys.version.split()[0],
         "versions": {package: metadata.version(package) for package in PACKAGES}, "git": _git_commit(),
-        "device": torch.device(run.device).type, "threads": torch.get_num_threads(), "seed": run.config.seed,
-        "processes": run.world.size,
+        "device": torch.device(run.device).type, "processor": processor(torch.device(run.device)),
+        "threads": torch.get_num_threads(), "seed": run.config.seed, "processes": run.world.size,
         "data": {str(file): sha256_file(file) for part in run.parts for file in part.source.files()},
         "data_found": {file: dict(about) for part in run.parts if isinstance(part.source, FindsOut)
                        for file, about in part.source.found().items()},

@@ -138,7 +138,7 @@ def _model(run: Run, data: Data, resumed: Path | None) -> SentenceTransformer:
     model: SentenceTransformer = targets.build(config.model, "model", plugins=config.plugins,
                                                texts=lambda: data.texts, seed=config.seed)
     if model.dtype != torch.float32:
-        raise UserError("model.dtype: training wants float32 weights; loop.precision=bf16 computes in bf16 on a GPU")
+        raise UserError("model.dtype: training wants float32 weights; loop.precision=bf16 computes in bf16")
     if isinstance(model[0], StaticEmbedding) and config.loop.learning_rate < LEAST_STATIC_RATE:
         log.warning("loop.learning_rate=%g hardly moves static embeddings; 0.2 is usual", config.loop.learning_rate)
     return model

@@ -26,6 +26,14 @@ def pick_device(name: str = "auto") -> str:
     return name
 
 
+def multiplies_in_bf16(device: torch.device) -> bool:
+    """Whether a device has products in bf16 that are faster than those in float32, and not emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def use_what_is_allowed(device: str) -> None:
     """Set torch's threads and the C library's memory for a training.
 

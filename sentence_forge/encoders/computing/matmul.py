@@ -5,8 +5,9 @@ reaches 340 to 380 (``python -m bench.products``; gradients of weights 210 to 30
 round: 59 to 70 GFLOP/s by oneDNN, 66 to 79 by MKL (Zen 3). We choose by what the processor can do and not by a
 measurement, so that a resumed run rounds as an unbroken one.
 
-oneDNN compiles code for every shape it meets and keeps it: 300 different numbers of tokens leave 1.7 GB behind
-(likewise). So it only sees numbers of rows that are multiples of ``ROWS``.
+In bf16, which autocast sees to, it is oneDNN on every processor. It compiles code for every shape it meets and keeps
+it: 300 different numbers of tokens leave 1.7 GB behind (likewise). So it only sees numbers of rows that are multiples
+of ``ROWS``.
 """
 
 from __future__ import annotations
@@ -28,12 +29,21 @@ ROWS = 32
 
 def rows_at_once(device: torch.device) -> int:
     """Return what numbers of rows, or tokens, are best a multiple of on this device: others are padded at a cost."""
-    return ROWS if device.type == "cpu" and _suits() else 1
+    return ROWS if device.type == "cpu" and (_suits() or torch.is_autocast_enabled("cpu")) else 1
 
 
 def quick_products(device: torch.device) -> AbstractContextManager[object]:
     """Let linear layers in float32 on this device take what multiplies fastest."""
-    return _ByOneDnn() if device.type == "cpu" and _suits() else nullcontext()
+    quick = device.type == "cpu" and _suits() and not torch.is_autocast_enabled("cpu")
+    return _ByOneDnn() if quick else nullcontext()
+
+
+def processor(device: torch.device) -> str:
+    """Return what multiplies on this device, in words: another one rounds otherwise."""
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    library = "oneDNN" if _suits() else "MKL" if torch.backends.mkl.is_available() else "torch's BLAS"
+    return f"{torch.backends.cpu.get_cpu_capability()} by {library}"
 
 
 @functools.cache
