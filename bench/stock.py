@@ -43,13 +43,15 @@ def tuned_arguments(device: torch.device) -> dict[str, Any]:
     """Return what a user who knows the trainer sets for speed, numbers aside, on this device.
 
     Batches without duplicates are cut beforehand for both sides, so the hashed sampler costs the stock trainer nothing
-    here. On a CPU there is next to nothing to set.
+    here. On a CPU there is next to nothing to set: the cores are busy, so workers would take from them, and bf16, where
+    the processor has it, is told apart, as it is another precision.
     """
+    quiet = {"logging_nan_inf_filter": False, "logging_strategy": "no"}
     if device.type != "cuda":
-        return {"logging_nan_inf_filter": False, "logging_strategy": "no"}
-    return {"bf16": True, "tf32": True, "logging_nan_inf_filter": False, "logging_strategy": "no",
-            "dataloader_num_workers": 4, "dataloader_persistent_workers": True, "dataloader_prefetch_factor": 4,
-            "dataloader_pin_memory": True, "accelerator_config": {"non_blocking": True}}
+        return quiet
+    return {**quiet, "bf16": True, "tf32": True, "dataloader_num_workers": 4, "dataloader_persistent_workers": True,
+            "dataloader_prefetch_factor": 4, "dataloader_pin_memory": True,
+            "accelerator_config": {"non_blocking": True}}
 
 
 class Stock:
@@ -60,11 +62,20 @@ class Stock:
         task: what on.
         tuned: with ``tuned_arguments``.
         unpadded: the model was loaded with flash attention, so nothing is padded.
+        bf16: with ``bf16=True``, which the tuned arguments have on a GPU anyway.
+        compiled: with ``torch_compile=True``.
     """
 
-    def __init__(self, model: SentenceTransformer, task: Task, *, tuned: bool = False, unpadded: bool = False) -> None:
-        self.name = f"stock trainer, {'tuned' if tuned else 'defaults'}{', flash attention' if unpadded else ''}"
-        self.task, self.model, self.tuned, self.unpadded = task, model, tuned, unpadded
+    def __init__(self, model: SentenceTransformer, task: Task, *, tuned: bool = False, unpadded: bool = False,
+                 bf16: bool = False, compiled: bool = False) -> None:
+        gpu = model.device.type == "cuda"
+        said = {"flash attention": unpadded, "padded": gpu and tuned and not unpadded, "bf16": bf16,
+                "torch_compile": compiled}
+        words = ["tuned" if tuned else "defaults", *(word for word, holds in said.items() if holds)]
+        self.name = f"stock trainer, {', '.join(words)}"
+        self.task, self.model, self.unpadded = task, model, unpadded
+        self.arguments = {**(tuned_arguments(model.device) if tuned else {}), **({"bf16": True} if bf16 else {}),
+                          **({"torch_compile": True} if compiled else {})}
         self.loss = stock_loss(task, model).to(model.device)
         self._first = {key: value.clone() for key, value in self.loss.state_dict().items()}  # the model is in it
 
@@ -92,7 +103,7 @@ class Stock:
                 learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, warmup_steps=round(WARMUP * total),
                 max_grad_norm=clip(self.task.loss), batch_sampler=given, save_strategy="no", eval_strategy="no",
                 report_to="none", disable_tqdm=True, use_cpu=self.model.device.type == "cpu",
-                **(tuned_arguments(self.model.device) if self.tuned else {}))
+                **self.arguments)
             trainer = _Trainer(model=self.model, args=arguments, train_dataset=self.dataset, loss=self.loss,
                                callbacks=[_Clock(clock, skip, total, watch, self.loss)])
             trainer.watch = watch

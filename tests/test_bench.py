@@ -105,9 +105,13 @@ def test_the_gpu_set_goes_its_whole_way_on_a_cpu(lines_of: Callable[..., list[di
     lines = lines_of("gpu", "--device", "cpu", "--quick")
     assert not [line for line in lines if line["name"].startswith(("failed", "left out"))]
     assert all(line["within"] for line in lines if "within" in line)
+    rounded = [line for line in lines if line["name"].startswith("check: bf16") and line["peer"] == "padded"]
+    assert len(rounded) == 4, "vectors and gradients, with the kernel and without"
+    assert all(line["value"] > 1e-7 and line["limit"] == pytest.approx(1.2 * line["peer_value"], rel=1e-4)
+               for line in rounded), "what bf16 costs is held against what it costs the padded way"
     told = " ".join(line["name"] for line in lines)
-    for part in ("machine", "matrix products", "check: fast", "batch 8", "batch 16", "utilisation", "launches", "epoch",
-                 "encode"):
+    for part in ("machine", "matrix products", "check: bf16, gradients", "batch 8", "batch 16", "utilisation",
+                 "launches", "epoch", "encode"):
         assert part in told
 
 
