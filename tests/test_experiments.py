@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,9 @@ RECIPES = {
     "sbert_stsb": ("google-bert/bert-base-uncased", "stsb", 16, 4, 2e-5, 128, "Cosine"),
     "sbert_nli_stsb": ("???", "stsb", 16, 4, 2e-5, None, "Cosine"),
     "simcse": ("google-bert/bert-base-uncased", "allnli", 512, 3, 5e-5, 32, "MultipleNegativesRanking"),
-    "news_zh": ("hfl/chinese-roberta-wwm-ext", None, 64, 1, 3e-5, 256, "MultipleNegativesRanking"),
+    **{f"news_zh{name}": ("intfloat/multilingual-e5-small", None, 64, 3, 2e-5, None, loss) for name, loss in (
+        ("", "MultipleNegativesRanking"), ("_nli", "MultipleNegativesRanking"), ("_match", "CoSENT"),
+        ("_labels", "BatchHard"), ("_mined", "MultipleNegativesRanking"), ("_mix", "MultipleNegativesRanking"))},
     "matryoshka": ("google-bert/bert-base-uncased", "allnli", 128, 1, 2e-5, 75, "MultipleNegativesRanking"),
     "quick": ("sentence-transformers/all-MiniLM-L6-v2", None, 32, 3, 5e-5, None, "MultipleNegativesRanking"),
 }
@@ -56,8 +59,25 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "stsb").mkdir()
     (folder / "stsb" / "dev.csv").write_text("sentence1,sentence2,score\n" + "".join(
         f"{text(number)},{text(number * 3 + 1)},{number % 6}\n" for number in range(30)))
-    (folder / "titles.csv").write_text("title\n" + "".join(f"京津冀秋冬 {text(number)}\n" for number in range(80)))
+    titles = [f"京津冀秋冬 {text(number)}" for number in range(400)]
+    labelled = ["title,label", *(f"{title},{'财经' if number % 2 else '体育'}" for number, title in enumerate(titles))]
+    scored = ["sentence1,sentence2,score", *(f"{text(row)},{text(row * 3 + 1)},{row % 2}" for row in range(300))]
+    triples = ["premise,hypothesis,label", *(f"{text(row)},{text(100 + 2 * row + place)},{label}" for row in range(150)
+                                             for place, label in enumerate(("entailment", "contradiction")))]
+    for name in ("nlpcc2017/test", "thucnews/train_part45k", "thucnews/dev", "tnews/train"):
+        write(folder / f"news_zh_{name}.csv.gz", labelled)
+    for name in ("afqmc/train", "lcqmc/dev", "bq/dev", "stsb_zh_cnsd/dev"):
+        write(folder / f"{name}.csv.gz", scored)
+    for name in ("csnli/dev", "ocnli/train_10k", "cmnli/dev"):
+        write(folder / f"nli_zh_{name}.csv.gz", triples)
+    (folder / "hard.csv").write_text("anchor,positive,negative\n" + "".join(
+        f"{text(number)},{text(100 + number)},{text(200 + number)}\n" for number in range(60)))
     return folder
+
+
+def write(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
 
 
 def test_every_recipe_is_held_against_its_paper() -> None:
@@ -77,7 +97,7 @@ def test_a_recipe_comes_to_what_its_paper_says(name: str) -> None:
     assert plain["model"]["path"] == path and plain["model"]["max_length"] == longest
     assert plain["data"].get("name") == data and plain["loss"]["_target_"].endswith(f".{loss}")
     assert (loop["batch_size"], loop["epochs"], loop["learning_rate"]) == (batch, epochs, rate)
-    assert loop["max_steps"] is None
+    assert loop["max_steps"] == (300 if name.startswith("news_zh") else None)
     assert (loop["warmup"], loop["weight_decay"]) == ((0, 0) if name == "simcse" else (0.1, 0.01))
     if name in ("sbert_nli_mnrl", "matryoshka"):
         assert plain["data"]["reverse"] is True
@@ -85,14 +105,14 @@ def test_a_recipe_comes_to_what_its_paper_says(name: str) -> None:
     if name == "simcse":
         assert plain["model"]["pooling"] == "cls" and loop["evaluate_every"] == 125 and "stsb-dev" in plain["suite"]
         assert plain["loss"]["scale"] == 1 / 0.05
-    if name == "news_zh":
-        assert plain["model"]["dense"] == [{"out_features": 256, "activation": "tanh"}]
+    if name.startswith("news_zh"):
+        assert plain["model"]["prompts"]["default"] == "query: " and len(plain["suite"]) == 2
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_takes_its_first_step(command: Command, parts: Path, tmp_path: Path, name: str) -> None:
     data = {"allnli": ["data.path=" + str(parts / "AllNLI.tsv")], "stsb": [f"data.path={parts / 'stsbenchmark.tsv'}"],
-            None: [f"data={parts / 'titles.csv'}"] if name == "news_zh" else []}[RECIPES[name][1]]
+            None: [f"data={parts / 'hard.csv'}"] if name == "news_zh_mined" else []}[RECIPES[name][1]]
     done = command("train", f"experiment={name}", f"model={parts / 'tiny'}", *data, f"data_dir={parts}",
                    "loop.max_steps=1", "loop.batch_size=8", "loop.projector=0", "hydra.run.dir=run")
     assert done.code == 0, done.err

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from test_tasks import encoder, run, sentences, stock, write
 
+from sentence_forge.data_readers.file import FileSource
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.eval.tasks.retrieval import KnownItem, LabelledRetrieval
+from sentence_forge.eval.tasks.sts import ScoredPairs
+from sentence_forge.runtime.errors import UserError
 
 __all__ = ["encoder"]  # a fixture
 
@@ -57,3 +60,32 @@ def test_retrieval_by_category_against_loops(encoder: Encoder, tmp_path: Path) -
     assert found["mrr@10"] == pytest.approx(np.mean(mrr))
     first = [number for number, label in enumerate(labels) if label == "kind 0"]
     assert found["domains"]["kind 0"]["mrr@10"] == pytest.approx(np.mean(np.array(mrr)[first]))
+
+
+def test_half_a_title_finds_the_whole(encoder: Encoder, tmp_path: Path) -> None:
+    titles = sentences(40, 13)
+    path = write(tmp_path / "a.csv", "title label", [(title, f"kind {row % 2}") for row, title in enumerate(titles)])
+    halves = [title[:-(-len(title) // 2)].strip() for title in titles]
+    found = run(KnownItem(path=path, columns=("title", "label"), shorten=0.5), encoder)
+    u, v = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            for vectors in (encoder.encode(halves), encoder.encode(titles)))
+    cosine = np.round(u @ v.T, 6)
+    ranks = (cosine >= np.diag(cosine)[:, None]).sum(axis=1)
+    assert found["mrr@10"] == pytest.approx(np.where(ranks > 10, 0, 1 / ranks).mean(), abs=1e-6)
+    for wrong in ({"shorten": 0.5}, {"columns": ("title", "label")}, {"columns": ("title", "label"), "shorten": 1}):
+        with pytest.raises(UserError, match="shorten"):
+            KnownItem(path=path, **wrong)
+
+
+def test_what_a_training_held_out_is_measured_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
+    first = sentences(30, 14)
+    rows = [(text, other, row % 6) for row, (text, other) in enumerate(zip([*first, *first], sentences(60, 15),
+                                                                           strict=True))]
+    path = write(tmp_path / "a.csv", "sentence1 sentence2 score", rows)
+    source = FileSource(path, dev_fraction=0.5)
+    dev, train = (source.read("pair_score", split) for split in ("dev", "train"))
+    half = ScoredPairs(path=path, held_out=0.5).read(None)
+    assert half.sentence2 == dev["sentence2"][:] and 20 < len(half.sentence2) < 40
+    assert not set(half.sentence1) & set(train["sentence1"][:])
+    with pytest.raises(UserError, match="held_out=2"):
+        ScoredPairs(path=path, held_out=2)

@@ -5,8 +5,9 @@ The measures are those of sentence-transformers' InformationRetrievalEvaluator; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from sentence_forge.eval.tasks.file_task import FileTask, check_enough
 from sentence_forge.runtime.errors import UserError
 
 _FIELDS = ("title", "label", "description")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Titles(TaskRows):
     """Distinct titles with a category each, and the texts that should find them: themselves, or a description each."""
@@ -142,9 +145,25 @@ class KnownItem(_TitleTask):
         folder: see ``FileTask``; likewise ``split``, ``path`` and ``label``.
         columns: the file's names of the title, its category and the description.
         limit: the first so many distinct titles.
+        shorten: where there are no descriptions, what share of a title's characters is the query, its first ones.
     """
 
     columns: Sequence[str] = _FIELDS
+    shorten: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shorten is not None and not 0 < self.shorten < 1:
+            raise UserError(f"shorten={self.shorten}: give a share of the title between 0 and 1")
+        if (self.shorten is None) == (len(self.columns) == 2):
+            raise UserError("shorten: is for titles without descriptions: columns=[title,label] beside it")
+
+    def read(self, data_dir: Path | None) -> Titles:
+        """Return the file's titles, each with its description or its own beginning; see ``Titles``."""
+        found = super().read(data_dir)
+        if self.shorten is None:
+            return found
+        return replace(found, queries=[title[:math.ceil(len(title) * self.shorten)].strip() for title in found.titles])
 
     def score(self, rows: Titles, encoder: TextEncoder, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Return MRR@10, nDCG@10 and recall@1 and @10, over all titles and by category.

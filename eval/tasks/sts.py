@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.formats.files import open_rows
 from sentence_forge.data_readers.known_columns import say, well_known
 from sentence_forge.data_readers.score_range import range_of, scores_of
-from sentence_forge.data_readers.table import ROW, Table, read_table
+from sentence_forge.data_readers.split import hold_out
+from sentence_forge.data_readers.table import ROW, Table, read_table, rows_at
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.schema import DataFile
 from sentence_forge.eval.stats import Floats, Seed, Statistic, bootstrap, correlation, percentile_interval
@@ -62,12 +64,15 @@ class ScoredPairs(FileTask):
             scores of the file, or refused where they don't tell.
         columns: the file's names of ``sentence1``, ``sentence2`` and ``score``; those that are well known are found.
         domain_column: the column that names a row's sub-set, if the file has it.
+        held_out: only the rows that a training on this file with ``data.dev_fraction=`` of this share holds out, so
+            that the others may be trained on; None takes all.
     """
 
     sample_file = "sts_dev"
     score_range: Sequence[float] | None = (0, 5)
     columns: Mapping[str, str] | None = None
     domain_column: str = "domain"
+    held_out: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +80,8 @@ class ScoredPairs(FileTask):
         if len(bounds) != 2 or not bounds[0] < bounds[1]:
             raise UserError(f"score_range={list(bounds)}: give the lowest and the highest score, such as "
                             "[0, 5]")
+        if self.held_out is not None and not 0 < self.held_out < 1:
+            raise UserError(f"held_out={self.held_out}: give a share between 0 and 1, or null for all rows")
         unknown = sorted(set(self.columns or {}) - set(_FIELDS))
         if unknown:
             raise UserError(f"columns: {unknown[0]!r} is not a field of scored pairs; {one_of(_FIELDS, unknown[0])}")
@@ -98,6 +105,8 @@ class ScoredPairs(FileTask):
             columns["domain"] = self.domain_column
         bounds = None if self.score_range is None else (float(self.score_range[0]), float(self.score_range[1]))
         table = read_table(file, columns, score_range=bounds, may_be_empty=["domain"])
+        if self.held_out is not None:
+            table = rows_at(table, hold_out([normalise(text) for text in table["sentence1"]], self.held_out, 0)[1])
         pairs = scored(path, self.source(path), table, columns["score"], "a correlation needs scores that differ")
         return replace(pairs, score_range=bounds or _range(path, table))
 
