@@ -1,4 +1,4 @@
-"""What to know about data before training on it: what train and dev share."""
+"""Count the rows that train and dev share, and normalise texts so that those that hardly differ are equal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Overlap(NamedTuple):
-    """How many texts also stand in another set: to the letter, and after ``normalise`` (those included)."""
+    """How many rows are also in another set: the same word for word, and (these included) after ``normalise``."""
 
     exact: int
     normalised: int
@@ -36,7 +36,7 @@ def normalise(text: str) -> str:
 
 
 class _Punctuation(dict[int, str | None]):
-    """For ``str.translate``: a character, by its code, to itself or, if it is punctuation, to nothing."""
+    """A table for ``str.translate`` that removes punctuation; characters are entered when they are first met."""
 
     def __missing__(self, code: int) -> str | None:
         character = chr(code)
@@ -60,7 +60,7 @@ def leakage(train: Dataset, dev: Dataset, shape: str) -> int:
     """
     shared = _overlap(_texts(train, shape), _texts(dev, shape))
     if shared.normalised:
-        logger.warning("%d of %d dev rows are also in the train data (%d to the letter): the dev measure is too high",
+        logger.warning("%d of %d dev rows are also in the train data (%d word for word): the dev measure is too high",
                        shared.normalised, len(dev), shared.exact)
     return shared.normalised
 
@@ -70,7 +70,7 @@ def _texts(dataset: Dataset, shape: str) -> Iterable[tuple[str, ...]]:
 
 
 def _overlap(rows_a: Iterable[tuple[str, ...]], rows_b: Iterable[tuple[str, ...]]) -> Overlap:
-    """Hold rows against others, of which only ``rows_b`` need to fit into memory."""
+    """Count the rows of ``rows_b`` that are among ``rows_a``; only ``rows_b`` need to fit into memory."""
     asked = [(tuple(sorted(row)), _normal(row)) for row in rows_b]
     exact, normal = {row for row, _ in asked}, {row for _, row in asked}
     found_exact, found_normal = set(), set()

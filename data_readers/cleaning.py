@@ -1,4 +1,4 @@
-"""What can be cleaned in a corpus's titles, each by its name; nothing is done unasked."""
+"""Clean a corpus's titles of HTML, invisible characters and the like, each only where it is asked for."""
 
 from __future__ import annotations
 

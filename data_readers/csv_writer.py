@@ -1,4 +1,4 @@
-"""One way to write CSV: a cell that a spreadsheet would compute is shown by it as text, and is read back unchanged."""
+"""Write CSV files whose cells no spreadsheet takes for formulas; our readers give the cells back unchanged."""
 
 from __future__ import annotations
 

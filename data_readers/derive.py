@@ -1,4 +1,4 @@
-"""Shapes that follow from others without loss: pure functions from a table to a table."""
+"""Turn rows of one shape into another that follows from it: NLI rows into triplets, labelled texts into titles."""
 
 from __future__ import annotations
 

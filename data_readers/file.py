@@ -1,4 +1,4 @@
-"""One's own training data: a file, or a folder with train and dev files, of any of the six shapes."""
+"""Read your own training data: a file, or a folder with train and dev files, of any of the six shapes."""
 
 from __future__ import annotations
 

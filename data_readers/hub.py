@@ -1,4 +1,4 @@
-"""A data set of the hub, or a local folder in the hub's layout, read through ``datasets``."""
+"""Read a data set of the Hugging Face hub, or a local folder in the hub's layout, by ``datasets``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HubSplit:
         self.path, self._split = path, split
         self.columns, self.lists = split.column_names, list_columns(split.data.schema)
         self.stored = [Path(part["filename"]) for part in split.cache_files]
-        self.found: dict[str, object] = {}
+        self.detected: dict[str, object] = {}
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield the rows; what the set declares as a class label comes by its name, - where it has none."""

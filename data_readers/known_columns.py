@@ -1,4 +1,4 @@
-"""What people call columns, in English and Chinese, whatever the case and the blanks."""
+"""Recognise columns by their usual names in English and Chinese, whatever their case and spacing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def well_known(header: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
 
 
 def say(path: Path, found: dict[str, str], key: str) -> None:
-    """Say in the log which columns were taken for which."""
+    """Log which of a file's columns were taken for which columns of a shape."""
     taken = ", ".join(f"{name!r} as {column}" for column, name in found.items() if name != column)
     if taken:
         logger.info("%s: its columns: %s (%s names others)", path, taken, key)

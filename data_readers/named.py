@@ -1,4 +1,4 @@
-"""Data sets that everyone calls by name: a released file of them, or the hub's, which give the same rows."""
+"""Read well-known data sets by their names, from the released file or from the hub; both give the same rows."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class NamedSource:
         """Return the released file, or those of the hub's set."""
         return self._source.files()
 
-    def found(self) -> dict[str, dict[str, object]]:
-        """Return what was found out about the files."""
-        return self._source.found()
+    def detected(self) -> dict[str, dict[str, object]]:
+        """Return how the files are read where that isn't usual."""
+        return self._source.detected()
 
     @cached_property
     def _source(self) -> RowSource:

@@ -1,4 +1,4 @@
-"""Training rows from files larger than memory: read once, in blocks, into an Arrow file that is then memory-mapped.
+"""Read training rows from files larger than memory: once, in blocks, into an Arrow file that is then memory-mapped.
 
 The Arrow file is kept in the cache (see ``runtime.cache``), so another run on the same file, or a resumed one, does not
 read it again. Without a dev file the dev rows are those whose first text hashes lowest, so one pass decides.
@@ -38,7 +38,7 @@ _FORM = 2  # of the files that are kept: those of another one are made anew
 
 
 def applies(wanted: bool | None, files: Sequence[Path]) -> bool:
-    """Whether the training rows that ``files`` hold are to be read this way; None is by their size."""
+    """Whether the training rows in ``files`` are to be read this way; where ``wanted`` is None their size decides."""
     if wanted is not None or not all(file.is_file() for file in files):
         return bool(wanted) and all(file.is_file() for file in files)
     packed = (*PACKINGS, ".parquet", ".xlsx")
@@ -102,7 +102,7 @@ class HeldOut:
 
 
 class Named:
-    """Parts a stream of rows by a column that says which split each is of; of the dev rows the first ``MOST_DEV``.
+    """Divides a stream of rows into train and dev by a column that names it; keeps the first ``MOST_DEV`` of dev.
 
     Args:
         part: gives a table's rows of a split, or raises ``NoRows``.
@@ -127,7 +127,7 @@ class Named:
 def kept(file: Path, files: Sequence[Path], about: Mapping[str, Any], shape: str, tables: Callable[[], Iterator[Table]],
          parts: HeldOut | Named | None, finish: Callable[[Table, str], Table],
          rejected: list[BadRow] | None) -> dict[str, Dataset]:
-    """Return the rows of a file from the Arrow file they were written to, which is made first if it isn't there.
+    """Return the rows of a file from an Arrow file in the cache, which is written first if it isn't there.
 
     Args:
         file: where the rows come from, as errors call it.

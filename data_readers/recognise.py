@@ -1,4 +1,4 @@
-"""Which files a path means, and which shape a file's columns make."""
+"""Find the train and dev files that a path means, and recognise by its columns which shape a file's rows have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries with lists of positive and negative passages, as retrieval sets have them, as rows of one positive each."""
+"""Read retrieval data, queries with lists of positive and negative passages, as one row for each positive."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Expanded:
     """
 
     def __init__(self, file: RowFile, columns: dict[str, str], negatives: int) -> None:
-        self.path, self.stored, self.found = file.path, file.stored, file.found
+        self.path, self.stored, self.detected = file.path, file.stored, file.detected
         self.lists: frozenset[str] = frozenset()
         self._file, self._named, self._negatives = file, columns, negatives if "negative" in columns else 0
         self.columns = ["anchor", "positive", *_negatives(self._negatives)]
@@ -169,7 +169,7 @@ class Judged:
     """
 
     def __init__(self, folder: Path, qrels: Path, reading: Reading) -> None:
-        self.path, self.found = qrels, dict[str, object]()
+        self.path, self.detected = qrels, dict[str, object]()
         self.stored = [qrels, *(_only(folder, name) for name in ("corpus", "queries"))]
         self.columns, self.lists = ["query", "positive", "negative"], frozenset(["positive", "negative"])
         self._reading = reading

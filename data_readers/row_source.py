@@ -1,4 +1,4 @@
-"""Rows of files as training data: recognised by their columns, checked, split into train and dev, put into a shape."""
+"""Read files as training data: recognise their columns, check the rows, divide them into train and dev, shape them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sentence_forge.data_readers import derive, on_disk
 from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.formats.files import rows_of
 from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_columns
+from sentence_forge.data_readers.hold_out import hold_out
 from sentence_forge.data_readers.recognise import SPLIT, named_split, shapes_of
 from sentence_forge.data_readers.retrieval import Expanded
 from sentence_forge.data_readers.score_range import checked_range, range_of_files, warn_if_too_wide
 from sentence_forge.data_readers.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
 from sentence_forge.data_readers.source import check_request
-from sentence_forge.data_readers.split import hold_out
 from sentence_forge.data_readers.table import Table, read_table, rows_at, to_dataset
 from sentence_forge.runtime.errors import UserError, one_of
 
@@ -92,9 +92,9 @@ class RowSource:
         """Return the files that hold the rows for training and, if there are any, for dev."""
         return [path for file in self._files.open() if file is not None for path in file.stored]
 
-    def found(self) -> dict[str, dict[str, object]]:
-        """Return what was found out about each file, by its name, and the range of the scores; JSON-ready."""
-        about = {str(file.path): dict(file.found) for file in self._files.open() if file is not None}
+    def detected(self) -> dict[str, dict[str, object]]:
+        """Return how each file is read where that isn't usual: its encoding, separator, range of scores; JSON-ready."""
+        about = {str(file.path): dict(file.detected) for file in self._files.open() if file is not None}
         if self._found_range is not None:
             for each in about.values():
                 each["score_range"] = list(self._found_range)
@@ -135,7 +135,7 @@ class RowSource:
             raise UserError(f"{file.path} ({split}): {error}") from None
 
     def _origins(self, file: RowFile) -> dict[str, tuple[str, dict[str, str]]]:
-        """Return for each shape that a file gives the one it follows from, and that one's columns."""
+        """Return the shapes that a file can give, each with the shape of the file's own columns that it is made of."""
         if file.path in self._shapes:
             return self._shapes[file.path]
         found: dict[str, tuple[str, dict[str, str]]] = {}
@@ -199,7 +199,7 @@ class RowSource:
             if self._split_column is not None:
                 parts = on_disk.Named(partial(named_split, column=self._split_column))
         about = {"own": own, "columns": columns, "alone": alone, "split_column": self._split_column,
-                 "dev_fraction": self._dev_fraction, "seed": self._seed, "found": file.found,
+                 "dev_fraction": self._dev_fraction, "seed": self._seed, "found": file.detected,
                  "score_range": self._score_range() if shape == PAIR_SCORE.name else None,
                  "labels": self._labels, "pair_label": self._pair_label, "reverse": self._reverse,
                  "skip": rejected is not None}
@@ -218,7 +218,7 @@ class RowSource:
         return self._rejected[file.path]
 
     def _part(self, path: Path, table: Table, own: str, split: str) -> Table:
-        """Return the part of a lone file that is train, or the part that is dev: said so by a column, or held out."""
+        """Return the train or the dev rows of a lone file, as a column says or as they are held out by chance."""
         if self._split_column is not None:
             return named_split(table, split, self._split_column)
         keys = [normalise(text) for text in table[SHAPES[own].texts[0]]]

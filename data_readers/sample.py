@@ -1,4 +1,4 @@
-"""The embedded data: small, written for the project, in English and Chinese."""
+"""The sample data that comes with the project: small, written for it, in English and Chinese."""
 
 from __future__ import annotations
 

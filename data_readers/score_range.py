@@ -1,4 +1,4 @@
-"""The lowest and the highest score that a file can have, found from all the scores that it has."""
+"""Find the range of a file's scores, such as 0 to 5, from all the scores in it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def parse_score(text: str, score_range: tuple[float, float] | None = None, *, co
 
 
 def scores_of(found: Iterable[tuple[int, float]]) -> Scores:
-    """Return what there is to know of scores, which come with their lines."""
+    """Return the count, the lowest and the highest of scores that come with their lines."""
     count, low, high, at = 0, math.inf, -math.inf, 0
     for line, score in found:
         count += 1
@@ -95,7 +95,7 @@ def range_of(scores: Scores, key: str = "data") -> tuple[float, float]:
 
 
 def checked_range(score_range: Sequence[float]) -> tuple[float, float]:
-    """Return a range that a person gave.
+    """Return a range that a user gave, checked.
 
     Raises:
         UserError: it is not two numbers, the lower one first.
@@ -144,7 +144,7 @@ def range_of_files(columns: Sequence[tuple[RowFile, str]], *, stop: bool) -> tup
 
 
 def _numbers(file: RowFile, column: str, stop: bool) -> Iterator[tuple[int, float]]:
-    comma = file.found.get("separator") == ";"
+    comma = file.detected.get("separator") == ";"
     for row in rows_of(file, [column]):
         if isinstance(row, Row):
             try:

@@ -1,4 +1,4 @@
-"""What a source of training data is."""
+"""The interface of a source of training data."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class FindsOut(Protocol):
-    """A source that finds out how its files are to be read, where nobody says it."""
+class DetectsFormat(Protocol):
+    """A source that detects how its files are to be read, where nobody says it."""
 
-    def found(self) -> Mapping[str, Mapping[str, object]]:
-        """Return what was found out, by file: its encoding, separator, range of scores; JSON-ready."""
+    def detected(self) -> Mapping[str, Mapping[str, object]]:
+        """Return what was detected, by file: its encoding, separator, range of scores; JSON-ready."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Training data as columns: read strictly, checked against its shape, stopped by the first bad row or without those."""
+"""Read training data into columns and check them against their shape; a bad row stops the reading, or is left out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROW = "row"
 
 
 class NoRows(UserError):
-    """Nothing is left of a table."""
+    """No row of a table can be used."""
 
 
 NO_LABEL = ("-1", "-")
@@ -61,7 +61,7 @@ def read_table(
         UserError: no row is good, or without ``rejected`` the first bad row, with file, line, row and column.
     """
     file = open_rows(source) if isinstance(source, Path) else source
-    path, comma = file.path, file.found.get("separator") == ";"
+    path, comma = file.path, file.detected.get("separator") == ";"
     parsers = [_parser(name, score_range, name in may_be_empty, comma, key) for name in columns]
     names = list(columns)
     table: Table = {name: [] for name in (*names, ROW)}

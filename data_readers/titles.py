@@ -1,4 +1,4 @@
-"""The corpus: a file of titles, where a bad row is rejected and counted, never lost and never fatal."""
+"""Read a corpus, a file of titles; bad rows are listed with their reasons and don't stop the reading."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ _NO_TEXT = re.compile(r"[\d\W_]*|[!-~]*\d[!-~]*|https?://\S+")  # a number, a da
 
 @dataclass(frozen=True)
 class Corpus:
-    """What was read: ``ids[i]`` belongs to ``titles[i]``, and ``rows == len(ids) + len(rejected)``.
+    """The rows of a corpus: ``ids[i]`` belongs to ``titles[i]``, and ``rows == len(ids) + len(rejected)``.
 
     ``column`` is the file's name of the titles' column, ``kept`` holds the other columns that were asked for, one cell
-    a title, and ``found`` what was found out about the file.
+    a title, and ``detected`` how the file was read where that
+    isn't usual.
     """
 
     ids: list[str]
@@ -35,7 +36,7 @@ class Corpus:
     rejected: list[BadRow]
     rows: int
     column: str = "title"
-    found: dict[str, object] = field(default_factory=dict)
+    detected: dict[str, object] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -66,7 +67,7 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
     reading = replace(reading or Reading(), key="corpus", nul="nul" in cleaner.names)
     file = open_rows(file_of(path), reading)
     column = _title_column(file) if column is None else column
-    corpus = Corpus([], [], [], 0, column, file.found, {name: [] for name in keep})
+    corpus = Corpus([], [], [], 0, column, file.detected, {name: [] for name in keep})
     columns = list(dict.fromkeys([column, *([] if id_column is None else [id_column]), *keep]))
     kept = [(cells, columns.index(name)) for name, cells in corpus.kept.items()]
     first_line: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a model was trained on, as hashes that travel in its folder, so that a test set can be held against it."""
+"""Keep hashes of a model's training texts in its folder, to find out which test rows it was trained on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXACT, _NORMAL, _TEXT = b"pair, exact", b"pair, normal", b"text, normal"
 def hashes_of(rows: Iterable[Sequence[str]]) -> Hashes:
     """Return the hashes of training rows, sorted, each once.
 
-    Of a row: each pair of its first text with another, in any order, to the letter and normalised (a triplet holds two
+    Of a row: each pair of its first text with another, in any order, word for word and normalised (a triplet holds two
     pairs; a row of one text is a pair of its own), and each of its texts, normalised.
     """
     found: set[int] = set()
@@ -40,7 +40,7 @@ def hashes_of(rows: Iterable[Sequence[str]]) -> Hashes:
 
 
 def remember(folder: Path, rows: Iterable[Sequence[str]], base: Path | None) -> None:
-    """Write a trained model's file: the hashes of its training ``rows``, and of those of the model it began from."""
+    """Write into a model's folder the hashes of its training ``rows``, and those of the model it began from."""
     before, left = Seen.of(base), iter(rows)
     hashes = np.empty(0, dtype=np.uint64)
     found: list[Hashes] = []
@@ -70,7 +70,7 @@ class Seen:
         return cls(np.load(folder / FILE, allow_pickle=False))
 
     def exact(self, units: Sequence[tuple[str, ...]]) -> NDArray[np.bool_]:
-        """Return which units (pairs, or single texts) were trained on to the letter, [n]."""
+        """Return which units (pairs, or single texts) were trained on word for word, [n]."""
         return self._among(_hash(_EXACT, (unit[0], unit[-1])) for unit in units)
 
     def normalised(self, units: Sequence[tuple[str, ...]]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What the site needs beside the pages: the project's own Markdown files, and examples in docstrings shown as code."""
+"""Hooks of the documentation site: Markdown files of the project become pages, examples in docstrings code."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Run(Protocol):
-    """A finished training, as far as an evaluation needs to know."""
+    """A finished training, whose folder holds the model."""
 
     @property
     def folder(self) -> Path:

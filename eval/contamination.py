@@ -1,4 +1,4 @@
-"""What a score hides: rows that repeat, and test rows that the model was trained on."""
+"""Count test rows that repeat and test rows that the model was trained on, and score a task without the latter."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def contamination(rows: TaskRows, result: TaskResult, seen: Seen | None, before:
 
 def _without(result: TaskResult, before: TaskResult | None, rest: Bools, resamples: int) -> Without:
     """Return the measure over ``rest``, the baseline's over the same, the difference and, of pairs, its interval."""
-    now = result.on(rest)
+    now = result.measure_on(rest)
     found = Without(n=int(rest.sum()), value=now)
-    then = None if before is None else before.on(rest)
+    then = None if before is None else before.measure_on(rest)
     if before is None or now is None or then is None:
         return found
     found |= {"before": then, "delta": now - then}

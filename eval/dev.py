@@ -1,4 +1,4 @@
-"""How well a model does on held-out rows of the shape it is trained on: cheap enough to run every few hundred steps.
+"""Measure a model on held-out rows of the shape it is trained on: cheap enough to run every few hundred steps.
 
 Every measure lies in [0, 1] (correlations in [-1, 1]), higher is better, and rows keep their order, so that two
 measurements compare. Ties count against the model: one that maps every text to one vector must not look good.

@@ -1,4 +1,4 @@
-"""An encoder on a suite of tasks: one pass over all texts, every score with an interval, a baseline beside it."""
+"""Evaluate an encoder on a suite of tasks: texts are encoded once, and every score has an interval."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sentence_forge.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Args:
         json: report.json as it will be written: fractions, no NaN.
@@ -127,12 +127,12 @@ def _read(tasks: Mapping[str, Task], data_dir: Path | None,
 def _encoded(encoder: TextEncoder, tasks: Iterable[TaskRows], head: Head | None) -> EncodedTexts:
     """Encode the texts of all tasks: those of a search by their roles, the others without."""
     texts: list[str] = []
-    by_role: dict[Role, list[str]] = {"query": [], "document": []}
+    texts_by_role: dict[Role, list[str]] = {"query": [], "document": []}
     for rows in tasks:
-        texts += [] if rows.by_role else rows.texts
-        for role, some in rows.by_role.items():
-            by_role[role] += some
-    return EncodedTexts(encoder, texts, head, by_role=by_role)
+        texts += [] if rows.texts_by_role else rows.texts
+        for role, some in rows.texts_by_role.items():
+            texts_by_role[role] += some
+    return EncodedTexts(encoder, texts, head, texts_by_role=texts_by_role)
 
 
 def _check_same_rows(baseline: Evaluation, rows: Mapping[str, TaskRows], resamples: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Where a model fails: the pairs it ranks most wrongly, what moved against a baseline, and kinds of pairs.
+"""Find where a model fails: the pairs it ranks most wrongly, what changed against a baseline, and kinds of pairs.
 
 A pair's error is its rank by cosine less its rank by gold, as a share of the pairs: +0.4 means that 40 % of all pairs
 were passed that should stand above it. Ranks, because Spearman is of ranks, and because they compare across models.
@@ -68,7 +68,7 @@ def slices(result: TaskResult, units: Sequence[Unit], domains: Sequence[str] | N
     found: dict[str, Slice] = {}
     for name, mask in _masks(result, units, domains):
         if mask.any():
-            found[name] = Slice(n=int(mask.sum()), value=result.on(mask), bias=_rounded(error[mask].mean()))
+            found[name] = Slice(n=int(mask.sum()), value=result.measure_on(mask), bias=_rounded(error[mask].mean()))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The shape of a model's vectors: alignment, uniformity, anisotropy, and thresholds on the cosine.
+"""Measure how a model's vectors lie: alignment, uniformity, anisotropy, and thresholds on the cosine.
 
 Alignment and uniformity are Wang and Isola's (2020, https://arxiv.org/abs/2005.10242), on vectors of length 1.
 """
@@ -78,7 +78,7 @@ def calibrate(encoder: TextEncoder, data_dir: Path | None, language: str = "en")
     the second as a document, as in a search.
     """
     name, pairs = calibration_pairs(data_dir, language)
-    encoded = EncodedTexts(encoder, (), by_role={"query": pairs.sentence1, "document": pairs.sentence2})
+    encoded = EncodedTexts(encoder, (), texts_by_role={"query": pairs.sentence1, "document": pairs.sentence2})
     left, right = encoded.encode(pairs.sentence1, role="query"), encoded.encode(pairs.sentence2, role="document")
     cosine = np.einsum("nd,nd->n", unit_vectors(left), unit_vectors(right))
     return {"measured_on": name, "n": len(pairs.gold)} | {

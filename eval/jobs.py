@@ -1,4 +1,4 @@
-"""A sweep's job, as its folder tells of it: what was set, how it ended, what came of it."""
+"""Read the folder of a sweep's job: its settings, how it ended, and its results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLUMNS = ("dev", "dev measure", "steps", "seconds", "status")
 
 
 def read_job(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder's ``job.json`` says; None where there is none."""
+    """Return a folder's ``job.json``; None where there is none."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

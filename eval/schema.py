@@ -47,7 +47,7 @@ class Without(TypedDict):
 
 
 class TrainedOn(TypedDict):
-    """How many test rows (to the letter, normalised) and texts were in the training rows."""
+    """How many test rows (word for word, or the same after normalising) and texts were in the training rows."""
 
     exact: int
     normalised: int

@@ -1,4 +1,4 @@
-"""Correlations and how sure they are: Spearman, Pearson, percentile and paired bootstrap (Efron and Tibshirani, 1993).
+"""Correlations with confidence intervals: Spearman, Pearson, percentile and paired bootstrap (Efron, Tibshirani 1993).
 
 Everything is float64. Constant input has no correlation and raises ``ValueError``; callers add which task it was.
 """
@@ -125,7 +125,7 @@ def difference(delta: float, samples: Floats) -> Difference:
 
 
 class _ResampledRanks:
-    """The midranks that a fixed sample has in any of its resamples, from counts alone: nothing is sorted again."""
+    """Ranks of a sample's values within its resamples, from how often each was drawn: nothing is sorted again."""
 
     def __init__(self, x: Floats) -> None:
         _, self._group, sizes = np.unique(x, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""From which cosine on pairs are best called the same.
+"""Find the cosine from which pairs are best called the same.
 
 A threshold lies half-way to the next lower score, so that scores which tie are never parted.
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class HasFolder(Protocol):
-    """The result of a training, say: its folder holds the model."""
+    """Anything with a folder that holds a model, such as a finished training."""
 
     @property
     def folder(self) -> Path:

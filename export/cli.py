@@ -22,8 +22,8 @@ Write a model as a folder and as ONNX, and index a corpus with it.
   python -m export model=<run> out=my-model push=<owner>/<name>     and to the hub; push_dry_run=true only says what
   python -m search news "query"
 
-corpus= takes csv, tsv, txt, json, jsonl, parquet, xlsx, packed or not, and - (the standard input). What isn't said is
-found out and told: corpus.column=, corpus.encoding=, corpus.separator=, corpus.sheet=, corpus.header=[names].
+corpus= takes csv, tsv, txt, json, jsonl, parquet, xlsx, packed or not, and - (the standard input). What isn't given is
+detected and logged: corpus.column=, corpus.encoding=, corpus.separator=, corpus.sheet=, corpus.header=[names].
 corpus.id_column= names the ids' column (else the data row), corpus.limit= rows, corpus.clean=[tags,entities,...].
 only=index stops where more than corpus.most_lost= (0.1) of the index's rows are not in the corpus any more.
 """

@@ -1,4 +1,4 @@
-"""The corpus of an export: read, encoded in one precision by the export's own encoder, indexed."""
+"""Read, encode and index the corpus of an export, in one precision, by the export's own encoder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def about_corpus(settings: Export, corpus: Path | None, rows: Corpus | None) -> 
         return None
     about = {"name": corpus.name, "sha256": sha256_file(corpus), "column": rows.column,
              "id_column": settings.corpus.id_column, "limit": settings.corpus.limit}
-    more = {"clean": list(settings.corpus.clean), "found": rows.found, "keep": list(rows.kept)}
+    more = {"clean": list(settings.corpus.clean), "found": rows.detected, "keep": list(rows.kept)}
     return about | {key: value for key, value in more.items() if value}
 
 

@@ -97,7 +97,7 @@ MUTATIONS = [Mutation(*each) for each in [
     ("data_readers/formats/delimited.py", "if len(cells) == width:", "if len(cells) >= width:", "readers"),
     ("data_readers/formats/delimited.py", "again.extendleft(reversed(taken[1:]))",
      "again.extendleft(reversed(taken[2:]))", "readers"),
-    ("data_readers/split.py", "if sizes[key] < 2 * wanted:", "if sizes[key] <= 2 * wanted + 9:", "readers"),
+    ("data_readers/hold_out.py", "if sizes[key] < 2 * wanted:", "if sizes[key] <= 2 * wanted + 9:", "readers"),
     ("data_readers/derive.py", "if hypotheses[position] not in entailed]", "if True]", "readers"),
     ("data_readers/training_hashes.py", "sorted(texts)", "texts", "honesty streaming"),
     # forward

@@ -24,9 +24,9 @@ from sentence_forge.data_readers.file import FileSource
 from sentence_forge.data_readers.formats.files import header, read_rows
 from sentence_forge.data_readers.formats.reading import Reading
 from sentence_forge.data_readers.formats.rows import BadRow, Row
+from sentence_forge.data_readers.hold_out import hold_out
 from sentence_forge.data_readers.sample import SampleSource, sample_path
 from sentence_forge.data_readers.shapes import SHAPES
-from sentence_forge.data_readers.split import hold_out
 from sentence_forge.data_readers.titles import read_corpus
 from sentence_forge.runtime.errors import UserError
 
@@ -459,7 +459,7 @@ def test_leakage_looks_at_whole_rows_in_either_order(tmp_path: Path, caplog: pyt
     found = checks.leakage(source.read("pair_score", "train"), source.read("pair_score", "dev"), "pair_score")
     assert found == 2
     assert "2 of 3 dev rows" in caplog.text
-    assert "1 to the letter" in caplog.text
+    assert "1 word for word" in caplog.text
 
 
 # --- the embedded sample ---

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Done
 
@@ -68,7 +69,6 @@ def test_words_and_keywords_train_what_the_command_trains(command: Callable[...,
 
 def tables() -> dict[str, Any]:
     import datasets
-    import pandas as pd
     import pyarrow as pa
 
     return {"list": PAIRS, "pandas": pd.DataFrame(PAIRS, index=range(100, 160)), "arrow": pa.Table.from_pylist(PAIRS),
@@ -118,6 +118,11 @@ BAD: list[tuple[list[str], dict[str, Any], str]] = [
     ([], {"loop": {"epoch": 1}}, "loop.epoch: there is no such key; did you mean 'loop.epochs'"),
     ([], {"score_range": [0, 5]}, "score_range: is that of suite=file; of the training data say data.score_range="),
     (["-m", "seed=1,2"], {}, "'-m': give overrides"),
+    ([], {"loss": pd.DataFrame({"x": range(1000)})}, "loss: is of type DataFrame; give a name, a number, a list or"),
+    ([], {"loop": {"epochs": {1, 2}}}, "loop.epochs: is of type set; give a name"),
+    ([], {"data": 5}, "data: is of type int; give a path or a name as a string, or rows"),
+    ([], {"seed": list(range(1000))}, "9, 20, 21, 2...; give a whole number"),
+    (["data=" + 300 * "y"], {}, "yyy...: there is no data 'yyy"),
     ([], {"data": []}, "data: has no rows"),
     ([], {"data": [{"anchor": "a", "positive": "b"}, {"anchor": "a"}]}, "data: row 2 has other columns than row 1"),
     ([], {"data": [{"anchor": "a", "positive": 1}, {"anchor": "b", "positive": "c"}]}, "data: the rows make no table"),
@@ -136,6 +141,7 @@ def test_bad_input_is_the_command_s_line_and_leaves_nothing(command: Callable[..
     with pytest.raises(sf.UserError) as caught:
         sf.train(*SMALL, *words, out="run", **keywords)
     assert expected in str(caught.value) and left() == before
+    assert len(str(caught.value)) < 400
     assert not (here / "run").exists()
     if words and not keywords and words[0] != "-m":
         assert command("train", *SMALL, *words, "hydra.run.dir=run").err.splitlines()[0] == f"error: {caught.value}"

@@ -51,7 +51,7 @@ def test_the_range_of_scores_is_found_said_and_used(
     expected = [score if low < 0 else (score - low) / (high - low) for score in scores * 8]
     assert [row["score"] for row in sorted(rows, key=lambda row: row["row"])] == pytest.approx(expected)
     assert caplog.text.count(f"are read as {low} to {high} (data.score_range= says another range)") == 1
-    assert source.found() == {str(path): {"score_range": [low, high]}}
+    assert source.detected() == {str(path): {"score_range": [low, high]}}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_large_file_has_the_range_of_all_its_rows(tmp_path: Path) -> None:
     path = scored(tmp_path / "a.csv", [*([0.25, 0.75] * 3000), 5])
     source = FileSource(path, on_disk=True)
     assert max(source.read("pair_score", "train")["score"]) in (0.15, 1.0)
-    assert source.found()[str(path)]["score_range"] == [0.0, 5.0]
+    assert source.detected()[str(path)]["score_range"] == [0.0, 5.0]
     assert {round(score, 6) for score in source.read("pair_score", "train")["score"]} <= {0.05, 0.15, 1.0}
 
 
@@ -244,7 +244,7 @@ def test_a_bad_list_is_a_bad_row(tmp_path: Path) -> None:
         FileSource(path, dev_path=path).read("triplet", "train")
     source = FileSource(path, dev_path=path, on_bad_row="skip")
     assert len(source.read("triplet", "train")) == 2
-    assert [bad.row for bad in source.rejected()[path]] == [2, 3]
+    assert [bad.number for bad in source.rejected()[path]] == [2, 3]
     with pytest.raises(UserError, match=r"has no text|has no negative"):
         alone = lines(tmp_path / "b.jsonl", [LISTS[2]])
         FileSource(alone, dev_path=alone).read("triplet", "train")

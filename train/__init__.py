@@ -1,4 +1,4 @@
-"""Training: a run from its config to its report, the loop, and what the two use."""
+"""Train a model: the stages of a run, from its config to its report, and the training loop."""
 
 from sentence_forge.runtime.one_name import callable_package, refuse_short_name
 

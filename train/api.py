@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.runtime.call import call, words_of
+from sentence_forge.runtime.call import call, check_path, words_of
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.train.in_memory import Rows, is_rows, naming_rows_of, write_rows
 
@@ -84,6 +84,7 @@ def train(*overrides: str, data: str | Path | Mapping[str, Any] | Rows | None = 
     elif isinstance(data, Mapping):
         words += words_of({"data": data})
     elif data is not None:
+        check_path(data, "data", ", or rows: a list of mappings, a table or a data set")
         words.append(f"data={data}")
     if out is not None:
         words.append(f"hydra.run.dir={Path(out)}")

@@ -1,4 +1,4 @@
-"""Which rows go into which batch: an order that is a function of seed and epoch, so a resumed run has the same."""
+"""Samplers, which cut an epoch into batches by the seed and the epoch's number alone, so a resumed run has the same."""
 
 from __future__ import annotations
 

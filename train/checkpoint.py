@@ -1,4 +1,4 @@
-"""Checkpoints of all that has a state: written to a temporary folder, checksummed, renamed, verified on loading."""
+"""Write checkpoints so that a crash leaves no half of one, verify them, and load them to go on from."""
 
 from __future__ import annotations
 

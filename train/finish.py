@@ -1,4 +1,4 @@
-"""The last stage of a run: the best model is measured and reported on, and its folder gets the facts about it."""
+"""The last stage of a run: measure the best model, write the report, and describe the model in its folder."""
 
 from __future__ import annotations
 

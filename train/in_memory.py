@@ -1,4 +1,4 @@
-"""Rows in memory become a Parquet file, so that a run has its data beside it and can go on from there."""
+"""Write rows given from Python to a Parquet file in the run's folder, from where a resumed run reads them again."""
 
 from __future__ import annotations
 

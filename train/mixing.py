@@ -1,4 +1,4 @@
-"""Whose turn it is: the batches of a run's parts in one order, each batch of one part."""
+"""Order the batches of a run's parts: each batch is of one part, and shares say how often it is a part's turn."""
 
 from __future__ import annotations
 

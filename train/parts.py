@@ -1,4 +1,4 @@
-"""From the parts of a run's config to rows, losses, samplers and dev measures."""
+"""Make what the loop needs of each part of a run: tokenised rows, a loss, a sampler and the measures on dev rows."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ log = logging.getLogger(__name__)
 
 
 class Data:
-    """One split, ``train`` or ``dev``, of all parts of a run.
+    """The rows of all parts of a run: those to train on, or those of dev.
 
     Attributes:
-        parts: with the split of each.
+        parts: each with its rows.
         texts: of all of them; a text of two parts is there twice.
     """
 
     def __init__(self, parts: Sequence[PartConfig], split: str) -> None:
         self.parts: list[tuple[PartConfig, Split]] = []
         for part in parts:
-            with part.naming_own_keys():
+            with part.keys_as_typed():
                 self.parts.append((part, Split(part.source, part.shape, split)))
         texts = [each.texts for _, each in self.parts]
         self.texts: Sequence[str] = texts[0] if len(texts) == 1 else LazyStrings(texts)
@@ -127,7 +127,7 @@ def make_parts(data: Data, dev: Data, losses: Sequence[Loss], encoder: Encoder) 
         if loss.classes:
             _encoded_labels(loss, part, held_out)  # a class the head can't name shows now, not at the first evaluation
         role = _role(part, encoder)
-        queries = _tokens(encoder, split.texts, "query") if _two_sides(encoder, role) else None
+        queries = _tokens(encoder, split.texts, "query") if _queries_differ(encoder, role) else None
         rows = Rows(tokens=_tokens(encoder, split.texts, role), text_ids=split.text_ids, numbers=split.numbers,
                     labels=labels, queries=queries)
         made.append(Part(rows, loss, part.name))
@@ -153,7 +153,7 @@ def measure(dev: Data, losses: Sequence[Loss], encoder: Encoder,
     for (part, split), loss in zip(dev.parts, losses, strict=True):
         prefix, role = f"{part.name}/" if part.name else "", _role(part, encoder)
         look_up, anchors = _look_up(encoder, split.texts, role, step), None
-        if _two_sides(encoder, role):
+        if _queries_differ(encoder, role):
             anchors = _look_up(encoder, split.columns[SHAPES[part.shape].texts[0]], "query", step)
         head = predictor(loss, encoder.model.device)
         found = dev_measure(part.shape, split.columns, look_up, head, queries=anchors)
@@ -189,7 +189,8 @@ def _role(part: PartConfig, encoder: Encoder) -> Role | None:
     return "document" if shape.retrieval or (encoder.forward.asymmetric and len(shape.texts) > 1) else None
 
 
-def _two_sides(encoder: Encoder, role: Role | None) -> bool:
+def _queries_differ(encoder: Encoder, role: Role | None) -> bool:
+    """Whether the model encodes queries otherwise than texts of this role: by another prompt, or other modules."""
     return role is not None and encoder.role_key("query") != encoder.role_key(role)
 
 

@@ -42,7 +42,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Part:
-    """What a batch is taken from: rows and the loss they are trained by. A run has one part, a mix of sources several.
+    """Rows and the loss that trains on them. A run has one part, and a mix of sources several; a batch is of one part.
 
     Args:
         rows: the training rows.
@@ -60,7 +60,7 @@ class Part:
 
 
 def batch_loss(encoder: Encoder, part: Part, chosen: np.ndarray, world: World, *, bf16: bool) -> Tensor:
-    """One forward over all text columns of this process's share of the rows, and the loss on all processes' pieces."""
+    """Return a batch's loss: this process embeds its share of the rows in one forward, the loss sees all rows."""
     rows = part.rows
     text_ids = rows.text_ids[chosen]
     device = encoder.model.device

@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from sentence_forge.data_readers.csv_writer import write_rejected_by_file
-from sentence_forge.data_readers.source import FindsOut
+from sentence_forge.data_readers.source import DetectsFormat
 from sentence_forge.encoders.computing.device import use_what_is_allowed
 from sentence_forge.encoders.computing.matmul import processor
 from sentence_forge.eval.evaluate import evaluate
@@ -117,7 +117,7 @@ def _train(run: Run) -> None:
 
 
 def _load_data(run: Run) -> tuple[Data, Data]:
-    """Read both splits, and warn of what a dev set can't tell."""
+    """Read the rows for training and for dev; warn where dev can't tell models apart."""
     data, dev = Data(run.parts, "train"), Data(run.parts, "dev")
     data.report_overlap(dev)
     dev.warn_if_uninformative(suite=bool(run.config.suite))
@@ -171,8 +171,8 @@ def _environment(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:
         "device": torch.device(run.device).type, "processor": processor(torch.device(run.device)),
         "threads": torch.get_num_threads(), "seed": run.config.seed, "processes": run.world.size,
         "data": {str(file): sha256_file(file) for part in run.parts for file in part.source.files()},
-        "data_found": {file: dict(about) for part in run.parts if isinstance(part.source, FindsOut)
-                       for file, about in part.source.found().items()},
+        "data_found": {file: dict(about) for part in run.parts if isinstance(part.source, DetectsFormat)
+                       for file, about in part.source.detected().items()},
         "config": OmegaConf.to_container(OmegaConf.create(run.config_yaml)),
         "config_before": before.get("config"),  # a kill between this file and config.yaml leaves that one's older
     }

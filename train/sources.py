@@ -1,4 +1,4 @@
-"""What ``data=`` and ``loss=`` come to before torch is imported: the parts of a run, mostly one."""
+"""Make the parts of a run from its config: each has a source of rows and the loss for them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.runtime import targets
-from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError, brief, one_of
 from sentence_forge.runtime.overrides import options
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PartConfig:
-    """A part of a run as its config has it: a source of rows, and the loss that they are trained by.
+    """A part of a run, before torch is imported: a source of rows, and the config of the loss that trains on them.
 
     Args:
         name: of the source in ``data.sources``; empty where the run has a single one.
         source: of the rows.
         shape: of the rows.
-        loss: the config of the loss, with ``sampler`` and, for vectors that can be cut, ``dims`` and ``dim_weights``.
+        loss: its config, with ``sampler`` and, for vectors that can be cut, ``dims`` and ``dim_weights``.
     """
 
     name: str
@@ -42,9 +42,9 @@ class PartConfig:
         return f"data.losses.{self.name}" if self.name else "loss"
 
     @contextlib.contextmanager
-    def naming_own_keys(self) -> Iterator[None]:
-        """Let errors of the source name its keys as the user gave them; see ``_naming_keys_of``."""
-        with _naming_keys_of(self.name, type(self.source)):
+    def keys_as_typed(self) -> Iterator[None]:
+        """Let errors of the source inside the block name its keys as the user typed them."""
+        with _keys_as_typed(self.name, type(self.source)):
             yield
 
 
@@ -75,7 +75,7 @@ class Mix:
         self.sources: dict[str, Source] = {}
         for name, node in sources.items():
             key = f"data.sources.{name}"
-            with _naming_keys_of(name, targets.resolve(str(node.get(targets.TARGET)), key, plugins)):
+            with _keys_as_typed(name, targets.resolve(str(node.get(targets.TARGET)), key, plugins)):
                 self.sources[name] = targets.build(node, key, plugins=plugins)
 
     def shares(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Mix:
 
 
 def parts_of(config: Train, loss_name: str) -> tuple[list[PartConfig], dict[str, Any]]:
-    """Return the parts of a run, each in the first shape that its loss takes, and the shares of several.
+    """Return the parts of a run, each with the shape of its rows, and the shares of a mix; a run mostly has one part.
 
     Args:
         config: of the run; ``data`` and ``loss`` written in full.
@@ -118,7 +118,7 @@ def parts_of(config: Train, loss_name: str) -> tuple[list[PartConfig], dict[str,
         its_loss = loss if own is None else own if "dims" in own else {**own, **dims}
         _check_dims(its_loss, f"data.losses.{name}.")
         try:
-            with _naming_keys_of(name, type(member)):
+            with _keys_as_typed(name, type(member)):
                 shape = matching_shape(its_loss, member, f"data.losses.{name}" if own else f"loss={loss_name}")
         except UserError as error:
             advice = "" if own else f"; data.losses={{{name}: <loss>}} gives it its own"
@@ -152,7 +152,8 @@ def _check_dims(loss: Mapping[str, Any], key: str) -> None:
     """Refuse ``dims`` that are not a list, whatever the model; see ``train.parts`` for the rest."""
     dims, weights = loss.get("dims"), loss.get("dim_weights")
     if dims not in (None, "auto") and not isinstance(dims, list):
-        raise UserError(f"{key}dims: is {dims}; give a list of whole numbers, as [384,192,96], or auto, or null")
+        given = brief(str(dims))
+        raise UserError(f"{key}dims: is {given}; give a list of whole numbers, as [384,192,96], or auto, or null")
     if isinstance(dims, list) and weights is not None and len(weights) != len(dims):
         raise UserError(f"{key}dim_weights: has {len(weights)} entries for {len(dims)} dims; give one each")
 
@@ -167,8 +168,8 @@ def rejected_of(parts: Sequence[PartConfig]) -> dict[Path, list[BadRow]]:
 
 
 @contextlib.contextmanager
-def _naming_keys_of(name: str, made_by: Callable[..., Any]) -> Iterator[None]:
-    """Write ``data.sources.<name>.<key>`` in errors for each ``data.<key>`` that the source takes."""
+def _keys_as_typed(name: str, made_by: Callable[..., Any]) -> Iterator[None]:
+    """Let errors inside the block say ``data.sources.<name>.<key>`` for each ``data.<key>`` that the source takes."""
     try:
         yield
     except UserError as error:
@@ -189,5 +190,5 @@ def _shapes_of(loss: str) -> Collection[str]:
 
 def _config(node: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds
     if not isinstance(node, dict):
-        raise UserError(f"{key}: {node!r} is no {key}; {one_of(options(key), str(node))}")
+        raise UserError(f"{key}: {brief(repr(node))} is no {key}; {one_of(options(key), str(node))}")
     return node

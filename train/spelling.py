@@ -1,4 +1,4 @@
-"""Write a run's config in full: names of sources and losses become their configs, old forms become today's."""
+"""Expand a run's config: names of sources and losses become their configs, and old forms today's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError, brief, one_of
 from sentence_forge.runtime.overrides import PATH_OPTIONS, friendly, options
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _mapping(value: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAM
         with contextlib.suppress(YAMLError):
             value = safe_load(value)
     if value is not None and not isinstance(value, dict):
-        raise UserError(f"{key}: is {value!r}; give names of your own, as '{key}={{a: ..., b: ...}}'")
+        raise UserError(f"{key}: is {brief(repr(value))}; give names of your own, as '{key}={{a: ..., b: ...}}'")
     return value or {}
 
 
@@ -93,7 +93,7 @@ def _in_full(value: Any, group: str, key: str) -> dict[str, Any]:  # noqa: ANN40
     if group in PATH_OPTIONS and isinstance(value, str) and Path(value).expanduser().exists():
         return _composed(group, PATH_OPTIONS[group][0]) | {"path": value}
     also = " and no such file" if group in PATH_OPTIONS else ""
-    raise UserError(f"{key}: there is no {group} {str(value)!r}{also}; {one_of(names, str(value))}")
+    raise UserError(f"{key}: there is no {group} {brief(str(value))!r}{also}; {one_of(names, str(value))}")
 
 
 def _wraps(loss: Any) -> bool:  # noqa: ANN401 - what YAML holds

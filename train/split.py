@@ -1,4 +1,4 @@
-"""One split of a run's data: each row as the numbers of its texts, which are read when they are needed."""
+"""The rows of a source for training or for dev, each as the numbers of its texts; texts are read when needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ _CELLS_AT_A_TIME = 1 << 22  # sorted at once
 
 
 class Split:
-    """One split of the data; of data on disk, what is in memory is some 32 bytes a text cell.
+    """The train rows or the dev rows of a source, with equal texts numbered equally.
+
+    Of data on disk, no more is in memory than some 32 bytes for each cell of text.
+
+    Args:
+        source: of the rows.
+        shape: that they are read in.
+        name: ``train`` or ``dev``.
 
     Attributes:
         shape: of the rows.
@@ -34,11 +41,11 @@ class Split:
         numbers: int64 ``[rows]``, the 1-based data row in the file each came from.
     """
 
-    def __init__(self, source: Source, shape: str, split: str) -> None:
+    def __init__(self, source: Source, shape: str, name: str) -> None:
         self.shape = shape
-        self.dataset = source.read(shape, split)
+        self.dataset = source.read(shape, name)
         if not len(self.dataset):
-            raise UserError(f"{', '.join(map(str, source.files()))}: has no {split} rows")
+            raise UserError(f"{', '.join(map(str, source.files()))}: has no {name} rows")
         names = SHAPES[shape].text_columns(self.dataset.column_names)
         ids, first = distinct(_hashes(self.dataset, names))
         self.text_ids = np.ascontiguousarray(ids.reshape(len(names), -1).T)

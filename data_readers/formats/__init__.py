@@ -1,1 +1,1 @@
-"""Files of many formats as rows of strings: every row is accounted for, and what was found out is said."""
+"""Read files of many formats as rows of strings; each row comes as a good one, or as a bad one with the reason."""

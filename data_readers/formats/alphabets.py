@@ -1,4 +1,4 @@
-"""How much a decoded text looks like one of the languages that its encoding is for."""
+"""Judge whether a text was decoded by the right encoding: by how many of its letters belong to one language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV and its like: over the standard library's ``csv``, made strict.
+"""Read CSV, TSV and other separated files strictly, by the standard library's ``csv``.
 
 No cell becomes a number or a null (``NA``, ``007``). A row with a cell too many or too few is bad, and so is a row with
 a quote that is never closed, without the rows that the quote would swallow.
@@ -47,9 +47,9 @@ class Delimited:
         self.path, self.stored, self._reading = path, [path], reading
         self._text = TextFile(path, reading)
         self.lists: frozenset[str] = frozenset()
-        self.found: dict[str, object] = {}
+        self.detected: dict[str, object] = {}
         if not self._text.encoding.startswith("utf-8"):
-            self.found["encoding"] = self._text.encoding
+            self.detected["encoding"] = self._text.encoding
         # the limit is one for the whole process; it is only ever raised
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
         with self._text.open() as file:
@@ -60,7 +60,7 @@ class Delimited:
         usual = "," if suffix == ".csv" else "\t"
         separator = reading.delimiter or (said[1] if said else _separator(start, usual, named=suffix == ".txt"))
         if separator != usual:
-            self.found["separator"] = separator
+            self.detected["separator"] = separator
             name = next((name for name, mark in SEPARATORS.items() if mark == separator), repr(separator))
             logger.info("%s: its cells are separated by %s%s", path, name, reading.hint("separator"))
         self._dialect: dict[str, Any] = {"strict": True, "delimiter": separator}
@@ -71,7 +71,7 @@ class Delimited:
         if self._has_header and suffix == ".txt" and len(names) == 1 and not is_known(names[0]):
             names, self._has_header = ["title"], False
             self._dialect = {"strict": True, "delimiter": "\x1f", "quoting": csv.QUOTE_NONE}
-            self.found["header"] = names
+            self.detected["header"] = names
             logger.info("%s: has no header; each of its lines is a title%s", path, reading.hint("header"))
         self.columns = check_header(path, names, reading.key)
 

@@ -1,4 +1,4 @@
-"""Which encoding a text file has, found from all of its bytes: UTF-8, UTF-16, GB18030, Windows-1252 and their like."""
+"""Detect a text file's encoding from all of its bytes: UTF-8, UTF-16, GB18030, Windows-1252 and their like."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Evidence:
 
 
 def encoding_of(path: Path, raw: BinaryIO, reading: Reading) -> str:
-    """Return the encoding of a text as Python names it; what can't be expected is said in the log.
+    """Return the encoding of a text as Python names it; any but UTF-8 is named in the log.
 
     A byte order mark decides. Else a text is UTF-8 if the lines are that are not ASCII, or more than half of them (the
     others are then bad rows). Else charset-normalizer says which encodings are possible. Of these the one is taken

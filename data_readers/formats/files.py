@@ -1,4 +1,4 @@
-"""Open a file of any format that is read here, by its name; ``-`` is the standard input."""
+"""Open a data file in the format that its name ends with; ``-`` is the standard input."""
 
 from __future__ import annotations
 

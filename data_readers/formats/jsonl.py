@@ -1,4 +1,4 @@
-"""JSON lines, or one JSON array: an object or a string each, strict, every value as a string."""
+"""Read JSON lines or a JSON array strictly: each object or string is a row, and every value comes as a string."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Object = dict[str, Any]
 
 
 class JsonFile:
-    """A file of JSON lines, or of one array; the first object's keys are its columns, and lists that others have.
+    """A file of JSON lines, or of one array; its columns are the first object's keys, and others' keys of lists.
 
     See ``rows.RowFile``.
 
@@ -37,9 +37,9 @@ class JsonFile:
     def __init__(self, path: Path, reading: Reading) -> None:
         self.path, self.stored = path, [path]
         self._text, self._nul = TextFile(path, reading), reading.nul
-        self.found: dict[str, object] = {}
+        self.detected: dict[str, object] = {}
         if not self._text.encoding.startswith("utf-8"):
-            self.found["encoding"] = self._text.encoding
+            self.detected["encoding"] = self._text.encoding
         with self._text.open() as file:
             self._is_array = file.read(4096).lstrip().startswith("[")
         line, _, first = next(self._values(), (1, "", None))

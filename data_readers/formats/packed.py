@@ -1,4 +1,4 @@
-"""A file's bytes, unpacked where it is packed: .gz, .bz2, .xz, .zst, or .zip with one file in it."""
+"""Read the bytes of a file, unpacked where it is packed: .gz, .bz2, .xz, .zst, or .zip with one file in it."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 
 
 class _Counted(io.RawIOBase):
-    """A stream that is read until it is plain that the file means harm. An error ends it."""
+    """A stream that stops with an error where it unpacks to more than a sound file can hold."""
 
     def __init__(self, path: Path, stream: _Readable) -> None:
         self._path, self._stream, self._count = path, stream, 0

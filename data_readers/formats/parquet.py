@@ -1,4 +1,4 @@
-"""Parquet: the same strict rows of strings, through pyarrow."""
+"""Read Parquet files as rows of strings, by pyarrow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ParquetFile:
 
     def __init__(self, path: Path, reading: Reading) -> None:
         self.path, self.stored, self._nul = path, [path], reading.nul
-        self.found: dict[str, object] = {}
+        self.detected: dict[str, object] = {}
         with _open(path) as file:
             self._schema = file.schema_arrow
         self.columns = check_header(path, self._schema.names, reading.key)

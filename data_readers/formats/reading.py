@@ -1,4 +1,4 @@
-"""How a file is to be read, where it doesn't say so itself."""
+"""The options for reading a file: its encoding, separator, sheet and the names of its columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "
 
 @dataclass(frozen=True)
 class Reading:
-    """What a person says of a file; None leaves it to be found out.
+    """How a user says that a file is to be read; what is None is detected.
 
     Args:
         encoding: of a text file, one of Python's names.
@@ -39,7 +39,7 @@ class Reading:
                             f"{one_of(SEPARATORS, self.separator)}")
 
     def hint(self, option: str) -> str:
-        """Return what to add to a line that says what was found: which key says otherwise."""
+        """Return the end of a log line about what was detected: the key that overrides it."""
         return f" ({self.key}.{option}= says otherwise)" if self.key else ""
 
     @property

@@ -1,4 +1,4 @@
-"""What every file format shares: a row or a bad row, and what no cell and no header may hold."""
+"""What files of every format are read as, good rows and bad rows, and the checks of their cells and headers."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class RowFile(Protocol):
         columns: the names of its columns, in the file's order.
         lists: those of them whose cells are lists; such a cell comes as JSON.
         stored: the files on disk that hold its rows.
-        found: what was found out about it and isn't usual, such as ``{"encoding": "gb18030"}``, ready for JSON.
+        detected: how it is read where that isn't usual, such as ``{"encoding": "gb18030"}``, ready for JSON.
     """
 
     path: Path
     columns: list[str]
     lists: frozenset[str]
     stored: list[Path]
-    found: dict[str, object]
+    detected: dict[str, object]
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield every row, good or bad, with the cells of ``columns``, which the file has."""

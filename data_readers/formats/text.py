@@ -1,4 +1,4 @@
-"""A file as lines of text, decoded by the encoding that it has."""
+"""Read a text file line by line, in the encoding that it has."""
 
 from __future__ import annotations
 

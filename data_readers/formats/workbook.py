@@ -1,4 +1,4 @@
-"""A sheet of an .xlsx workbook, through openpyxl."""
+"""Read a sheet of an .xlsx workbook as rows of strings, by openpyxl."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Workbook:
 
     def __init__(self, path: Path, reading: Reading) -> None:
         self.path, self.stored, self._reading = path, [path], reading
-        self.found: dict[str, object] = {}
+        self.detected: dict[str, object] = {}
         self.lists: frozenset[str] = frozenset()
         lines = self._lines()
         self._start, names = next(lines, (0, []))
@@ -86,7 +86,7 @@ class Workbook:
             sheet = book[wanted]
             sheet.reset_dimensions()  # what the file says of its size may be wrong
             if self._reading.sheet is None and len(names) > 1:
-                self.found["sheet"] = wanted
+                self.detected["sheet"] = wanted
             yield sheet
         except UserError:
             raise

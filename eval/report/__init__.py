@@ -1,1 +1,1 @@
-"""The forms of a report: HTML, Markdown and terminal from one list of tables. Nothing that measures imports it."""
+"""Write reports as HTML, as Markdown and for terminals from one list of tables. Measuring never imports this."""

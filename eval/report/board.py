@@ -1,4 +1,4 @@
-"""A leaderboard's forms: a table for pages and Markdown, and rows for CSV."""
+"""Write a leaderboard as a page, as Markdown and as rows for CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a report writes numbers, names and other people's texts: fractions become x 100, control characters visible."""
+"""Format numbers, names and texts for reports: fractions are shown x 100, and control characters are made visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages: the templates of this folder, filled in. Each is one file that opens offline, styles and script inside."""
+"""Fill in the HTML templates of reports. Each page is one file that opens offline, with styles and script inside."""
 
 from __future__ import annotations
 

@@ -118,8 +118,8 @@ def trust_table(about: ReportJson) -> Table | None:
         mean = row.get("spearman_cosine_mean_of_domains")
         rows.append([Cell(name), _share(row["truncated"], row["texts"]), _share(found["duplicates"], row["n"]),
                      *_overlap(found["trained_on"], row), *[Cell("" if mean is None else hundred(mean))] * means])
-    heads = columns("task", "texts cut", "repeated", "trained on, to the letter", "normalised", "texts seen", "score",
-                    "without", "difference without", *["mean of sub-sets"] * means)
+    heads = columns("task", "texts cut", "repeated", "rows trained on, word for word", "normalised", "texts trained on",
+                    "score", "score without", "difference without", *["mean of sub-sets"] * means)
     return Table("trust", "How far to trust it", heads, rows,
                  caption=f"{trained_on(about)} Normalised: without case, punctuation and runs of spaces, the texts of "
                          "a pair in any order. The score that counts is over all rows, sub-sets joined (“all”); the "

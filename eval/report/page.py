@@ -1,4 +1,4 @@
-"""The report's page: the summary first, then a card a task."""
+"""Write the HTML page of a report: a summary, then a card for each task."""
 
 from __future__ import annotations
 

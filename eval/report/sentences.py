@@ -1,4 +1,4 @@
-"""What a report says in words: what its numbers are, how the model compares, what is known of its training."""
+"""The sentences of a report: what its numbers are, how the model compares, what it was trained on."""
 
 from __future__ import annotations
 

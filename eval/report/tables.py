@@ -1,4 +1,4 @@
-"""What a table of a report is: made once, and rendered by pages, Markdown and terminals."""
+"""The tables of a report as data, which pages, Markdown and terminals show alike."""
 
 from __future__ import annotations
 

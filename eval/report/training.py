@@ -1,4 +1,4 @@
-"""What a report says of the run that made its model."""
+"""The part of a report about the training of its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluators agree on: a task, its rows, its result, and texts that are encoded once for all tasks."""
+"""The interface of evaluation tasks: a task, its rows, its result, and texts that are encoded once for all tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FEWEST = 10  # rows below which a score says nothing
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRows(ABC):
-    """The rows of a task, read: to be derived from by each kind of rows.
+    """The base class of the rows that a task reads.
 
     Args:
         path: the file's name in a report.
@@ -40,7 +40,7 @@ class TaskRows(ABC):
     @property
     @abstractmethod
     def units(self) -> Sequence[tuple[str, ...]]:
-        """What is scored, one entry each: a pair, a title; resampled, and looked for in the training data."""
+        """What is scored, such as pairs: the bootstrap draws these units, and training data is searched for them."""
 
     @property
     def texts(self) -> list[str]:
@@ -48,30 +48,30 @@ class TaskRows(ABC):
         return list(dict.fromkeys(text for unit in self.units for text in unit))
 
     @property
-    def by_role(self) -> Mapping[Role, Sequence[str]]:
-        """The texts by their role in a search; empty where they have none."""
+    def texts_by_role(self) -> Mapping[Role, Sequence[str]]:
+        """The texts of a search: queries below ``query``, what is searched below ``document``; else empty."""
         return {}
 
 
 class EncodedTexts(TextEncoder):
-    """Texts whose vectors are known already, as an encoder: several tasks share one pass over their texts.
+    """An encoder that looks up vectors computed before, so that several tasks share one pass over their texts.
 
     Args:
         encoder: encodes every distinct text once in each way that it has for its roles, and counts what it cuts.
         texts: everything that will be asked for without a role.
         head: the model's classifier of pairs, if it has one.
-        by_role: everything that will be asked for as a query or as a document.
+        texts_by_role: everything that will be asked for as a query or as a document.
     """
 
     def __init__(self, encoder: TextEncoder, texts: Iterable[str], head: Head | None = None, *,
-                 by_role: Mapping[Role, Iterable[str]] | None = None) -> None:
+                 texts_by_role: Mapping[Role, Iterable[str]] | None = None) -> None:
         self.name = encoder.name
         self.fingerprint = encoder.fingerprint
         self.head = head
         self.source = encoder
         self._keys: dict[Role | None, str] = {role: encoder.role_key(role) for role in (None, "query", "document")}
         wanted: dict[str, tuple[Role | None, dict[str, None]]] = {self._keys[None]: (None, dict.fromkeys(texts))}
-        for role, some in (by_role or {}).items():
+        for role, some in (texts_by_role or {}).items():
             wanted.setdefault(self._keys[role], (role, {}))[1].update(dict.fromkeys(some))
         self._row = {cell: row for row, cell in enumerate((key, text) for key, (_, distinct) in wanted.items()
                                                           for text in distinct)}
@@ -110,12 +110,12 @@ class EncodedTexts(TextEncoder):
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What one task found.
+    """The result of one task.
 
     Args:
         row: its part of report.json.
         samples: the bootstrap samples behind the interval, float64 [resamples]; None where there is no interval.
-        on: the measure over some of the units only; None where it is not defined there.
+        measure_on: computes the measure again on some of the units; gives None where it is not defined there.
         cosine: the similarity of each pair, float64 [n], where the units are pairs with a score.
         gold: the score of each pair in the range of the file, float64 [n], likewise.
         also: further measures that are compared with a baseline, each with its bootstrap samples.
@@ -123,7 +123,7 @@ class TaskResult:
 
     row: TaskRow
     samples: Floats | None
-    on: Callable[[Bools], float | None]
+    measure_on: Callable[[Bools], float | None]
     cosine: Floats | None = None
     gold: Floats | None = None
     also: Mapping[str, Floats] = field(default_factory=dict)
@@ -158,27 +158,27 @@ class Task(Protocol):
 
 
 def task_row(rows: TaskRows, encoder: TextEncoder, label: str | None, measure: str, n: int | None,
-             found: Mapping[str, Any]) -> TaskRow:
-    """Return a task's part of report.json: what ``found`` holds, and the keys that every task has."""
+             measures: Mapping[str, Any]) -> TaskRow:
+    """Return a task's row of report.json: its own ``measures``, and the keys that every task has."""
     texts = rows.texts
     return cast("TaskRow", {
-        **({"label": label} if label else {}), "measure": measure, "n": n, "domains": {}, **found,
+        **({"label": label} if label else {}), "measure": measure, "n": n, "domains": {}, **measures,
         "truncated": int(encoder.count_truncated(texts)) if texts else None, "texts": len(texts),
         "data": {"path": rows.path, "sha256": rows.sha256}})
 
 
 def mean_result(rows: TaskRows, encoder: TextEncoder, label: str | None, measure: str, values: Floats,
-                found: Mapping[str, Any], *, resamples: int, seed: Seed,
+                measures: Mapping[str, Any], *, resamples: int, seed: Seed,
                 also: Mapping[str, Floats] | None = None) -> TaskResult:
     """Return the result of a task whose number is the mean of ``values`` [n], one for each unit."""
     samples = bootstrap_mean(values, resamples=resamples, seed=seed)
     row = task_row(rows, encoder, label, measure, len(values), {
-        measure: float(values.mean()), f"{measure}_ci95": list(percentile_interval(samples)), **found})
+        measure: float(values.mean()), f"{measure}_ci95": list(percentile_interval(samples)), **measures})
 
-    def on(some: Bools) -> float | None:
+    def mean_of(some: Bools) -> float | None:
         return float(values[some].mean()) if some.any() else None
 
-    return TaskResult(row, samples, on, also=also or {})
+    return TaskResult(row, samples, mean_of, also=also or {})
 
 
 def finite_vectors(encoder: TextEncoder, texts: Sequence[str], path: str,

@@ -45,7 +45,7 @@ class BinaryPairs(FileTask):
         Raises:
             UserError: the file is absent, has fewer than 10 rows, a score that is not 0 or 1, or one only.
         """
-        path = self.found(data_dir)
+        path = self.existing_file(data_dir)
         file = open_rows(path)
         columns = {field: field for field in _FIELDS} | well_known(file.columns, _FIELDS)
         if columns["score"] not in file.columns:

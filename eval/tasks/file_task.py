@@ -1,4 +1,4 @@
-"""Where a task's rows come from: a file in the data folder, a file anywhere, or the sample."""
+"""Find the file of a task's rows: in the data folder, at a path, or in the sample."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FileTask(Task, ABC):
         stem = data_dir / str(self.folder)
         return next((path for end in _ENDINGS if (path := stem / f"{self.split}{end}").is_file()), None)
 
-    def found(self, data_dir: Path | None) -> Path:
+    def existing_file(self, data_dir: Path | None) -> Path:
         """Return the file.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Retrieval over somebody's own queries, documents and judgements: nDCG@10, MRR@10 and recall, by query."""
+"""Evaluate retrieval on your own queries, documents and judgements: nDCG@10, MRR@10 and recall."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Judged(TaskRows):
         return list(dict.fromkeys([*self.documents, *self.queries]))
 
     @property
-    def by_role(self) -> dict[Role, list[str]]:
+    def texts_by_role(self) -> dict[Role, list[str]]:
         """The texts as they are searched."""
         return {"query": self.queries, "document": self.documents}
 

@@ -1,4 +1,4 @@
-"""Read queries, documents and judgements as people have them: a BEIR folder, LlamaIndex's JSON, a table."""
+"""Read queries, documents and judgements from a BEIR folder, LlamaIndex's JSON or a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of hits that people marked right (grade 2), near (1) or wrong (0), beside nDCG and recall."""
+"""Measure rankings by hits that people marked right (grade 2), near (1) or wrong (0)."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class NLI(FileTask):
         Raises:
             UserError: the file is absent, has fewer than 10 rows or a bad one.
         """
-        path = self.found(data_dir)
+        path = self.existing_file(data_dir)
         table = read_table(path, {name: name for name in _COLUMNS})
         check_enough(path, len(table["label"]), "rows", "an accuracy")
         return Classified(premise=table["premise"], hypothesis=table["hypothesis"], label=table["label"],

@@ -48,7 +48,7 @@ class Titles(TaskRows):
         return list(dict.fromkeys([*self.titles, *self.queries]))
 
     @property
-    def by_role(self) -> dict[Role, list[str]]:
+    def texts_by_role(self) -> dict[Role, list[str]]:
         """The texts as they are searched."""
         return {"query": self.queries, "document": self.titles}
 
@@ -77,7 +77,7 @@ class _TitleTask(FileTask):
         Raises:
             UserError: the file is absent, has fewer than 10 such titles, a bad row, or one category only.
         """
-        path = self.found(data_dir)
+        path = self.existing_file(data_dir)
         table = read_table(path, dict(zip(_FIELDS, self.columns, strict=False)), may_be_empty=_FIELDS[1:],
                            rows=self._first_rows(path, self.columns[:len(_FIELDS)]))
         rows: dict[str, tuple[str, ...]] = {}
@@ -181,8 +181,8 @@ class KnownItem(_TitleTask):
 
 def query_and_document_vectors(rows: TaskRows, encoder: TextEncoder) -> tuple[Floats, Floats]:
     """Return the unit vectors of the queries and of the documents, each encoded as what it is in a search."""
-    return (unit_vectors(finite_vectors(encoder, rows.by_role["query"], rows.path, "query")),
-            unit_vectors(finite_vectors(encoder, rows.by_role["document"], rows.path, "document")))
+    return (unit_vectors(finite_vectors(encoder, rows.texts_by_role["query"], rows.path, "query")),
+            unit_vectors(finite_vectors(encoder, rows.texts_by_role["document"], rows.path, "document")))
 
 
 def _result(label: str | None, rows: Titles, encoder: TextEncoder, found: dict[str, Floats], resamples: int,

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from sentence_forge.data_readers.checks import normalise
 from sentence_forge.data_readers.formats.files import open_rows
+from sentence_forge.data_readers.hold_out import hold_out
 from sentence_forge.data_readers.known_columns import say, well_known
 from sentence_forge.data_readers.score_range import range_of, scores_of
-from sentence_forge.data_readers.split import hold_out
 from sentence_forge.data_readers.table import ROW, Table, read_table, rows_at
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.schema import DataFile
@@ -93,7 +93,7 @@ class ScoredPairs(FileTask):
             UserError: the file is absent, lacks a column, has fewer than 10 rows or only one score, or holds a bad
                 row; the message names file, line and column.
         """
-        path = self.found(data_dir)
+        path = self.existing_file(data_dir)
         file = open_rows(path)
         columns = {field: field for field in _FIELDS} | well_known(file.columns, _FIELDS) | dict(self.columns or {})
         if missing := [name for name in columns.values() if name not in file.columns]:

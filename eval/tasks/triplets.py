@@ -34,7 +34,7 @@ class Triplets(TaskRows):
         return list(dict.fromkeys(text for row in self.rows for text in row))
 
     @property
-    def by_role(self) -> dict[Role, list[str]]:
+    def texts_by_role(self) -> dict[Role, list[str]]:
         """Anchors as queries, the others as documents."""
         return {"query": [row[0] for row in self.rows], "document": [text for row in self.rows for text in row[1:]]}
 
@@ -59,7 +59,7 @@ class TripletAccuracy(FileTask):
         Raises:
             UserError: the file is absent, has fewer than 10 triplets or a bad row.
         """
-        path = self.found(data_dir)
+        path = self.existing_file(data_dir)
         file = open_rows(path)
         columns = file.columns
         if set(_NLI) <= set(columns):

@@ -1,1 +1,1 @@
-"""Text to vectors: the one place that knows tokens."""
+"""Turn texts into vectors; no other package handles tokens."""

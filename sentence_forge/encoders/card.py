@@ -1,4 +1,4 @@
-"""What a model folder says about itself: facts for programs and a model card for people."""
+"""Describe a model in its folder: facts for programs, and a model card for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract between encoders and those who use them: texts in, vectors out, and the role of a text in a search."""
+"""The interface of encoders: texts in, vectors out, and the role of a text in a search."""
 
 from __future__ import annotations
 

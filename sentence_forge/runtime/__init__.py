@@ -1,1 +1,1 @@
-"""The ground every other package stands on; imports nothing of ours."""
+"""What all commands share: start-up, one-line errors, files that survive a crash. Imports no other package of ours."""

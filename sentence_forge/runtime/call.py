@@ -7,6 +7,7 @@ import copy
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,23 +116,26 @@ def check_path(value: object, key: str, also: str = "") -> None:
 def words_of(keywords: Mapping[str, Any]) -> list[str]:
     """Write keyword arguments as overrides.
 
+    Raises:
+        UserError: a value is neither text, a number, None nor a list or mapping of such; names its key.
+
     >>> words_of({"loss": "mnrl", "loop": {"epochs": 1}, "data_dir": None, "plugins": ["mine"]})
     ['loss=mnrl', 'loop.epochs=1', 'data_dir=null', "plugins=['mine']"]
     """
     words = []
     for key, value in keywords.items():
         if isinstance(value, Mapping):
-            words += [f"{key}.{name}={_word(below)}" for name, below in value.items()]
+            words += [f"{key}.{name}={_word(below, f'{key}.{name}')}" for name, below in value.items()]
         else:
-            words.append(f"{key}={_word(value)}")
+            words.append(f"{key}={_word(value, key)}")
     return words
 
 
-def _word(value: Any) -> str:  # noqa: ANN401 - what YAML can hold
-    return str(value) if isinstance(value, str | Path) else _literal(value)  # a name, a path: as one would type it
+def _word(value: Any, key: str) -> str:  # noqa: ANN401 - whatever a caller gives
+    return str(value) if isinstance(value, str | Path) else _literal(value, key)  # a name, a path: as one would type it
 
 
-def _literal(value: Any) -> str:  # noqa: ANN401 - what YAML can hold
+def _literal(value: Any, key: str) -> str:  # noqa: ANN401 - whatever a caller gives
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -139,7 +143,9 @@ def _literal(value: Any) -> str:  # noqa: ANN401 - what YAML can hold
     if isinstance(value, str | Path):
         return quoted(str(value))
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_literal(below)}" for key, below in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {_literal(below, key)}" for name, below in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    return str(value)
+        return "[" + ", ".join(_literal(each, key) for each in value) + "]"
+    if isinstance(value, Number):
+        return str(value)
+    raise UserError(f"{key}: is of type {type(value).__name__}; give a name, a number, a list or a mapping")

@@ -1,4 +1,4 @@
-"""Disks that are full, and other things that a machine runs out of, each said in one line; and an atomic swap."""
+"""Report a full disk and other shortages of a machine as one-line errors, and swap two paths in one step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes of the user, each said in one line that is safe to print."""
+"""Errors that a user can mend, each in one line that is safe to print."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ def one_of(names: Iterable[str], wrong: str) -> str:
     if near:
         return "did you mean " + " or ".join(repr(name) for name in near) + "?"
     return "there are: " + ", ".join(names) if names else "there are none"
+
+
+def brief(text: str) -> str:
+    """Return a text cut after 80 characters: an error is one line, whatever value it quotes.
+
+    >>> brief("mnrl"), len(brief(repr(list(range(1000)))))
+    ('mnrl', 83)
+    """
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sentence_forge.runtime.disk import shortage
-from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError, brief, one_of
 from sentence_forge.runtime.overrides import options
 
 
@@ -52,9 +52,9 @@ def _as_we_say_it(line: str) -> str:
     """Say OmegaConf's line about a value of the wrong type as our own checks do; others stay as they are."""
     if match := re.fullmatch(r"Value '(.*)' of type '(\w+)' could not be converted to (Float|Integer)", line):
         value = repr(match[1]) if match[2] == "str" else match[1]
-        return f"is {value}; give a {'whole ' if match[3] == 'Integer' else ''}number"
+        return f"is {brief(value)}; give a {'whole ' if match[3] == 'Integer' else ''}number"
     if match := re.fullmatch(r"Value '(.*)' is not a valid bool \(type (\w+)\)", line):
-        return f"is {repr(match[1]) if match[2] == 'str' else match[1]}; give true or false"
+        return f"is {brief(repr(match[1]) if match[2] == 'str' else match[1])}; give true or false"
     return line
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent after a crash, and deletions that stay inside our own folders."""
+"""Write files and folders so that a crash leaves them complete or absent, and delete only inside our own folders."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError, brief, one_of
 
 # groups whose value may also be a path: the option that takes it, and under which key
 PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
@@ -72,17 +72,16 @@ def _group(group: str, value: str, several: bool) -> list[str]:
     wrong = next(part for part in parts if part not in names)
     known = [name for name in names if name not in ("folder", "file", "none")]
     if not known:
-        raise UserError(f"{group}={value}: no such {option}; give one that is there")
+        raise UserError(f"{group}={brief(value)}: no such {option}; give one that is there")
     also = f", and no such {option}" if option else ""
     hub = f" A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
-    raise UserError(f"{group}={value}: there is no {group} {wrong!r}{also}; "
-                    f"{one_of(known, wrong)}{hub}")
+    raise UserError(f"{group}={brief(value)}: there is no {group} {brief(wrong)!r}{also}; {one_of(known, wrong)}{hub}")
 
 
 def _is_path(value: str, option: str) -> bool:
     if option == "file" and value == "-":  # the standard input
         return True
-    if Path(value).expanduser().exists():
+    if os.path.exists(Path(value).expanduser()):  # False for a name too long, where Path.exists raises
         return True
     mine = os.environ.get("SENTENCE_FORGE_MODELS")
     return option == "folder" and (HUB_ID.fullmatch(value) is not None

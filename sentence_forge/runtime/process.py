@@ -1,4 +1,4 @@
-"""The first and the last things that every command does: streams, encodings, signals, exit codes.
+"""How every command starts and ends: its streams, encodings, signals and exit code.
 
 ``run_command`` wraps a command's work. Code that is imported from Python never comes here, so signal handlers and
 logging of the caller stay as they are.

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, now and then a log line elsewhere."""
+"""Show the progress of long work: a bar on a terminal, now and then a log line elsewhere."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import Any
 
-from sentence_forge.runtime.errors import UserError, one_of
+from sentence_forge.runtime.errors import UserError, brief, one_of
 from sentence_forge.runtime.one_name import LINKED, PACKAGE
 from sentence_forge.runtime.values import check_value
 
@@ -38,10 +38,11 @@ def resolve(target: str, key: str, plugins: Collection[str] = ()) -> Callable[..
     module_name, _, name = _full_name(target, plugins).rpartition(".")
     if not _below(module_name, allowed):
         known = ", ".join((*OURS, *plugins))
-        raise UserError(f"{key}.{TARGET}: {target!r} is not in {known}; add its package to plugins=")
+        raise UserError(f"{key}.{TARGET}: {brief(target)!r} is not in {known}; add its package to plugins=")
     own = _below(module_name, plugins)
     if not own and module_name not in {each.rpartition(".")[0] for each in known_targets()}:
-        raise UserError(f"{key}.{TARGET}: {target!r} is in no module that a config may name; use plugins= for your own")
+        raise UserError(f"{key}.{TARGET}: {brief(target)!r} is in no module that a config may name; use plugins= for "
+                        "your own")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError, brief
 
 _SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "text (in quotes)",
          Path: "a path", types.NoneType: "null"}
@@ -15,7 +15,7 @@ _NUMBERS = {int: " of whole numbers", float: " of numbers"}
 
 
 def check_value(value: Any, hint: Any, key: str) -> None:  # noqa: ANN401 - what YAML holds, and a type
-    """Hold a value against an annotation.
+    """Check a value against an annotation.
 
     Args:
         value: what YAML holds.
@@ -27,7 +27,7 @@ def check_value(value: Any, hint: Any, key: str) -> None:  # noqa: ANN401 - what
         UserError: it is of another type; says which to give.
     """
     if not _fits(value, hint):
-        raise UserError(f"{key}: is {'null' if value is None else repr(value)}; give {_said(hint)}")
+        raise UserError(f"{key}: is {'null' if value is None else brief(repr(value))}; give {_said(hint)}")
 
 
 def check_dims(dims: Sequence[int], dim: int, key: str) -> tuple[int, ...]:

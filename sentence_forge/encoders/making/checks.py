@@ -1,4 +1,4 @@
-"""What a model must have before anything is encoded: refused in one line, or set right and said.
+"""Check a model before it encodes: refuse what can't work, and set a length or a padding token that is missing.
 
 Every ``Encoder`` passes here, whether its model was loaded or made in Python.
 """

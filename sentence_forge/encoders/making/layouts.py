@@ -1,4 +1,4 @@
-"""Model folders as old versions of sentence-transformers wrote them, shown to today's as it wants them."""
+"""Load model folders that old versions of sentence-transformers wrote."""
 
 from __future__ import annotations
 

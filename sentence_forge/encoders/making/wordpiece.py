@@ -1,4 +1,4 @@
-"""A WordPiece tokenizer learnt from texts, the same one from the same texts."""
+"""Learn a WordPiece tokenizer from texts; the same texts always give the same tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holding out a dev set: seeded, by groups of equal first text, evenly over the labels."""
+"""Hold out rows for dev: drawn by a seed, rows with the same first text together, evenly over the labels."""
 
 from __future__ import annotations
 
