@@ -22,14 +22,15 @@ from mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parent.parent
 ENOUGH = 0.95
-_LONGEST = 600  # seconds; a mutant that never ends is noticed, too
+_LONGEST = 600  # seconds, and ten times what its tests take on the right code: a mutant that never ends is noticed
 
 
 class Job(NamedTuple):
-    """Test files to run, perhaps with a mutation."""
+    """Test files to run, perhaps with a mutation, and the seconds after which they are stopped."""
 
     tests: str
     mutation: Mutation | None = None
+    longest: float = 6 * _LONGEST
 
 
 def start(copy: Path, tests: str) -> subprocess.Popen[bytes]:
@@ -52,7 +53,7 @@ def run_all(jobs: Sequence[Job], copies: Sequence[Path]) -> Iterator[tuple[Job, 
         time.sleep(0.05)
         for child, (job, copy, restore, begun) in list(running.items()):
             seconds = time.monotonic() - begun
-            if seconds > _LONGEST:
+            if seconds > job.longest:
                 os.killpg(child.pid, signal.SIGKILL)
             if (code := child.poll()) is not None:
                 del running[child]
@@ -97,11 +98,15 @@ def main() -> int:
         for each in chosen:
             apply(copies[0], each)()
         names = sorted({name for each in chosen for name in each.tests.split()})
-        for job, code, _ in run_all([Job(name) for name in names], copies):
+        took = {}
+        for job, code, seconds in run_all([Job(name) for name in names], copies):
+            took[job.tests] = seconds
             if code:
                 raise SystemExit(f"error: tests/test_{job.tests}.py fails without any change (exit code {code})")
         say(f"{len(chosen)} mutants; {len(names)} test files pass on the code as it is")
-        for job, code, seconds in run_all([Job(each.tests, each) for each in chosen], copies):
+        jobs = [Job(each.tests, each, max(_LONGEST, 10 * sum(took[name] for name in each.tests.split())))
+                for each in chosen]
+        for job, code, seconds in run_all(jobs, copies):
             mutation, noticed = job.mutation, code in (1, -9)
             assert mutation is not None
             say(f"{'noticed ' if noticed else 'SURVIVED'} {seconds:4.0f} s  {mutation.file}: "
