@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from sentence_forge.losses.base import Loss
+from sentence_forge.runtime.errors import UserError
 
 
 class MultipleNegativesRanking(Loss):
@@ -15,22 +16,31 @@ class MultipleNegativesRanking(Loss):
     Henderson et al. 2017 (https://arxiv.org/abs/1705.00652), section 4.4; van den Oord et al. 2018
     (https://arxiv.org/abs/1807.03748). Candidates are every row's positive and every row's hard negatives, any number
     of columns. sentence-transformers' ``MultipleNegativesRankingLoss`` computes the same but can't leave out false
-    negatives; here a candidate whose text equals the row's anchor or its positive leaves the denominator.
+    negatives; here a candidate whose text equals the row's anchor or its positive leaves the denominator. Where a
+    margin is given, so does one that is nearer than the positive (as in Zhang et al. 2025, "Qwen3 Embedding",
+    https://arxiv.org/abs/2506.05176).
 
     Args:
         scale: factor on the cosines, the inverse of the temperature; 20 is temperature 0.05.
         symmetric: also rank the batch's anchors for each positive, and average the two
             (``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"`` there).
+        false_negative_margin: a candidate whose cosine with the anchor is above the positive's by more than this is
+            likely to be true, too, and leaves the denominator; None keeps all.
 
     >>> anchors = positives = torch.eye(2)
     >>> MultipleNegativesRanking(scale=1.0)([anchors, positives], None, None)  # log(e^1 + e^0) - 1
     tensor(0.3133)
     """
 
-    def __init__(self, scale: float = 20.0, symmetric: bool = False) -> None:
+    def __init__(self, scale: float = 20.0, symmetric: bool = False,
+                 false_negative_margin: float | None = None) -> None:
         super().__init__()
+        if false_negative_margin is not None and not 0 <= false_negative_margin < 2:
+            raise UserError(f"loss.false_negative_margin: is {false_negative_margin}; it is added to a cosine, so give "
+                            "0 to below 2, or null")
         self.scale = scale
         self.symmetric = symmetric
+        self.false_negative_margin = false_negative_margin
 
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
         """Return the mean cross-entropy; ``embeddings`` are anchor, positive and any number of negatives."""
@@ -43,13 +53,20 @@ class MultipleNegativesRanking(Loss):
             anchor_ids, positive_ids = text_ids[:, 0], text_ids[:, 1]
             candidate_ids = text_ids[:, 1:].T.reshape(-1)
             scores_NM = _without_equals(scores_NM, candidate_ids, positive_ids, anchor_ids)
-        loss = cross_entropy(scores_NM, own)
+        loss = cross_entropy(self._without_nearer(scores_NM, own), own)
         if not self.symmetric:
             return loss
         scores_NN = candidates_MD[:rows] @ anchors_ND.T * self.scale
         if text_ids is not None:
             scores_NN = _without_equals(scores_NN, anchor_ids, anchor_ids, positive_ids)
-        return (loss + cross_entropy(scores_NN, own)) / 2
+        return (loss + cross_entropy(self._without_nearer(scores_NN, own), own)) / 2
+
+    def _without_nearer(self, scores_NM: Tensor, own: Tensor) -> Tensor:
+        """Set to -inf every candidate that is nearer than a row's own by more than the margin."""
+        if self.false_negative_margin is None:
+            return scores_NM
+        most_N1 = scores_NM.detach().gather(1, own[:, None]) + self.false_negative_margin * self.scale
+        return scores_NM.masked_fill(scores_NM.detach() > most_N1, float("-inf"))
 
 
 def _without_equals(scores_NM: Tensor, candidate_ids: Tensor, *own_ids: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ from sentence_forge.train.rows import Part, Rows, batch_loss
 
 ROOT = Path(__file__).parent.parent
 WORDS = ["storm", "coast", "markets", "fall", "rates", "rise", "opera", "winter", "air", "north", "city", "sea"]
-LOSSES = ("mnrl", "mnrl equal texts", "softmax", "cosine", "batch_hard", "mnrl one row each", "cosine one row")
+LOSSES = ("mnrl", "mnrl equal texts", "mnrl margin", "softmax", "cosine", "batch_hard", "mnrl one row each",
+          "cosine one row")
 
 
 def a_batch(name: str) -> tuple[Encoder, Part]:
@@ -46,6 +47,7 @@ def a_batch(name: str) -> tuple[Encoder, Part]:
     classes = [str(row % 3) for row in range(rows)]
     torch.manual_seed(0)
     loss: Loss = {"softmax": lambda: Softmax(dim=32, labels=["0", "1", "2"]), "cosine": Cosine,
+                  "mnrl margin": lambda: MultipleNegativesRanking(false_negative_margin=0.01),
                   "batch_hard": lambda: BatchHard(labels=["0", "1", "2"])}.get(name, MultipleNegativesRanking)()
     labels = loss.encode_labels([0.1 * row for row in range(rows)] if name == "cosine" else classes)
     return encoder, Part(Rows(encoder.tokenize(texts), ids, labels, np.arange(rows)), loss)

@@ -277,7 +277,8 @@ def test_spans_follow_one_another() -> None:
 def test_a_run_within_a_token_budget_learns_what_one_without_learns(command: Callable[..., Done]) -> None:
     logged = []
     for extra in ("loop.tokens_at_once=null", "loop.tokens_at_once=100", "loop.fast=false"):
-        done = command("train", *TINY, "loss=mnrl", "model.dropout=0", "loop.max_steps=6", "loop.log_every=1", extra,
+        done = command("train", *TINY, "loss=mnrl", "loss.false_negative_margin=0.05", "model.dropout=0", extra,
+                       "loop.max_steps=6", "loop.log_every=1",
                        f"hydra.run.dir={extra}")
         assert done.code == 0, done.err
         lines = [json.loads(line) for line in Path(extra, "metrics.jsonl").read_text().splitlines()]

@@ -170,6 +170,41 @@ def test_mnrl_leaves_equal_texts_out_of_the_denominator(columns: list[np.ndarray
     assert masked < loss([torch.tensor(c) for c in columns[:3]], None, None)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.4])
+def test_mnrl_leaves_out_what_is_nearer_than_the_positive(columns: list[np.ndarray], margin: float,
+                                                          symmetric: bool) -> None:
+    # row 1's positive is row 0's again: left out by its text, whatever its cosine
+    text_ids = np.array([[row, 10 + max(row, 1), 20 + row] for row in range(ROWS)])
+    left_out = 0
+
+    def loop(queries: np.ndarray, candidates: np.ndarray, own_texts: list, texts: list) -> float:
+        nonlocal left_out
+        losses = []
+        for i, query in enumerate(queries):
+            kept = []
+            for j, candidate in enumerate(candidates):
+                near = query @ candidate > query @ candidates[i] + margin
+                left_out += bool(j != i and near)
+                if j == i or not (near or texts[j] in own_texts[i]):
+                    kept.append(np.exp(20 * query @ candidate))
+            losses.append(np.log(sum(kept)) - 20 * query @ candidates[i])
+        return float(np.mean(losses))
+
+    def reference(triple: list[np.ndarray]) -> float:
+        anchors, positives, negatives = map(unit, triple)
+        anchor_ids, positive_ids, negative_ids = text_ids.T.tolist()
+        own = list(zip(anchor_ids, positive_ids, strict=True))
+        value = loop(anchors, np.concatenate([positives, negatives]), own, positive_ids + negative_ids)
+        return (value + loop(positives, anchors, own, anchor_ids)) / 2 if symmetric else value
+
+    loss = MultipleNegativesRanking(symmetric=symmetric, false_negative_margin=margin)
+    agrees(loss, reference, columns[:3], text_ids=torch.tensor(text_ids))
+    assert left_out
+    with pytest.raises(UserError, match=r"loss\.false_negative_margin: is 3"):
+        MultipleNegativesRanking(false_negative_margin=3)
+
+
 def test_mnrl_of_a_text_with_itself_keeps_its_own_positive(columns: list[np.ndarray]) -> None:
     text_ids = torch.arange(ROWS)[:, None].repeat(1, 2)
     pair = [torch.tensor(columns[0]), torch.tensor(columns[1])]
