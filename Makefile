@@ -26,7 +26,7 @@ soak: $(VENV)/.installed-dev
 mutants: $(VENV)/.installed-dev
 	@PYTHONPATH=$(CURDIR) $(BIN)/python tests/mutants.py
 
-# 25 minutes on two idle cores; writes bench/results
+# three quarters of an hour on two idle cores; writes bench/results
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m bench.all
 

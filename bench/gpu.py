@@ -27,13 +27,13 @@ from sentence_transformers import SentenceTransformer
 from bench import generated
 from bench.agreement import curve, first_steps
 from bench.arms import Arm
+from bench.compare import Length, Speed, measure, told, told_cold
 from bench.launches import launches_a_step, waits_a_step
 from bench.lines import interleaved, line, median, seconds
 from bench.machine import facts
 from bench.ours import Ours
 from bench.stock import Stock
 from bench.tasks import Task, without_dropout
-from bench.train import Speed, compare
 from sentence_forge.encoders.encoder import Encoder, in_bf16
 
 EPOCH = 942_069  # pairs of SNLI and MultiNLI
@@ -47,18 +47,17 @@ class Scale(NamedTuple):
     model: dict[str, int]
     batches: tuple[int, ...]
     rows: int
-    skip: int  # steps of a turn before the timed ones: workers and streams start
-    steps: int
-    repeats: int
+    length: Length  # of comparing trainings
+    repeats: int  # of encoding
     steady: int
     titles: int
     matmul: int
     launches: tuple[int, int]  # steps of the two turns whose difference tells
 
 
-FULL = Scale(30_517, {}, (128, 512), 131_072, skip=10, steps=40, repeats=5, steady=500, titles=TITLES,
+FULL = Scale(30_517, {}, (128, 512), 131_072, Length(6, 2.0, skip=10), repeats=5, steady=500, titles=TITLES,
              matmul=8192, launches=(2, 6))
-QUICK = Scale(500, {"hidden": 32, "layers": 2, "heads": 2}, (8, 16), 256, skip=1, steps=3, repeats=2, steady=8,
+QUICK = Scale(500, {"hidden": 32, "layers": 2, "heads": 2}, (8, 16), 256, Length(2, 0.1, skip=1), repeats=2, steady=8,
               titles=300, matmul=128, launches=(1, 2))
 
 
@@ -140,22 +139,26 @@ class Bench:
 
     def train(self, batch_size: int) -> None:
         """Compare training at one batch size, with utilisation and launches a step."""
-        task, scale = self.tasks[batch_size], self.scale
+        task = self.tasks[batch_size]
         ours = Ours(self.model(), task, bf16=self.bf16)
         peers: list[Arm] = [self._tuned(task), Stock(self.model(), task)]
         name = f"gpu train mnrl, batch {batch_size}"
-        steps = max(3, scale.steps * min(scale.batches) // batch_size)
-        speeds = compare(name, ours, peers, task, steps=steps, repeats=scale.repeats, skip=scale.skip)
-        for arm, speed in zip((ours, *peers), speeds, strict=True):
-            self._utilisation(f"{name}, {arm.name}", ours, speed)
+        mine, *others = speeds = measure(ours, peers, task, self.scale.length)
+        for theirs in others:
+            told_cold(name, mine, theirs, task)
+            told(name, mine, theirs, task)
+        for speed in speeds:
+            self._utilisation(f"{name}, {speed.name}", ours, speed)
 
     def compiled(self) -> None:
         """Compare ``loop.compile=true`` with ours as it comes and the tuned stock trainer's ``torch_compile=True``."""
-        task, scale = self.tasks[min(self.tasks)], self.scale
+        task = self.tasks[min(self.tasks)]
         ours = Ours(self.model(), task, bf16=self.bf16, compiled=True, name="ours, compiled")
-        compare(f"gpu train mnrl, batch {task.batch_size}, compiled", ours,
-                [Ours(self.model(), task, bf16=self.bf16), self._tuned(task, compiled=True)], task, steps=scale.steps,
-                repeats=scale.repeats, skip=scale.skip)
+        peers: list[Arm] = [Ours(self.model(), task, bf16=self.bf16), self._tuned(task, compiled=True)]
+        mine, *others = measure(ours, peers, task, self.scale.length)
+        for theirs in others:
+            told_cold(f"gpu train mnrl, batch {task.batch_size}, compiled", mine, theirs, task)
+            told(f"gpu train mnrl, batch {task.batch_size}, compiled", mine, theirs, task)
 
     def launches(self) -> None:
         """Print the kernel and graph launches of a step, and the waits for the GPU; on a CPU there are none."""
@@ -179,7 +182,7 @@ class Bench:
         ours = Ours(self.model(), task, bf16=self.bf16)
         tokenising = seconds(ours.prepare) * EPOCH / len(task.text_ids)
         count = self.scale.steady
-        turn = ours.turn(task.turn(0, self.scale.skip + count), skip=self.scale.skip)
+        turn = ours.turn(task.turn(0, self.scale.length.skip + count), skip=self.scale.length.skip)
         line("gpu epoch of 942,069 pairs, extrapolated", turn.seconds / count * EPOCH / task.batch_size, "s",
              steps=count, batch=task.batch_size, tokenising_before_it=round(tokenising, 2), target=60)
 

@@ -32,12 +32,19 @@ def facts() -> dict[str, Any]:
 
 
 def kind() -> str:
-    """Return the kind of this machine, by which results are kept apart: ``avx512-2cores``, ``nvidia-h100``."""
+    """Return the kind of this machine, by which results are kept apart.
+
+    Maker, family and model of the processor, what it can do, and cores: ``amd-25-17-avx512-2cores``; or the GPU:
+    ``nvidia-h100``.
+    """
     import torch
 
     if torch.cuda.is_available():
         return "-".join(torch.cuda.get_device_name().lower().split()[:2])
-    return f"{torch.backends.cpu.get_cpu_capability().lower()}-{_cores()}cores"
+    rows = _processor()
+    maker = rows.get("vendor_id", platform.machine()).removeprefix("Authentic").removeprefix("Genuine")
+    words = [maker, rows.get("cpu family"), rows.get("model"), torch.backends.cpu.get_cpu_capability()]
+    return "-".join([*(word.lower() for word in words if word), f"{_cores()}cores"])
 
 
 def _cores() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import nn
 
 from bench.arms import LEARNING_RATE, WARMUP, WEIGHT_DECAY, Stopwatch, Turn, Watch
 from bench.tasks import Task
+from sentence_forge.encoders.computing import matmul
 from sentence_forge.encoders.computing.device import keep_freed_memory
 from sentence_forge.encoders.computing.forward import Forward
 from sentence_forge.encoders.encoder import Encoder
@@ -49,12 +50,13 @@ class Ours:
         fast: as ``loop.fast``.
         bf16: as ``loop.precision=bf16``.
         compiled: as ``loop.compile``.
+        onednn: False multiplies by what torch would call.
         name: what lines call it.
     """
 
     def __init__(self, model: SentenceTransformer, task: Task, *, fast: bool = True, bf16: bool = False,
-                 compiled: bool = False, name: str = "ours") -> None:
-        self.name, self.task, self.bf16 = name, task, bf16
+                 compiled: bool = False, onednn: bool = True, name: str = "ours") -> None:
+        self.name, self.task, self.bf16, self.onednn = name, task, bf16, onednn
         self.encoder = Encoder(model)
         self.encoder.forward = Forward(model, fast=fast, compiled=compiled)
         self.losses = our_loss(task, self.encoder.dim).to(model.device)
@@ -91,7 +93,7 @@ class Ours:
                     schedule="linear", max_grad_norm=clip(self.task.loss), log_every=10 if watch is None else 1,
                     evaluate_every=total, checkpoint_every=total, keep=1, patience=None, bf16=self.bf16)
         with tempfile.TemporaryDirectory() as folder, Tracker(Path(folder)) as tracker:
-            with contextlib.suppress(_EnoughError):
+            with contextlib.suppress(_EnoughError), contextlib.nullcontext() if self.onednn else _by_torch():
                 Training(run=Path(folder), encoder=self.encoder, losses=self.losses,
                          parts=[Part(self.rows, self.losses[""])], batches=timed, optimizer=optimizer, plan=plan,
                          state=State(), evaluate=evaluate, on_better=lambda step: None, tracker=tracker).train()
@@ -108,6 +110,16 @@ class Ours:
 def clip(loss: str) -> float:
     """Return the gradient norm to clip at; 0, off, for softmax, whose head the stock trainer leaves out of the norm."""
     return 0.0 if loss == "softmax" else 1.0
+
+
+@contextlib.contextmanager
+def _by_torch() -> Iterator[None]:
+    suits = matmul._suits
+    matmul._suits = lambda: False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        matmul._suits = suits
 
 
 class _EnoughError(Exception):

@@ -27,7 +27,7 @@ def main() -> None:
 def draw(folder: Path) -> list[Path]:
     """Draw what a folder of results gives, into that folder, and return the files."""
     training = [line for name in ("train", "gpu") for line in read_lines(folder / f"{name}.json")
-                if "ratio_spread" in line]
+                if {"ratio_spread", "ratio_ci95"} & set(line)]
     curves = [line for line in read_lines(folder / "agreement.json") if "last_ten" in line]
     seeds = [line for line in read_lines(folder / "quality.json") if "seed" in line]
     files = []
@@ -60,21 +60,25 @@ def _names(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _ratios(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Paint each case's ratio of speeds, dot and spread over the repeats, against each stock trainer."""
+    """Paint each case's ratio of speeds, with its interval (or spread), against each stock trainer."""
     names = _names(lines)
+
+    def ends(line: Mapping[str, Any]) -> Sequence[float]:
+        return line.get("ratio_ci95") or line["ratio_spread"]
+
     for colour, shift, word in ((STOCK_COLOUR, -0.14, "defaults"), (TUNED_COLOUR, 0.14, "tuned")):
         chosen = [line for line in lines if word in line["peer"]]
         heights = [names.index(line["name"]) + shift for line in chosen]
-        axes.hlines(heights, [line["ratio_spread"][0] for line in chosen], [line["ratio_spread"][1] for line in chosen],
+        axes.hlines(heights, [ends(line)[0] for line in chosen], [ends(line)[1] for line in chosen],
                     color=colour, linewidth=2)
         axes.plot([line["ratio"] for line in chosen], heights, "o", color=colour, label=f"to the stock trainer, {word}")
         for line, height in zip(chosen, heights, strict=True):
-            axes.annotate(f"{line['ratio']:.2f}", (line["ratio_spread"][1], height), xytext=(6, 0),
+            axes.annotate(f"{line['ratio']:.2f}", (ends(line)[1], height), xytext=(6, 0),
                           textcoords="offset points", va="center", color=colour, fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set(yticks=range(len(names)), yticklabels=[name.replace("train ", "") for name in names],
-             xlim=(0, 1.1 * max(line["ratio_spread"][1] for line in lines)),
-             xlabel="times as many rows a second (median of the repeats, lowest to highest)")
+             xlim=(0, 1.1 * max(ends(line)[1] for line in lines)),
+             xlabel="times as many rows a second (mean with 95 % interval; older: median, lowest to highest)")
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 

@@ -43,9 +43,9 @@ class Results:
         self.file, self.command, self.lines = file, command, list(lines or ())
         self._machine, self._begun = facts(), time.monotonic()
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Keep one line."""
-        self.lines.append(dict(line))
+    def add(self, *lines: Mapping[str, Any]) -> None:
+        """Keep lines."""
+        self.lines += map(dict, lines)
         write_json(self.file, {"command": self.command, "machine": self._machine,
                                "seconds": round(time.monotonic() - self._begun, 1), "lines": self.lines})
 

@@ -52,9 +52,13 @@ class Task:
         """Rows a batch."""
         return len(self.batches[0])
 
-    def turn(self, number: int, count: int) -> list[np.ndarray]:
-        """Return the ``count`` batches of one turn; the rows begin again when they are used up."""
-        return [self.batches[(number * count + position) % len(self.batches)] for position in range(count)]
+    def turn(self, number: int, count: int, apart: int | None = None) -> list[np.ndarray]:
+        """Return the ``count`` batches of one turn; the rows begin again when they are used up.
+
+        Turns begin ``apart`` batches from one another, ``count`` where that is not said.
+        """
+        first = number * (apart or count)
+        return [self.batches[(first + position) % len(self.batches)] for position in range(count)]
 
     def real_tokens(self, tokens: Tokens, batches: Sequence[np.ndarray]) -> int:
         """Return how many tokens, special ones included, the batches' texts have."""

@@ -1,11 +1,13 @@
 """Training beside sentence-transformers' own trainer: the same weights, rows, batches, schedule and loss, in turn.
 
-``python -m bench.train [--losses mnrl,triplet] [--repeats 5] [--quick]``: MiniLM on the CPU, real rows from the folder
-$SENTENCE_FORGE_DATA; mnrl at batch 16, 64 and 128 beside the trainer's defaults and beside a tuned one, the other
-losses at one batch beside the defaults. Warm figures are medians over the repeats; what a run does once, such as
-tokenising, is told with the cold first step. ``--compiled`` measures ``loop.compile=true`` instead, beside ours as it
-comes. ``--quick`` is a tiny random model on the sample: it shows that the bench
-works, no more.
+``python -m bench.train [--losses mnrl,triplet] [--quick]``: MiniLM on the CPU, real rows from the folder
+$SENTENCE_FORGE_DATA. mnrl at batch 16, 32, 64 and 128, a minute a side and batch: ours in float32 beside the trainer as
+it comes, and, where the processor multiplies in bf16, ours in bf16 beside the trainer tuned and in bf16; elsewhere the
+tuned one is in float32. One line tells what oneDNN alone gives. The other losses beside the trainer as it comes, for a
+quarter of a minute. Ratios have 95 % intervals over the turns; what a run does once, such as tokenising, is told with
+the cold first step. ``--results FOLDER`` keeps every finished case, and a run that was cut goes on behind them, as
+``python -m bench.all train`` does. ``--quick`` is a tiny random model on the sample: it shows that the bench works, no
+more. About 25 minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -16,52 +18,52 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from sentence_transformers import SentenceTransformer
 
-from bench.arms import Arm, Turn, forget_peak, resident_mib
-from bench.lines import line, median, seconds
+from bench.arms import Arm, forget_peak, resident_mib
+from bench.compare import Length, measure, told, told_cold
+from bench.lines import line
+from bench.machine import commit
 from bench.ours import Ours
+from bench.results import Results, read_lines
 from bench.stock import Stock
 from bench.tasks import Task, load, minilm, tiny
-from sentence_forge.encoders.computing.tokens import Tokens
+from sentence_forge.encoders.computing.device import multiplies_in_bf16
+from sentence_forge.encoders.computing.matmul import processor
 
-UNITS = {"triplet": "triplets/s", "batch_hard": "texts/s"}
-TARGET = 2.5
+CPU = torch.device("cpu")
 
 
 class Case(NamedTuple):
-    """A loss at a batch size, how many steps a turn has, and what else is measured."""
+    """A loss at a batch size, and what else is measured."""
 
     loss: str
     batch_size: int
-    steps: int
-    tuned: bool = False
+    products: bool = False  # also ours without oneDNN
     memory: bool = False
 
-
-class Speed(NamedTuple):
-    """A side's rows a second, and what else a line tells of it."""
-
-    rows_per_second: float
-    more: dict[str, Any]
+    @property
+    def name(self) -> str:
+        """As lines are called."""
+        return f"train {self.loss}, batch {self.batch_size}"
 
 
-CASES = (Case("mnrl", 16, 16, tuned=True), Case("mnrl", 64, 8, tuned=True),
-         Case("mnrl", 128, 4, tuned=True, memory=True), Case("triplet", 64, 3), Case("softmax", 64, 4),
-         Case("cosine", 64, 4), Case("batch_hard", 64, 4))
-QUICK = (Case("mnrl", 4, 2, tuned=True), Case("mnrl", 8, 2, memory=True), Case("triplet", 4, 2),
-         Case("softmax", 4, 2), Case("cosine", 4, 2), Case("batch_hard", 8, 2))
+CASES = (Case("mnrl", 16), Case("mnrl", 32, products=True), Case("mnrl", 64), Case("mnrl", 128, memory=True),
+         Case("triplet", 64), Case("softmax", 64), Case("cosine", 64), Case("batch_hard", 64))
+QUICK = (Case("mnrl", 4, products=True), Case("mnrl", 8, memory=True), Case("triplet", 4), Case("softmax", 4),
+         Case("cosine", 4), Case("batch_hard", 8))
 
 
 def main() -> None:
-    """Print a warm and a cold line a case and peer, memory at the largest batch, and mnrl's geometric means."""
+    """Print each case's lines, and mnrl's geometric means over the batches."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     parser.add_argument("--losses", help="separated by commas; all by default")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--results", type=Path, help="folder; keeps train.json there")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)  # side, loss and batch size, in its own process
     arguments = parser.parse_args()
@@ -70,80 +72,59 @@ def main() -> None:
         side, loss, batch_size = arguments.peak_of
         sys.stdout.write(f"{_peak(side, loss, int(batch_size), quick=arguments.quick)}\n")
         return
-    ratios: dict[str, list[float]] = {}
+    results, lines, now = None, [], commit()
+    if arguments.results is not None:
+        file = arguments.results / "train.json"
+        lines = [each for each in read_lines(file) if now is not None and each.get("commit") == now and "case" in each]
+        results = Results(file, "python -m bench.train", lines)
     for case in QUICK if arguments.quick else CASES:
-        if arguments.losses and case.loss not in arguments.losses.split(","):
+        chosen = not arguments.losses or case.loss in arguments.losses.split(",")
+        if not chosen or any(each["case"] == list(case[:2]) for each in lines):
             continue
-        task, model = _load(case.loss, case.batch_size, quick=arguments.quick)
-        if arguments.compiled:
-            _compiled(f"train {case.loss}, batch {case.batch_size}", model, task, case.steps, arguments.repeats)
-            continue
-        peers: list[Arm] = [Stock(copy.deepcopy(model), task)]
-        if case.tuned:
-            peers.append(Stock(copy.deepcopy(model), task, tuned=True))
-        name = f"train {case.loss}, batch {case.batch_size}"
-        mine, *others = compare(name, Ours(model, task), peers, task, steps=case.steps, repeats=arguments.repeats)
-        if case.loss == "mnrl":
-            for peer, theirs in zip(peers, others, strict=True):
-                ratios.setdefault(peer.name, []).append(mine.rows_per_second / theirs.rows_per_second)
-        if case.memory:
-            _memory(name, case, quick=arguments.quick)
-    for peer_name, each in ratios.items():
-        line("train mnrl, geometric mean of the batches", math.prod(each) ** (1 / len(each)), "times", peer=peer_name,
-             peer_value=1.0, lowest=round(min(each), 3), target=TARGET)
+        made = [{**each, "case": list(case[:2]), "commit": now} for each in run(case, quick=arguments.quick)]
+        lines += made
+        if results is not None:
+            results.add(*made)
+    for mean in means(lines):
+        if results is not None:
+            results.add(mean)
 
 
-def compare(name: str, ours: Ours, peers: Sequence[Arm], task: Task, *, steps: int, repeats: int,
-            skip: int = 0) -> list[Speed]:
-    """Let all sides train in turn, print a cold and a warm line a peer, and return each side's figures, ours first.
-
-    Args:
-        name: of the lines.
-        ours: our side.
-        peers: the others.
-        task: what all train on; each turn has other rows, the same for every side.
-        steps: timed a turn.
-        repeats: turns.
-        skip: steps before the timed ones of each turn, where starting takes long (workers, a GPU).
-    """
-    arms = [ours, *peers]
-    once = [seconds(arm.prepare) for arm in arms]
-    first = [seconds(lambda arm=arm: arm.turn(task.turn(0, 1))) for arm in arms]
-    turns: list[list[Turn]] = [[] for _ in arms]
-    for number in range(repeats):
-        for arm, kept in zip(arms, turns, strict=True):
-            kept.append(arm.turn(task.turn(number, skip + steps), skip=skip))
-    mine, *others = [_told(kept, task, ours.tokens, steps, skip) for kept in turns]
-    cold = [prepared + step for prepared, step in zip(once, first, strict=True)]
-    for peer, kept, theirs, theirs_cold in zip(peers, turns[1:], others, cold[1:], strict=True):
-        line(f"{name}, cold: what comes before, and one step", cold[0], "s", peer=peer.name,
-             peer_value=theirs_cold, before=round(once[0], 3), texts_tokenised=len(task.texts))
-        line(name, mine.rows_per_second, UNITS.get(task.loss, "pairs/s"), peer=peer.name,
-             peer_value=theirs.rows_per_second,
-             ratio_spread=_ends([b.seconds / a.seconds for a, b in zip(turns[0], kept, strict=True)]),
-             **mine.more, **{f"peer_{key}": value for key, value in theirs.more.items()},
-             repeats=repeats, steps=steps, rows_of=task.rows_of)
-    return [mine, *others]
+def run(case: Case, *, quick: bool) -> Iterator[dict[str, Any]]:
+    """Measure one case and yield its lines."""
+    task, model = _load(case.loss, case.batch_size, quick=quick)
+    peers: list[Arm] = [Stock(copy.deepcopy(model), task)]
+    half = multiplies_in_bf16(CPU)
+    if case.loss == "mnrl":
+        peers.append(Stock(copy.deepcopy(model), task, tuned=True, bf16=half))
+        if half:
+            peers.append(Ours(copy.deepcopy(model), task, bf16=True, name="ours, bf16"))
+    own = case.products and processor(CPU).endswith("oneDNN")
+    if own:
+        peers.append(Ours(copy.deepcopy(model), task, onednn=False, name="ours, MKL instead of oneDNN"))
+    turns, long = (12, 5.0) if case.loss == "mnrl" else (4, 3.5)
+    length = Length(2, 0.1) if quick else Length(turns, long)
+    mine, stock, *others = measure(Ours(copy.deepcopy(model), task), peers, task, length)
+    yield told_cold(case.name, mine, stock, task)
+    yield told(case.name, mine, stock, task)
+    if case.loss == "mnrl":
+        yield told(f"{case.name}{', bf16' if half else ''}", others[1] if half else mine, others[0], task)
+    if own:
+        yield told(f"{case.name}, what oneDNN alone gives", mine, others[-1], task)
+    if case.memory:
+        yield _memory(case, quick=quick)
 
 
-def _told(turns: Sequence[Turn], task: Task, tokens: Tokens, steps: int, skip: int) -> Speed:
-    rows = steps * task.batch_size
-    batches = [task.turn(number, skip + steps)[skip:] for number in range(len(turns))]
-    real = [task.real_tokens(tokens, each) for each in batches]
-    padded = [task.padded_by_column(tokens, each) for each in batches]
-    share = turns[-1].padding_share
-    peaks = [turn.peak_mib for turn in turns if turn.peak_mib is not None]
-    speeds = [rows / turn.seconds for turn in turns]
-    return Speed(median(speeds), {
-        "spread": _ends(speeds),
-        "tokens_per_second": round(median([each / turn.seconds for each, turn in zip(real, turns, strict=True)])),
-        "padding_share": round(1 - sum(real) / sum(padded) if share is None else share, 4),
-        "cpu_seconds_per_1000_rows": round(1000 * median([turn.cpu_seconds for turn in turns]) / rows, 3),
-        **({"peak_mib": round(max(peaks))} if peaks else {})})
-
-
-def _ends(values: Sequence[float]) -> list[float]:
-    return [round(min(values), 3), round(max(values), 3)]
+def means(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Print and yield the geometric mean of mnrl's ratios over the batches, for each pair of sides."""
+    pairs = {(each["ours"], each["peer"]): f", {each['ours'].partition(', ')[2]}".rstrip(", ") for each in lines
+             if each["name"].startswith("train mnrl") and "ratio_ci95" in each and each["peer"].startswith("stock")}
+    for (ours, peer), more in pairs.items():
+        ratios = [each["ratio"] for each in lines if (each.get("ours"), each["peer"]) == (ours, peer)
+                  and "ratio_ci95" in each and each["case"][0] == "mnrl"]
+        yield line(f"train mnrl{more}, geometric mean of the batches", math.prod(ratios) ** (1 / len(ratios)), "times",
+                   peer=peer, peer_value=1.0, lowest=min(ratios), batches=len(ratios),
+                   target=3.0 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2.5)
 
 
 def _load(loss: str, batch_size: int, *, quick: bool) -> tuple[Task, SentenceTransformer]:
@@ -151,26 +132,13 @@ def _load(loss: str, batch_size: int, *, quick: bool) -> tuple[Task, SentenceTra
     return task, tiny(lambda: task.texts) if quick else minilm()
 
 
-def _compiled(name: str, model: SentenceTransformer, task: Task, steps: int, repeats: int) -> None:
-    """Print the speed of ``loop.compile=true`` beside ours as it comes, and the seconds of compiling every shape."""
-    arms = [Ours(copy.deepcopy(model), task, compiled=True), Ours(model, task)]
-    turns = [task.turn(number, steps) for number in range(repeats)]
-    for arm in arms:
-        arm.prepare()
-    first = [seconds(lambda arm=arm: [arm.turn(each) for each in turns]) for arm in arms]
-    compiled, plain = zip(*([arm.turn(each).seconds for arm in arms] for each in turns), strict=True)
-    rows = steps * task.batch_size
-    line(f"{name}, loop.compile=true", rows / median(compiled), UNITS.get(task.loss, "pairs/s"), peer="ours",
-         peer_value=rows / median(plain), compiling=round(first[0] - sum(compiled), 1),
-         ratio_spread=_ends([b / a for a, b in zip(compiled, plain, strict=True)]), repeats=repeats, steps=steps)
-
-
-def _memory(name: str, case: Case, *, quick: bool) -> None:
+def _memory(case: Case, *, quick: bool) -> dict[str, Any]:
     """Print how far training raises resident memory above model and rows, each side in a process of its own."""
     command = [sys.executable, "-m", "bench.train", *(["--quick"] if quick else [])]
     ours, stock = (float(subprocess.run([*command, "--peak-of", side, case.loss, str(case.batch_size)], check=True,
                                         capture_output=True, text=True).stdout) for side in ("ours", "stock"))
-    line(f"{name}, peak memory over model and rows", ours, "MiB", peer="stock trainer, defaults", peer_value=stock)
+    return line(f"{case.name}, peak memory over model and rows", ours, "MiB", peer="stock trainer, defaults",
+                peer_value=stock)
 
 
 def _peak(side: str, loss: str, batch_size: int, *, quick: bool) -> float:

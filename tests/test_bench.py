@@ -17,6 +17,7 @@ pytest.importorskip("accelerate")
 from bench import generated
 from bench.agreement import curve, first_steps, sides
 from bench.all import main, record
+from bench.compare import ratio_interval
 from bench.machine import commit as commit_of
 from bench.machine import facts, kind
 from bench.plot import draw
@@ -25,6 +26,7 @@ from bench.results import RESULTS
 from bench.results import results_of_this_kind as results_folder
 from bench.stock import Stock
 from bench.tasks import SHAPE, Task, load, tiny, without_dropout
+from bench.train import Case
 
 LINE = {"name", "value", "unit", "peer", "peer_value", "ratio"}
 
@@ -88,17 +90,55 @@ def test_no_text_is_twice_in_a_batch_of_mnrl() -> None:
 def test_training_beside_the_stock_trainer_prints_its_lines(lines_of: Callable[..., list[dict]],
                                                             capsys: pytest.CaptureFixture[str],
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = lines_of("train", "--quick", "--repeats", "2", "--losses", "softmax,batch_hard")
-    warm = [line for line in lines if "ratio_spread" in line]
+    lines = lines_of("train", "--quick", "--losses", "softmax,batch_hard")
+    warm = [line for line in lines if "ratio_ci95" in line]
     assert [line["name"] for line in warm] == ["train softmax, batch 4", "train batch_hard, batch 8"]
     assert [line["unit"] for line in warm] == ["pairs/s", "texts/s"]
     for line in warm:
-        low, high = line["spread"]
-        assert 0 < low <= line["value"] <= high
+        low, high = line["ratio_ci95"]
+        assert 0 < low <= line["ratio"] <= high and line["turns"] * line["steps"] > 0 < line["peer_seconds"]
         assert 0 <= line["padding_share"] < line["peer_padding_share"] < 1
     monkeypatch.setattr(sys, "argv", ["bench.train", "--quick", "--peak-of", "stock", "mnrl", "8"])
     import_module("bench.train").main()
     assert float(capsys.readouterr().out) > 0
+
+
+def test_fair_peers_are_measured_and_a_run_that_was_cut_goes_on(lines_of: Callable[..., list[dict]], tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.train.commit", lambda: "0123456789ab")
+    monkeypatch.setattr("bench.train.multiplies_in_bf16", lambda device: True)
+    monkeypatch.setattr("bench.train.processor", lambda device: "AVX512 by oneDNN")
+    monkeypatch.setattr("bench.train.QUICK", (Case("mnrl", 4, products=True), Case("mnrl", 8)))
+    lines = lines_of("train", "--quick", "--results", str(tmp_path))
+    sides = [(line["name"], line["ours"], line["peer"]) for line in lines if "ratio_ci95" in line]
+    tuned = ("ours, bf16", "stock trainer, tuned, bf16")
+    assert sides == [("train mnrl, batch 4", "ours", "stock trainer, defaults"),
+                     ("train mnrl, batch 4, bf16", *tuned),
+                     ("train mnrl, batch 4, what oneDNN alone gives", "ours", "ours, MKL instead of oneDNN"),
+                     ("train mnrl, batch 8", "ours", "stock trainer, defaults"), ("train mnrl, batch 8, bf16", *tuned)]
+    means = [line for line in lines if "geometric mean" in line["name"]]
+    assert [(mean["peer"], mean["batches"]) for mean in means] == [(sides[0][2], 2), (tuned[1], 2)]
+    for mean in means:
+        ratios = [line["ratio"] for line in lines if "ratio_ci95" in line and line["peer"] == mean["peer"]]
+        assert mean["value"] == pytest.approx(np.prod(ratios) ** 0.5, rel=1e-5) and mean["lowest"] == min(ratios)
+    file = tmp_path / "train.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    kept["lines"] = [line for line in kept["lines"] if line.get("case") == ["mnrl", 4]]  # cut behind the first case
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    again = lines_of("train", "--quick", "--results", str(tmp_path))
+    assert {line["name"][:19] for line in again if "ratio_ci95" in line} == {"train mnrl, batch 8"}
+    assert [line["name"] for line in json.loads(file.read_text(encoding="utf-8"))["lines"]] == [
+        line["name"] for line in lines]
+
+
+def test_the_interval_of_a_ratio_is_that_of_the_turns() -> None:
+    generator = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        noise = generator.normal(0, 0.1, (2, 12))
+        low, high = ratio_interval(3.0 * np.exp(noise[0]), np.exp(noise[1]))
+        inside += low <= 3.0 <= high
+    assert 180 <= inside <= 198, "of 200, at 95 %"
 
 
 def test_the_gpu_set_goes_its_whole_way_on_a_cpu(lines_of: Callable[..., list[dict]]) -> None:
@@ -215,7 +255,7 @@ def test_results_of_a_dirty_tree_are_refused_and_machines_kept_apart(monkeypatch
     assert results_folder() == RESULTS / kind()
     found = facts()
     if found["gpu"] is None:
-        assert kind() == f"{found['capability'].lower()}-{found['cores']}cores"
+        assert f"-{found['family']}-{found['model']}-{found['capability'].lower()}-" in kind()
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     assert found["avx512_bf16"] == (" avx512_bf16" in flags) and f"cpu family\t: {found['family']}\n" in flags
 
