@@ -32,6 +32,7 @@ from bench.launches import launches_a_step, waits_a_step
 from bench.lines import interleaved, line, median, seconds
 from bench.machine import facts
 from bench.ours import Ours
+from bench.profile import table, where_it_goes
 from bench.stock import Stock
 from bench.tasks import Task, without_dropout
 from sentence_forge.encoders.encoder import Encoder, in_bf16
@@ -149,6 +150,9 @@ class Bench:
             told(name, mine, theirs, task)
         for speed in speeds:
             self._utilisation(f"{name}, {speed.name}", ours, speed)
+        skip, steps = self.scale.length.skip, self.scale.launches[1]
+        batches = task.turn(0, skip + 2 * steps)
+        table(f"{name}, a step", where_it_goes(lambda: ours.turn(batches), skip=skip, steps=steps))
 
     def compiled(self) -> None:
         """Compare ``loop.compile=true`` with ours as it comes and the tuned stock trainer's ``torch_compile=True``."""

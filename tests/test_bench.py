@@ -21,6 +21,7 @@ from bench.compare import ratio_interval
 from bench.machine import commit as commit_of
 from bench.machine import facts, kind
 from bench.plot import draw
+from bench.profile import PLACES, where_it_goes
 from bench.quality import interval
 from bench.results import RESULTS
 from bench.results import results_of_this_kind as results_folder
@@ -96,7 +97,7 @@ def test_training_beside_the_stock_trainer_prints_its_lines(lines_of: Callable[.
     assert [line["unit"] for line in warm] == ["pairs/s", "texts/s"]
     for line in warm:
         low, high = line["ratio_ci95"]
-        assert 0 < low <= line["ratio"] <= high and line["turns"] * line["steps"] > 0 < line["peer_seconds"]
+        assert 0 <= low <= line["ratio"] <= high and line["turns"] * line["steps"] > 0 < line["peer_seconds"]
         assert 0 <= line["padding_share"] < line["peer_padding_share"] < 1
     monkeypatch.setattr(sys, "argv", ["bench.train", "--quick", "--peak-of", "stock", "mnrl", "8"])
     import_module("bench.train").main()
@@ -151,8 +152,18 @@ def test_the_gpu_set_goes_its_whole_way_on_a_cpu(lines_of: Callable[..., list[di
                for line in rounded), "what bf16 costs is held against what it costs the padded way"
     told = " ".join(line["name"] for line in lines)
     for part in ("machine", "matrix products", "check: bf16, gradients", "batch 8", "batch 16", "utilisation",
-                 "launches", "epoch", "encode"):
+                 "a step, products", "launches", "epoch", "encode"):
         assert part in told
+
+
+def test_a_step_is_told_by_where_it_goes() -> None:
+    task, (ours, _) = both("mnrl")
+    places = where_it_goes(lambda: ours.turn(task.turn(0, 7)), skip=1, steps=3)
+    assert tuple(places) == PLACES and not places["compiled"]
+    for place in ("products", "attention", "elementwise", "optimizer"):
+        assert 0 < places[place] < sum(places.values())
+    with pytest.raises(RuntimeError, match="took 6 steps, and 7 are needed"):
+        where_it_goes(lambda: ours.turn(task.turn(0, 6)), skip=1, steps=3)
 
 
 def test_what_the_time_is_too_short_for_is_said(lines_of: Callable[..., list[dict]]) -> None:
