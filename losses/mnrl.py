@@ -25,7 +25,7 @@ class MultipleNegativesRanking(Loss):
         symmetric: also rank the batch's anchors for each positive, and average the two
             (``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"`` there).
         false_negative_margin: a candidate whose cosine with the anchor is above the positive's by more than this is
-            likely to be true, too, and leaves the denominator; None keeps all.
+            likely to be true, too, and leaves the denominator; 2 keeps all.
 
     >>> anchors = positives = torch.eye(2)
     >>> MultipleNegativesRanking(scale=1.0)([anchors, positives], None, None)  # log(e^1 + e^0) - 1
@@ -33,11 +33,11 @@ class MultipleNegativesRanking(Loss):
     """
 
     def __init__(self, scale: float = 20.0, symmetric: bool = False,
-                 false_negative_margin: float | None = None) -> None:
+                 false_negative_margin: float = 2.0) -> None:
         super().__init__()
-        if false_negative_margin is not None and not 0 <= false_negative_margin < 2:
+        if not 0 <= false_negative_margin <= 2:
             raise UserError(f"loss.false_negative_margin: is {false_negative_margin}; it is added to a cosine, so give "
-                            "0 to below 2, or null")
+                            "0 to 2, which keeps all candidates")
         self.scale = scale
         self.symmetric = symmetric
         self.false_negative_margin = false_negative_margin
@@ -63,7 +63,7 @@ class MultipleNegativesRanking(Loss):
 
     def _without_nearer(self, scores_NM: Tensor, own: Tensor) -> Tensor:
         """Set to -inf every candidate that is nearer than a row's own by more than the margin."""
-        if self.false_negative_margin is None:
+        if self.false_negative_margin == 2:
             return scores_NM
         most_N1 = scores_NM.detach().gather(1, own[:, None]) + self.false_negative_margin * self.scale
         return scores_NM.masked_fill(scores_NM.detach() > most_N1, float("-inf"))

@@ -42,7 +42,8 @@ class Bilinear(Loss):
     def predict(self, u, v):
         return [self.classes[number] for number in self.scores(u, v).argmax(dim=1).tolist()]
 """
-LOSS = ["loss._target_=my_losses.Bilinear", "~loss.scale", "~loss.symmetric", "+loss.sharpness=2.0",
+LOSS = ["loss._target_=my_losses.Bilinear", "~loss.scale", "~loss.symmetric",
+        "~loss.false_negative_margin", "+loss.sharpness=2.0",
         "loss.shapes=[pair_class]", "loss.sampler._target_=train.batches.Shuffled"]
 
 
