@@ -17,7 +17,7 @@ from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
-OF_THE_RUN = ("shapes", "sampler", "dims", "dim_weights")
+OF_THE_RUN = ("shapes", "sampler", "dims", "dim_weights", "teacher")
 """Keys of a loss's config that are not its arguments."""
 DESCRIBED, WEIGHTS = "loss.json", "loss.safetensors"
 _ALONE = "losses.0."

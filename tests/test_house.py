@@ -74,7 +74,7 @@ def test_every_import_of_ours_has_the_package_s_name_before_it() -> None:
 
 GROUPS = ("model", "loss", "data", "suite", "corpus", "baseline", "experiment", "cluster")
 EVERY_OPTION = [(group, name) for group in GROUPS for name in options(group)]
-OFFERED = {"dim", "labels", "texts", "rows", "text_ids", "batch_size", "seed"}
+OFFERED = {"dim", "labels", "teacher_dim", "texts", "rows", "text_ids", "batch_size", "seed"}
 
 
 def nodes(config: object, path: str = "") -> list[tuple[str, dict]]:
@@ -92,7 +92,7 @@ def test_every_yaml_composes_and_binds_to_what_it_names(group: str, name: str) -
         config = OmegaConf.to_container(compose(command, [f"{group}={name}"]), resolve=False)
     for key, node in nodes(config):
         target = targets.resolve(node[targets.TARGET], key)
-        given = set(node) - {targets.TARGET, "shapes", "sampler"}
+        given = set(node) - {targets.TARGET, "shapes", "sampler", "teacher"}
         signature = inspect.signature(target)
         assert given <= set(signature.parameters), (key, given - set(signature.parameters))
         needed = {n for n, p in signature.parameters.items() if p.default is p.empty}

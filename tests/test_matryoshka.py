@@ -187,10 +187,11 @@ def test_every_loss_is_trained_at_several_lengths(name: str) -> None:
         node = OmegaConf.to_container(compose("train", [f"loss={name}"]).loss, resolve=True)
     shape = SHAPES[node["shapes"][0]]
     given = {None: None, "label": ["a", "b"] * 4, "score": [0.0, 1.0] * 4}[shape.label]
-    bound = targets.bound(node, "loss", omit=OF_THE_RUN, offers={"dim": 8, "labels": ["a", "b"]})
+    bound = targets.bound(node, "loss", omit=OF_THE_RUN, offers={"dim": 8, "labels": ["a", "b"], "teacher_dim": 6})
     loss = LossSet({"": {**bound, "dims": [8, 4]}})[""]
     vectors = [torch.randn(8, 8, requires_grad=True) for _ in shape.texts]
-    loss(vectors, None if given is None else loss.encode_labels(given), None).backward()
+    labels = torch.randn(8, len(shape.texts), 6) if "teacher" in node else given and loss.encode_labels(given)
+    loss(vectors, labels, None).backward()
     gradients = torch.stack([each.grad.abs().sum(dim=0) for each in vectors]).sum(dim=0)
     assert (gradients > 0).all()
 

@@ -27,6 +27,7 @@ from sentence_forge.train.batches import Sampler
 from sentence_forge.train.rows import Part, Rows
 from sentence_forge.train.sources import PartConfig
 from sentence_forge.train.split import Split
+from sentence_forge.train.teachers import Teachers, checked
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +67,13 @@ class Data:
                         "are kept; suite=sample, or suite=stsb_dev with data_dir=, picks the best by meaning")
 
 
-def make_losses(data: Data, dim: int, plugins: Collection[str]) -> tuple[LossSet, list[Loss]]:
+def make_losses(data: Data, dim: int, plugins: Collection[str], teachers: Teachers) -> tuple[LossSet, list[Loss]]:
     """Return the losses of a run, and for each part which of them is its own.
 
     Parts whose loss is configured alike, on the same labels, share one, head included.
 
     Raises:
-        UserError: a loss takes no such key; ``dims`` that the model doesn't have.
+        UserError: a loss takes no such key; ``dims`` that the model doesn't have; a teacher that can't be had.
     """
     configs: dict[str, dict[str, Any]] = {}
     same: list[tuple[str, Any]] = []  # the name and what it was made of
@@ -83,8 +84,9 @@ def make_losses(data: Data, dim: int, plugins: Collection[str]) -> tuple[LossSet
         if name is None:
             name = part.name
             same.append((name, (part.loss, labels)))
-            bound = targets.bound(part.loss, part.loss_key, plugins=plugins, omit=OF_THE_RUN,
-                                  offers={"dim": dim, "labels": labels})
+            teacher = teachers.of(part.loss, part.loss_key)
+            bound = targets.bound(part.loss, part.loss_key, plugins=plugins, omit=OF_THE_RUN, offers={
+                "dim": dim, "labels": labels, **({} if teacher is None else {"teacher_dim": teacher.dim})})
             configs[name] = {**bound, **_dims(part, dim)}
         names.append(name)
     losses = LossSet(configs, plugins)
@@ -115,7 +117,7 @@ def _dims(part: PartConfig, dim: int) -> dict[str, Any]:
     return {"dims": list(ordered), "dim_weights": [float(weight[each]) for each in ordered]}
 
 
-def make_parts(data: Data, dev: Data, losses: Sequence[Loss], encoder: Encoder) -> list[Part]:
+def make_parts(data: Data, dev: Data, losses: Sequence[Loss], encoder: Encoder, teachers: Teachers) -> list[Part]:
     """Return a run's parts as the loop takes them.
 
     Raises:
@@ -123,7 +125,8 @@ def make_parts(data: Data, dev: Data, losses: Sequence[Loss], encoder: Encoder) 
     """
     made = []
     for (part, split), (_, held_out), loss in zip(data.parts, dev.parts, losses, strict=True):
-        labels = _encoded_labels(loss, part, split)
+        teacher = teachers.of(part.loss, part.loss_key)
+        labels = _encoded_labels(loss, part, split) if teacher is None else _taught(part, split, teacher)
         if loss.classes:
             _encoded_labels(loss, part, held_out)  # a class the head can't name shows now, not at the first evaluation
         role = _role(part, encoder)
@@ -192,6 +195,16 @@ def _role(part: PartConfig, encoder: Encoder) -> Role | None:
 def _queries_differ(encoder: Encoder, role: Role | None) -> bool:
     """Whether the model encodes queries otherwise than texts of this role: by another prompt, or other modules."""
     return role is not None and encoder.role_key("query") != encoder.role_key(role)
+
+
+def _taught(part: PartConfig, split: Split, teacher: Encoder) -> torch.Tensor:
+    """Return the teacher's vectors of all texts of each row, float32 ``[rows, columns, dim]``, by their roles."""
+    role = _role(part, teacher)
+    vectors = teacher.encode(split.texts, role=role)
+    columns = [vectors[ids] for ids in split.text_ids.T]
+    if _queries_differ(teacher, role):
+        columns[0] = teacher.encode(split.texts, role="query")[split.text_ids[:, 0]]
+    return checked(np.stack(columns, axis=1), teacher.name)
 
 
 def _tokens(encoder: Encoder, texts: Sequence[str], role: Role | None) -> Tokens:

@@ -37,6 +37,8 @@ def spell_out(config: DictConfig) -> None:
         given = loss.pop("dims"), loss.pop("dim_weights")
         config.dims, config.dim_weights = (config.dims, config.dim_weights) if config.dims is not None else given
         config.loss = loss
+    if _spell_teacher(loss, "loss"):
+        config.loss = loss
     if isinstance(data, dict) and "sources" in data:
         data = _mix(data)
         if wraps:  # in the old form the losses of single sources were not wrapped
@@ -55,10 +57,23 @@ def _mix(node: Mapping[str, Any]) -> dict[str, Any]:
                 raise UserError(f"data.losses.{name}: has no {' and no '.join(sorted(lacks))}, which a loss by its "
                                 "_target_ needs beside it; give both, as a YAML of loss= does, or keys over a name of "
                                 "loss=: {loss: cosine, ...}")
+            if key == "losses":
+                _spell_teacher(member, f"data.losses.{name}")
             if missing := [below for below, value in member.items() if value == "???"]:
                 raise UserError(f"data.{key}.{name}.{missing[0]}: is needed; give it, as '{{{group}: {given[name]}, "
                                 f"{missing[0]}: ...}}'")
     return made
+
+
+def _spell_teacher(loss: Any, key: str) -> bool:  # noqa: ANN401 - what YAML holds
+    """Write a loss's ``teacher``, a name as ``model=`` takes it, as that model's config; return whether it was one."""
+    if not isinstance(loss, dict) or not isinstance(loss.get("teacher"), str):
+        return False
+    try:
+        loss["teacher"] = _composed("model", loss["teacher"])
+    except UserError as error:
+        raise UserError(str(error).replace("model=", f"{key}.teacher=", 1)) from None
+    return True
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - what YAML holds

@@ -29,6 +29,7 @@ from sentence_forge.train.mixing import Batch, in_turn
 from sentence_forge.train.optim import Plan, adamw, make_plan
 from sentence_forge.train.parts import Data, make_losses, make_parts, make_samplers
 from sentence_forge.train.rows import Part
+from sentence_forge.train.teachers import Teachers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -121,9 +122,10 @@ def build_trainee(run: Run, data: Data, dev: Data, resumed: Path | None) -> Trai
     encoder.forward = Forward(encoder.model, fast=loop.fast, tokens_at_once=loop.tokens_at_once, compiled=loop.compile)
     join(run.world, run.device)
     encoder.model.to(run.device)
-    losses, loss_of_part = make_losses(data, encoder.dim, config.plugins)
+    teachers = Teachers(run.device, config.plugins)
+    losses, loss_of_part = make_losses(data, encoder.dim, config.plugins, teachers)
     losses.to(encoder.model.device)
-    parts = make_parts(data, dev, loss_of_part, encoder)
+    parts = make_parts(data, dev, loss_of_part, encoder, teachers)
     samplers = make_samplers(data, batch_size=loop.batch_size, seed=config.seed, plugins=config.plugins)
     epochs = in_turn(samplers, seed=config.seed, **run.shares)
     optimizer = adamw([encoder.model, losses], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)

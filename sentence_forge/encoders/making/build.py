@@ -18,7 +18,13 @@ from sentence_forge.encoders.making.convert import as_safetensors
 from sentence_forge.encoders.making.families import warn_of_missing_prompts
 from sentence_forge.encoders.making.layouts import modern_layout
 from sentence_forge.encoders.making.lora import add, merged
-from sentence_forge.encoders.making.modules import pooling_mode, with_dense, with_normalize, with_pooling
+from sentence_forge.encoders.making.modules import (
+    drop_layers,
+    pooling_mode,
+    with_dense,
+    with_normalize,
+    with_pooling,
+)
 from sentence_forge.encoders.making.prompts import set_prompts
 from sentence_forge.encoders.making.safety import vet
 from sentence_forge.encoders.making.weights import Weights, locate
@@ -39,6 +45,7 @@ def pretrained(
     dense: Sequence[Mapping[str, Any]] = (),
     normalize: bool | None = None,
     prompts: Mapping[str, str | None] | None = None,
+    keep_layers: Sequence[int] | None = None,
     dtype: str = "float32",
     lora: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
@@ -57,8 +64,8 @@ def pretrained(
         pooling: mean, cls, max, mean_sqrt_len, weighted_mean or last_token; None is the model's own, else mean.
         dense: layers after the pooling, each ``{out_features, activation}``; new ones are seeded by ``seed``.
         normalize: whether vectors have unit length; None is the model's own, else no.
-        prompts: put before queries, documents and other texts (``query``, ``document``, ``default``); None is the
-            model's own.
+        prompts: put before texts by their role, ``query``, ``document`` or ``default``; None is the model's own.
+        keep_layers: numbers from 0 of the transformer's layers to keep; None keeps all.
         dtype: of the parameters; training wants float32.
         lora: see ``making.lora.add``; adapters that lie in a sentence-transformers folder are merged on loading.
         trust_remote_code: whether code in the folder may run.
@@ -72,6 +79,7 @@ def pretrained(
     vet(weights.folder, trust_remote_code=trust_remote_code)
     weights = as_safetensors(weights, path)
     model = _loaded(weights, _dtype(dtype), trust_remote_code=trust_remote_code)
+    drop_layers(model, keep_layers)
     modules = with_pooling(list(model.children()), pooling)
     modules = with_dense(modules, dense, seed)
     modules = with_normalize(modules, normalize)

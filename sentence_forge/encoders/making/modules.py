@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
 
 from sentence_forge.runtime.errors import UserError, one_of
@@ -44,6 +44,36 @@ def with_pooling(modules: list[nn.Module], pooling: str | None) -> list[nn.Modul
     mode = pooling_mode(pooling)
     return [Pooling(module.embedding_dimension, pooling_mode=mode, include_prompt=module.include_prompt)
             if isinstance(module, Pooling) else module for module in modules]
+
+
+def drop_layers(model: SentenceTransformer, kept: Sequence[int] | None) -> None:
+    """Drop all but some layers of a model's transformer, in place; None keeps them all.
+
+    Such a copy is what a student begins from, as DistilBERT does (Sanh et al. 2019).
+
+    Args:
+        model: its first module is a transformer.
+        kept: numbers of layers from 0, in their order.
+
+    Raises:
+        UserError: it has no such layers, or shares one layer's weights among all.
+    """
+    if kept is None:
+        return
+    inner: Any = model[0].auto_model if isinstance(model[0], Transformer) else None
+    config: Any = getattr(inner, "config", None)
+    count: int = getattr(config, "num_hidden_layers", 0)
+    found = [(holder, name, each) for holder in (inner.modules() if count else ())
+             for name, each in holder.named_children() if isinstance(each, nn.ModuleList) and len(each) == count]
+    if len(found) != 1:
+        raise UserError(f"model.keep_layers={list(kept)}: this model has no list of layers to choose from")
+    if not kept or sorted(set(kept)) != list(kept) or not 0 <= kept[0] <= kept[-1] < count:
+        raise UserError(f"model.keep_layers={list(kept)}: give some of 0 to {count - 1}, each once and in their order")
+    holder, name, layers = found[0]
+    setattr(holder, name, nn.ModuleList(layers[number] for number in kept))
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):  # which of them attend locally, as ModernBERT has it
+        config.layer_types = [config.layer_types[number] for number in kept]
 
 
 def with_dense(modules: list[nn.Module], dense: Sequence[Mapping[str, Any]], seed: int) -> list[nn.Module]:
