@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
+from sentence_forge.data_readers.shapes import NLI_LABELS
 from sentence_forge.data_readers.table import ROW, NoRows, Table, rows_at
 from sentence_forge.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FOLLOWS: dict[str, tuple[str, ...]] = {
-    "pair_class": ("triplet", "pair"),
-    "labelled_text": ("titles", "pair"),
-    "titles": ("pair",),
-}
-"""What a source of a shape can also give."""
+
+def also_given(own: str, labels: Sequence[str] | Mapping[str, str | None] | None, pair_label: str) -> list[str]:
+    """Return the shapes that follow from the shape ``own``.
+
+    Args:
+        own: the shape of the rows.
+        labels: those that may occur, or a mapping to their names; None is NLI's.
+        pair_label: the label of rows that are also an anchor and its positive.
+    """
+    if own == "pair_class":
+        names = set(labels.values() if isinstance(labels, Mapping) else labels or NLI_LABELS)
+        needed = {"triplet": {"entailment", "contradiction"}, "pair": {pair_label}}
+        return [shape for shape, those in needed.items() if those <= names]
+    return {"labelled_text": ["titles", "pair"], "titles": ["pair"]}.get(own, [])
 
 
 def in_shape(table: Table, own: str, shape: str, pair_label: str) -> Table:

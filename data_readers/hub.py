@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_forge.data_readers.formats.parquet import BATCH, check_types, list_columns, rows_of
 from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile
 from sentence_forge.data_readers.recognise import DEV_NAMES, TRAIN_NAMES
-from sentence_forge.data_readers.retrieval import expanded
 from sentence_forge.data_readers.row_source import RowSource
 from sentence_forge.runtime.errors import UserError
 
@@ -49,80 +47,37 @@ class HubSplit:
             yield row
 
 
-@dataclass
-class HubFiles:
-    """The train and dev splits of a data set; see ``HubSource`` for the fields and ``row_source.Files``."""
-
-    path: str
-    subset: str | None
-    revision: str | None
-    columns: dict[str, str]
-    negatives: int
-
-    @property
-    def name(self) -> str:
-        """The name of the data set, for errors."""
-        return self.path
-
-    def open(self) -> tuple[RowFile, RowFile | None]:
-        """Return the splits, which errors call ``owner/name/subset/train``."""
-        return self._opened
-
-    @cached_property
-    def _opened(self) -> tuple[RowFile, RowFile | None]:
-        splits = _load(self.path, self.subset, self.revision)
-        name = Path(self.path, *([self.subset] if self.subset else []))
-        train, dev = (next((split for split in names if split in splits), None) for names in (TRAIN_NAMES, DEV_NAMES))
-        if train is None:
-            raise UserError(f"{name}: has no split train; it has {', '.join(splits)}")
-        made = (None if split is None else expanded(HubSplit(name / split, splits[split]), self.columns, self.negatives)
-                for split in (train, dev))
-        return tuple(made)  # type: ignore[return-value]
-
-
+@dataclass(eq=False, repr=False)
 class HubSource(RowSource):
     """Rows of a data set of the hub, recognised by their columns as those of a file are.
 
     Of its splits those called train and dev (valid, validation, val, trial) are read; without a dev split rows are held
     out. It is fetched once and then lies in the cache of ``datasets``; with HF_HUB_OFFLINE set nothing is fetched. The
-    set's own code is never run.
+    set's own code is never run. Further arguments are those of `RowSource`.
 
     Args:
         path: ``owner/name`` of the hub, or a folder in the hub's layout.
         subset: its configuration, where it has several.
         revision: a commit, tag or branch; None is the newest.
-        dev_fraction: this and the following are as in ``file.FileSource``.
-        columns: the set's names for the shapes' columns.
-        score_range: of the set's scores.
-        labels: the allowed labels, or their names.
-        seed: of the held-out rows.
-        on_bad_row: ``stop`` or ``skip``.
-        pair_label: of the rows that are pairs.
-        reverse: of triplets.
-        on_disk: whether the rows stay on disk.
-        negatives: of each row.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        subset: str | None = None,
-        revision: str | None = None,
-        dev_fraction: float = 0.1,
-        columns: Mapping[str, str | None] | None = None,
-        score_range: Sequence[float] | None = None,
-        labels: Sequence[str] | Mapping[str, str | None] | None = None,
-        seed: int = 0,
-        on_bad_row: str = "stop",
-        pair_label: str = "entailment",
-        reverse: bool = False,
-        on_disk: bool | None = None,
-        negatives: int = 1,
-    ) -> None:
-        named = {name: column for name, column in (columns or {}).items() if isinstance(column, str)}
-        origin = HubFiles(str(Path(path).expanduser()), subset, revision, named, negatives)
-        super().__init__(origin, dev_fraction=dev_fraction, columns=columns, score_range=score_range, labels=labels,
-                         seed=seed, on_bad_row=on_bad_row, pair_label=pair_label, reverse=reverse, on_disk=on_disk)
+    path: str | Path
+    subset: str | None = None
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the data set, for errors."""
+        return str(Path(self.path).expanduser())
+
+    def open(self) -> tuple[RowFile, RowFile | None]:
+        """Open the train and the dev split, which errors call ``owner/name/subset/train``."""
+        splits = _load(self.name, self.subset, self.revision)
+        name = Path(self.name, *([self.subset] if self.subset else []))
+        train, dev = (next((split for split in names if split in splits), None) for names in (TRAIN_NAMES, DEV_NAMES))
+        if train is None:
+            raise UserError(f"{name}: has no split train; it has {', '.join(splits)}")
+        return HubSplit(name / train, splits[train]), None if dev is None else HubSplit(name / dev, splits[dev])
 
 
 def _load(path: str, subset: str | None, revision: str | None) -> DatasetDict:

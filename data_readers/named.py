@@ -58,9 +58,9 @@ class NamedSource:
         """Return the bad rows that were skipped."""
         return self._source.rejected()
 
-    def files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """Return the released file, or those of the hub's set."""
-        return self._source.files()
+        return self._source.paths()
 
     def detected(self) -> dict[str, dict[str, object]]:
         """Return how the files are read where that isn't usual."""

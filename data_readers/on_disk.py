@@ -6,6 +6,7 @@ read it again. Without a dev file the dev rows are those whose first text hashes
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -50,18 +51,35 @@ def tables_of(rows: Iterable[Row | BadRow], parse: Callable[[Iterator[Row | BadR
 
     What ``parse`` logs, it logs for the first block alone.
     """
-    left, chatty = iter(rows), logging.getLogger(__package__)
-    level = chatty.level
-    try:
-        while block := list(islice(left, _BLOCK)):
-            try:
+    left, logged = iter(rows), False
+    while block := list(islice(left, _BLOCK)):
+        try:
+            with quiet(logged):
                 table = parse(iter(block))
-            except NoRows:
-                continue
-            chatty.setLevel(logging.ERROR)
-            yield table
+        except NoRows:
+            continue
+        logged = True
+        yield table
+
+
+@contextlib.contextmanager
+def quiet(quiet: bool) -> Iterator[None]:
+    """Log nothing but errors about reading data, if ``quiet``: what is read again was logged before."""
+    readers = logging.getLogger(__package__)
+    level = readers.level
+    try:
+        if quiet:
+            readers.setLevel(logging.ERROR)
+        yield
     finally:
-        chatty.setLevel(level)
+        readers.setLevel(level)
+
+
+def first_rows(rows: Iterator[Row | BadRow], path: Path) -> Iterator[Row | BadRow]:
+    """Yield the first ``MOST_DEV`` rows of a dev file, and log it if there are more."""
+    yield from islice(rows, MOST_DEV)
+    if next(rows, None) is not None:
+        logger.info("%s: only its first %d rows are used", path, MOST_DEV)
 
 
 class HeldOut:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sentence_forge.data_readers import derive, on_disk
 from sentence_forge.data_readers.checks import normalise
@@ -16,11 +16,11 @@ from sentence_forge.data_readers.formats.files import rows_of
 from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_columns
 from sentence_forge.data_readers.hold_out import hold_out
 from sentence_forge.data_readers.recognise import SPLIT, named_split, shapes_of
-from sentence_forge.data_readers.retrieval import Expanded
+from sentence_forge.data_readers.retrieval import Expanded, expanded
 from sentence_forge.data_readers.score_range import checked_range, range_of_files, warn_if_too_wide
 from sentence_forge.data_readers.shapes import NLI_LABELS, PAIR_SCORE, SHAPES, TRIPLET
 from sentence_forge.data_readers.source import check_request
-from sentence_forge.data_readers.table import Table, read_table, rows_at, to_dataset
+from sentence_forge.data_readers.table import Table, checked_labels, read_table, rows_at, to_dataset
 from sentence_forge.runtime.errors import UserError, one_of
 
 if TYPE_CHECKING:
@@ -31,50 +31,75 @@ _ON_BAD_ROW = ("stop", "skip")
 logger = logging.getLogger(__name__)
 
 
-class Files(Protocol):
-    """Where the rows come from."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class RowSource(ABC):
+    """The base class of sources of rows: everything but where the train and the dev rows lie.
 
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        ...
-
-    def open(self) -> tuple[RowFile, RowFile | None]:
-        """Return the train file and, if there is one, the dev file; each is opened once."""
-        ...
-
-
-class RowSource:
-    """Training data from files, whatever they are; see ``file.FileSource`` for the arguments and the shapes.
+    Args:
+        dev_fraction: without dev rows, the share of the rows that is held out. Rows with the same first text stay
+            together, and labelled texts are held out evenly over the labels.
+        columns: the data's column for a shape's column where the names differ, such as ``{"premise": "text_a"}``, or
+            several of which the first that is there counts; None is the same name. Columns for a second shape (a label
+            and a score) give that too.
+        score_range: lowest and highest score; None detects it, see ``score_range.range_of``. [-1, 1] is kept, any
+            other is mapped to [0, 1].
+        labels: the allowed labels; None means entailment, neutral, contradiction for pair_class (or 0, 1, 2 in that
+            order) and anything for labelled_text. A mapping, such as ``{"0": "different", "1": "same", "-": None}``,
+            gives the data's labels their names; the rows of one mapped to None are left out.
+        seed: of the held-out rows.
+        on_bad_row: ``stop`` at the first one, or ``skip`` them and go on; see ``rejected``.
+        pair_label: of rows with a class, the label of those that are also an anchor and its positive.
+        reverse: of triplets for training also (positive, anchor, negative), as in SBERT's NLI recipe, version 2.
+        split_column: without dev rows, the column that says which rows are train and which dev (or valid, validation,
+            val, trial); others are left out. None holds dev rows out.
+        on_disk: whether training rows are read into an Arrow file instead of into memory; None: by their size.
+        negatives: how many go into each row where the data has lists of them; 0 reads pairs without negatives.
 
     Raises:
         UserError: an argument is out of its range. Files are looked at later.
     """
 
-    def __init__(self, origin: Files, *, dev_fraction: float, columns: Mapping[str, str | None] | None,
-                 score_range: Sequence[float] | None, labels: Sequence[str] | Mapping[str, str | None] | None,
-                 seed: int, on_bad_row: str, pair_label: str, reverse: bool, on_disk: bool | None,
-                 split_column: str | None = None) -> None:
-        if on_bad_row not in _ON_BAD_ROW:
-            raise UserError(f"data.on_bad_row: there is no {on_bad_row!r}; {one_of(_ON_BAD_ROW, on_bad_row)}")
-        if not 0 < dev_fraction < 1:
-            raise UserError(f"data.dev_fraction is {dev_fraction}; give a share between 0 and 1")
-        if isinstance(labels, str):
-            raise UserError(f"data.labels is {labels!r}; give a list, as [same,other], or names, as {{0: no, 1: yes}}")
-        self._range = None if score_range is None else checked_range(score_range)
-        self._files, self._dev_fraction, self._seed = origin, dev_fraction, seed
-        self._columns = {name: column for name, column in (columns or {}).items() if column is not None}
-        self._labels: Sequence[str] | Mapping[str, str | None] | None = labels
-        if labels is not None:
-            self._labels = ({str(label): name for label, name in labels.items()} if isinstance(labels, Mapping)
-                            else [str(label) for label in labels])
-        self._pair_label, self._reverse, self._split_column = pair_label, reverse, split_column
-        self._on_disk = on_disk
-        self._rejected: dict[Path, list[BadRow]] | None = {} if on_bad_row == "skip" else None
+    dev_fraction: float = 0.1
+    columns: Mapping[str, str | None] | None = None
+    score_range: Sequence[float] | None = None
+    labels: Sequence[str] | Mapping[str, str | None] | None = None
+    seed: int = 0
+    on_bad_row: str = "stop"
+    pair_label: str = "entailment"
+    reverse: bool = False
+    split_column: str | None = None
+    on_disk: bool | None = None
+    negatives: int = 1
+
+    def __post_init__(self) -> None:
+        if self.on_bad_row not in _ON_BAD_ROW:
+            raise UserError(f"data.on_bad_row: there is no {self.on_bad_row!r}; {one_of(_ON_BAD_ROW, self.on_bad_row)}")
+        if not 0 < self.dev_fraction < 1:
+            raise UserError(f"data.dev_fraction is {self.dev_fraction}; give a share between 0 and 1")
+        self._labels = None if self.labels is None else checked_labels(self.labels)
+        self._range = None if self.score_range is None else checked_range(self.score_range)
+        self._columns = {name: column for name, column in (self.columns or {}).items() if column is not None}
+        self._rejected: dict[Path, list[BadRow]] | None = {} if self.on_bad_row == "skip" else None
         self._shapes: dict[Path, dict[str, tuple[str, dict[str, str]]]] = {}
-        self._found_range: tuple[float, float] | None = None
-        self._told: set[tuple[Path, str]] = set()  # files and shapes whose reading was logged
+        self._detected_range: tuple[float, float] | None = None
+        self._logged: set[tuple[Path, str]] = set()  # files and shapes whose reading was logged
         self._from_arrow: dict[str, dict[str, Dataset]] = {}  # by shape, the rows that lie on disk
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What errors call the source."""
+
+    @abstractmethod
+    def open(self) -> tuple[RowFile, RowFile | None]:
+        """Open the train rows and, if there are any, the dev rows."""
+
+    @cached_property
+    def _opened(self) -> tuple[RowFile, RowFile | None]:
+        """The train and the dev rows, opened once, with a row for each positive where they hold lists of passages."""
+        named = {name: column for name, column in self._columns.items() if isinstance(column, str)}
+        train, dev = self.open()
+        return expanded(train, named, self.negatives), dev and expanded(dev, named, self.negatives)
 
     def shapes(self) -> list[str]:
         """Return the shape of the file, then those that follow from it without loss.
@@ -82,22 +107,22 @@ class RowSource:
         Raises:
             UserError: the file is missing, or its columns make no shape.
         """
-        return list(self._origins(self._files.open()[0]))
+        return list(self._origins(self._opened[0]))
 
     def rejected(self) -> dict[Path, list[BadRow]]:
         """Return the bad rows that were skipped in each file read so far."""
         return {file: rows for file, rows in (self._rejected or {}).items() if rows}
 
-    def files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """Return the files that hold the rows for training and, if there are any, for dev."""
-        return [path for file in self._files.open() if file is not None for path in file.stored]
+        return [path for file in self._opened if file is not None for path in file.stored]
 
     def detected(self) -> dict[str, dict[str, object]]:
         """Return how each file is read where that isn't usual: its encoding, separator, range of scores; JSON-ready."""
-        about = {str(file.path): dict(file.detected) for file in self._files.open() if file is not None}
-        if self._found_range is not None:
+        about = {str(file.path): dict(file.detected) for file in self._opened if file is not None}
+        if self._detected_range is not None:
             for each in about.values():
-                each["score_range"] = list(self._found_range)
+                each["score_range"] = list(self._detected_range)
         return {name: each for name, each in about.items() if each}
 
     def read(self, shape: str, split: str) -> Dataset:
@@ -106,26 +131,26 @@ class RowSource:
         Raises:
             UserError: at the first bad row, with file, line, row and column; or the shape or split can't be given.
         """
-        check_request(self._files.name, self.shapes(), shape, split)
-        if self._reverse and shape != TRIPLET.name:
+        check_request(self.name, self.shapes(), shape, split)
+        if self.reverse and shape != TRIPLET.name:
             raise UserError(f"data.reverse: is for triplets, and these rows are read as {shape}; leave it out, or use "
                             "a loss that takes triplets")
-        train, dev = self._files.open()
+        train, dev = self._opened
         file = dev if split == "dev" and dev is not None else train
         origins = self._origins(file)
         if shape not in origins:
             raise UserError(f"{file.path}: has the columns of {', '.join(origins)}, but {train.path} those of {shape}")
         own, columns = origins[shape]
-        large = on_disk.applies(self._on_disk, train.stored)
+        large = on_disk.applies(self.on_disk, train.stored)
         if large and file is train:
             if shape not in self._from_arrow:
                 self._from_arrow[shape] = self._kept_on_disk(file, own, columns, shape, alone=dev is None)
             return self._from_arrow[shape][split]
         wanted = self._wanted(file, columns, alone=dev is None)
         rows = rows_of(file, list(wanted.values()))
-        table = self._table(file, own, wanted, _first(rows, file.path, on_disk.MOST_DEV) if large else rows,
+        table = self._table(file, own, wanted, on_disk.first_rows(rows, file.path) if large else rows,
                             self._rejected_of(file))
-        if self._range is not None and self._found_range is None and file is train and table.get("score"):
+        if self._range is not None and self._detected_range is None and file is train and table.get("score"):
             warn_if_too_wide(file.path, self._range, max(table["score"]))
         try:
             if dev is None:
@@ -141,50 +166,44 @@ class RowSource:
         found: dict[str, tuple[str, dict[str, str]]] = {}
         chosen = {} if isinstance(file, Expanded) else self._columns  # which has the shapes' own names
         for own, columns in shapes_of(file.path, file.columns, chosen).items():
-            for shape in (own, *(shape for shape in derive.FOLLOWS.get(own, ()) if self._follows(own, shape))):
+            for shape in (own, *derive.also_given(own, self._labels, self.pair_label)):
                 found.setdefault(shape, (own, columns))
         self._shapes[file.path] = found
         return found
 
-    def _follows(self, own: str, shape: str) -> bool:
-        if own != "pair_class":
-            return True
-        names = self._labels.values() if isinstance(self._labels, Mapping) else self._labels or NLI_LABELS
-        return {"triplet": {"entailment", "contradiction"}, "pair": {self._pair_label}}[shape] <= set(names)
-
     def _wanted(self, file: RowFile, columns: dict[str, str], *, alone: bool) -> dict[str, str]:
-        if not alone or self._split_column is None:
+        if not alone or self.split_column is None:
             return columns
-        check_columns(file.path, file.columns, [self._split_column])
-        return columns | {SPLIT: self._split_column}
+        check_columns(file.path, file.columns, [self.split_column])
+        return columns | {SPLIT: self.split_column}
 
     def _table(self, file: RowFile, own: str, columns: dict[str, str], rows: Iterator[Row | BadRow],
                rejected: list[BadRow] | None) -> Table:
         labels = self._labels or (NLI_LABELS if own == "pair_class" else None)
         may_be_empty = ("label",) if own == "labelled_text" else ()
         score_range = self._score_range() if own == PAIR_SCORE.name else None
-        with _quiet((file.path, own) in self._told):  # a lone file is read for train and again for dev
+        with on_disk.quiet((file.path, own) in self._logged):  # a lone file is read for train and again for dev
             table = read_table(file, columns, score_range=score_range, labels=labels, may_be_empty=may_be_empty,
                                rejected=rejected, rows=rows, key="data")
-        self._told.add((file.path, own))
+        self._logged.add((file.path, own))
         return table
 
     def _score_range(self) -> tuple[float, float]:
         """Return the range that was given, or else the one that all scores of the train file have; dev has the same."""
         if self._range is None:
-            columns = [(file, made[PAIR_SCORE.name][1]["score"]) for file in self._files.open()
+            columns = [(file, made[PAIR_SCORE.name][1]["score"]) for file in self._opened
                        if file is not None and PAIR_SCORE.name in (made := self._origins(file))]
-            self._range = self._found_range = range_of_files(columns, stop=self._rejected is None)
+            self._range = self._detected_range = range_of_files(columns, stop=self._rejected is None)
         return self._range
 
     def _finished(self, table: Table, split: str, *, own: str, shape: str) -> Table:
         """Return the rows of a split in the shape asked for, scores between 0 and 1 or -1 and 1."""
-        table = derive.in_shape(table, own, shape, self._pair_label)
+        table = derive.in_shape(table, own, shape, self.pair_label)
         if shape == PAIR_SCORE.name:
             low, high = self._score_range()
             if (low, high) != (-1.0, 1.0):
                 table = table | {"score": [(score - low) / (high - low) for score in table["score"]]}
-        return derive.reversed_too(table) if self._reverse and split == "train" else table
+        return derive.reversed_too(table) if self.reverse and split == "train" else table
 
     def _kept_on_disk(self, file: RowFile, own: str, columns: dict[str, str], shape: str, *,
                       alone: bool) -> dict[str, Dataset]:
@@ -195,13 +214,13 @@ class RowSource:
         rejected = self._rejected_of(file)
         parts: on_disk.HeldOut | on_disk.Named | None = None
         if alone:
-            parts = on_disk.HeldOut(self._dev_fraction, self._seed, SHAPES[own].texts[0])
-            if self._split_column is not None:
-                parts = on_disk.Named(partial(named_split, column=self._split_column))
-        about = {"own": own, "columns": columns, "alone": alone, "split_column": self._split_column,
-                 "dev_fraction": self._dev_fraction, "seed": self._seed, "found": file.detected,
+            parts = on_disk.HeldOut(self.dev_fraction, self.seed, SHAPES[own].texts[0])
+            if self.split_column is not None:
+                parts = on_disk.Named(partial(named_split, column=self.split_column))
+        about = {"own": own, "columns": columns, "alone": alone, "split_column": self.split_column,
+                 "dev_fraction": self.dev_fraction, "seed": self.seed, "found": file.detected,
                  "score_range": self._score_range() if shape == PAIR_SCORE.name else None,
-                 "labels": self._labels, "pair_label": self._pair_label, "reverse": self._reverse,
+                 "labels": self._labels, "pair_label": self.pair_label, "reverse": self.reverse,
                  "skip": rejected is not None}
         wanted = self._wanted(file, columns, alone=alone)
         return on_disk.kept(
@@ -219,31 +238,13 @@ class RowSource:
 
     def _part(self, path: Path, table: Table, own: str, split: str) -> Table:
         """Return the train or the dev rows of a lone file, as a column says or as they are held out by chance."""
-        if self._split_column is not None:
-            return named_split(table, split, self._split_column)
+        if self.split_column is not None:
+            return named_split(table, split, self.split_column)
         keys = [normalise(text) for text in table[SHAPES[own].texts[0]]]
         strata = table["label"] if own == "labelled_text" else None
-        train, dev = hold_out(keys, self._dev_fraction, self._seed, strata)
+        train, dev = hold_out(keys, self.dev_fraction, self.seed, strata)
         if split == "train":
             return rows_at(table, train)
         logger.info("%s: no dev file; %d of %d rows are held out for dev (seed %d)", path, len(dev), len(keys),
-                    self._seed)
+                    self.seed)
         return rows_at(table, dev)
-
-
-@contextlib.contextmanager
-def _quiet(quiet: bool) -> Iterator[None]:
-    chatty = logging.getLogger(__package__)
-    level = chatty.level
-    try:
-        if quiet:
-            chatty.setLevel(logging.ERROR)
-        yield
-    finally:
-        chatty.setLevel(level)
-
-
-def _first(rows: Iterator[Row | BadRow], path: Path, most: int) -> Iterator[Row | BadRow]:
-    yield from islice(rows, most)
-    if next(rows, None) is not None:
-        logger.info("%s: only its first %d rows are used", path, most)

@@ -71,7 +71,7 @@ class SampleSource:
         """Return nothing: the sample has no bad rows."""
         return {}
 
-    def files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """Return the five files."""
         return list(self._paths)
 

@@ -35,7 +35,7 @@ class Source(Protocol):
         """Return the rows that were left out of what was read so far, by file."""
         ...
 
-    def files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         """Return the files that are read, for their hashes."""
         ...
 

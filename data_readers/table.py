@@ -179,6 +179,19 @@ def _with_labels(path: Path, column: str, table: Table, lines: list[int], labels
     return rows_at(table | {"label": [names.get(label, label) for label in found]}, kept)
 
 
+def checked_labels(labels: Sequence[str] | Mapping[str, str | None]) -> Sequence[str] | Mapping[str, str | None]:
+    """Return the allowed labels of a config, or the mapping of labels to names, with labels as strings.
+
+    Raises:
+        UserError: it is one string.
+    """
+    if isinstance(labels, str):
+        raise UserError(f"data.labels is {labels!r}; give a list, as [same,other], or names, as {{0: no, 1: yes}}")
+    if isinstance(labels, Mapping):
+        return {str(label): name for label, name in labels.items()}
+    return [str(label) for label in labels]
+
+
 def _without_fraction(label: str) -> str:
     """Return 1 for 1.0, as pandas writes whole numbers where some are missing."""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", label.strip())

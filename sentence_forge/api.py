@@ -73,7 +73,7 @@ def read(path: str | Path, shape: str | None = None, split: str | None = None,
     check_path(path, "path")
     source = targets.build({targets.TARGET: "data_readers.file.FileSource", "path": str(path), **keywords}, "data")
     shape = shape or source.shapes()[0]
-    if split is not None or len(source.files()) > 1:
+    if split is not None or len(source.paths()) > 1:
         return source.read(shape, split or "train")
     rows = concatenate_datasets([source.read(shape, "train"), source.read(shape, "dev")])
     return rows.select(np.argsort(rows["row"], kind="stable"))

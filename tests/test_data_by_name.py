@@ -93,7 +93,7 @@ def test_the_released_stsb(tmp_path: Path) -> None:
     assert found.shapes() == ["pair_score"]
     assert rows(found, "pair_score") == [('He said "no', "He said no", pytest.approx(0.76))]
     assert rows(found, "pair_score", "dev") == [("a", "b", 1.0)]
-    assert [file.name for file in found.files()] == ["stsbenchmark.tsv.gz"]
+    assert [file.name for file in found.paths()] == ["stsbenchmark.tsv.gz"]
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_the_hub_gives_what_the_released_file_gives(hub_folder: Path, tmp_path: 
         for split in ("train", "dev"):
             assert rows(found, shape, split) == rows(released, shape, split)
     assert rows(found, "triplet") == [("train p", "follows", "wrong"), ("train p", "follows, too", "wrong, too")]
-    assert all(file.is_file() for file in found.files())
+    assert all(file.is_file() for file in found.paths())
     with pytest.raises(UserError, match=r"all-nli: can't be read through datasets .*data\.path="):
         source("allnli", f"data.path={hub_folder}", "data.hub.subset=pairs").shapes()
 
@@ -202,7 +202,7 @@ def test_snli_and_multinli_as_released(name: str, files: tuple[str, ...], tmp_pa
                                                                        for line in lines))
     (tmp_path / "README.txt").write_text("released")
     found = source(name, f"data.path={tmp_path}")
-    assert [file.name for file in found.files()] == list(files[:2])
+    assert [file.name for file in found.paths()] == list(files[:2])
     assert rows(found, "pair_class", "dev") == [(f"premise of {files[1]}", f"said {n}", label)
                                                 for n, label in enumerate(NLI[:3])]
     assert rows(found, "triplet") == [(f"premise of {files[0]}", "said 0", "said 2")]

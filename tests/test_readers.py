@@ -360,15 +360,15 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path, caplog: p
 def test_a_folder_is_searched_by_name(tmp_path: Path) -> None:
     for name in ("train_sample.csv", "dev.csv", "test.csv", "notes.md"):
         write(tmp_path / name, NLI + "a,b,neutral\n")
-    assert [file.name for file in FileSource(tmp_path).files()] == ["train_sample.csv", "dev.csv"]
+    assert [file.name for file in FileSource(tmp_path).paths()] == ["train_sample.csv", "dev.csv"]
     write(tmp_path / "train_more.csv", NLI)
-    refused(FileSource(tmp_path).files, "train_more.csv, train_sample.csv", "data.path=")
+    refused(FileSource(tmp_path).paths, "train_more.csv, train_sample.csv", "data.path=")
     write(tmp_path / "train.csv", NLI)
-    assert FileSource(tmp_path).files()[0].name == "train.csv"
+    assert FileSource(tmp_path).paths()[0].name == "train.csv"
     write(tmp_path / "dev.tsv", NLI)
-    refused(FileSource(tmp_path).files, "dev.csv, dev.tsv", "data.dev_path=")
+    refused(FileSource(tmp_path).paths, "dev.csv, dev.tsv", "data.dev_path=")
     other = tmp_path / "test.csv"
-    assert FileSource(tmp_path, dev_path=other).files()[1] == other
+    assert FileSource(tmp_path, dev_path=other).paths()[1] == other
     refused(FileSource(tmp_path / "none").shapes, "none", "no such file or folder")
     (tmp_path / "empty").mkdir()
     refused(FileSource(tmp_path / "empty").shapes, "empty", "no file train.*")
@@ -469,7 +469,7 @@ def test_leakage_looks_at_whole_rows_in_either_order(tmp_path: Path, caplog: pyt
 def test_the_sample_gives_every_shape(language: str) -> None:
     source = SampleSource(language)
     assert set(source.shapes()) == set(SHAPES)
-    assert all(path.is_file() for path in source.files())
+    assert all(path.is_file() for path in source.paths())
     for shape in source.shapes():
         train, dev = source.read(shape, "train"), source.read(shape, "dev")
         assert len(train) > len(dev) > 0

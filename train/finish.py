@@ -86,7 +86,7 @@ def _measured(run: Run, best: Encoder, data: Data, dims: tuple[int, ...]) -> Eva
 def _training(config: Train, state: State, data: Data) -> dict[str, Any]:
     """Return the facts about the training that a model's card and report tell."""
     name = next(iter(state.baseline))
-    files = [file for part, _ in data.parts for file in part.source.files()]
+    files = [file for part, _ in data.parts for file in part.source.paths()]
     return {
         "loss": _together(_loss_name(part.loss) for part, _ in data.parts),
         "shape": _together(part.shape for part, _ in data.parts), "rows": len(data),

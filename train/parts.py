@@ -232,4 +232,4 @@ def _encoded_labels(loss: Loss, part: PartConfig, split: Split) -> torch.Tensor 
     except ValueError as error:
         position, _, reason = str(error).partition(": ")
         row = split.numbers[int(position)] if position.isdigit() else "?"
-        raise UserError(f"{part.source.files()[0]}: row {row}: {reason or error}") from None
+        raise UserError(f"{part.source.paths()[0]}: row {row}: {reason or error}") from None

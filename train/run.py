@@ -170,7 +170,7 @@ def _environment(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {package: metadata.version(package) for package in PACKAGES}, "git": _git_commit(),
         "device": torch.device(run.device).type, "processor": processor(torch.device(run.device)),
         "threads": torch.get_num_threads(), "seed": run.config.seed, "processes": run.world.size,
-        "data": {str(file): sha256_file(file) for part in run.parts for file in part.source.files()},
+        "data": {str(file): sha256_file(file) for part in run.parts for file in part.source.paths()},
         "data_found": {file: dict(about) for part in run.parts if isinstance(part.source, DetectsFormat)
                        for file, about in part.source.detected().items()},
         "config": OmegaConf.to_container(OmegaConf.create(run.config_yaml)),

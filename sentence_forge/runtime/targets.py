@@ -7,6 +7,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
@@ -146,7 +147,9 @@ def _full_name(target: str, plugins: Collection[str]) -> str:
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        if is_dataclass(target) or not inspect.isclass(target):
+            return typing.get_type_hints(target)
+        return typing.get_type_hints(target.__init__)
     except NameError:  # a user's own, that imports a name for type checkers alone
         return {}
 
