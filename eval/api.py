@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
+from sentence_forge.runtime.call import HasFolder, call, check_path, model_path, words_of
 from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,17 +21,7 @@ if TYPE_CHECKING:
     from sentence_forge.eval.tasks.base import Head, Task
 
 
-@runtime_checkable
-class Run(Protocol):
-    """A finished training, whose folder holds the model."""
-
-    @property
-    def folder(self) -> Path:
-        """Where it lies."""
-        ...
-
-
-def evaluate(model: str | Path | Run | Encoder, baseline: str | Path | Run | Encoder | None = None,
+def evaluate(model: str | Path | HasFolder | Encoder, baseline: str | Path | HasFolder | Encoder | None = None,
              suite: str | Path | Sequence[str] = "sample", data_dir: str | Path | None = None,
              **keywords: Any) -> Report:  # noqa: ANN401 - what YAML can hold
     """Measure a model on a suite of tasks, beside a baseline where one is given.
@@ -61,11 +52,10 @@ def evaluate(model: str | Path | Run | Encoder, baseline: str | Path | Run | Enc
     """
     from sentence_forge.encoders.encoder import Encoder
     from sentence_forge.eval.report.report import Report
-    from sentence_forge.runtime.call import call, check_path, words_of
 
     given = {"model": model, "baseline": baseline}
     encoders = {key: each for key, each in given.items() if isinstance(each, Encoder)}
-    words = [f"{key}={_path(each)}" for key, each in given.items() if each is not None and key not in encoders]
+    words = [f"{key}={model_path(each)}" for key, each in given.items() if each is not None and key not in encoders]
     names = suite if isinstance(suite, list | tuple) else [suite]
     if not names:
         raise UserError("suite: is an empty list; give a name, a path or a list of names")
@@ -77,14 +67,6 @@ def evaluate(model: str | Path | Run | Encoder, baseline: str | Path | Run | Enc
     with tempfile.TemporaryDirectory() as nowhere:
         words += ["output=" + nowhere, *words_of(keywords)]
         return Report(call("eval", lambda config: measured(config, encoders), words))
-
-
-def _path(model: object) -> str:
-    if isinstance(model, str | Path):
-        return str(model)
-    if isinstance(model, Run):
-        return str(model.folder)
-    raise UserError(f"{type(model).__name__} is no model; give a folder, a name, a run or an Encoder")
 
 
 def measured(config: DictConfig, encoders: Mapping[str, Encoder] | None = None) -> Evaluation:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-from sentence_forge.runtime.call import call, check_path, words_of
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.call import HasFolder, call, check_path, model_path, words_of
 from sentence_forge.search.index import Index
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from sentence_forge.encoders.encoder import Encoder
-
-
-@runtime_checkable
-class HasFolder(Protocol):
-    """Anything with a folder that holds a model, such as a finished training."""
-
-    @property
-    def folder(self) -> Path:
-        """A run, an export, or a model folder."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,19 +54,14 @@ def export(model: HasFolder | Encoder | str | Path | None = None, corpus: str | 
     >>> made.index.search(["winter air"], k=3)                    # doctest: +SKIP
     """
     given: Encoder | None = None
+    if model is not None and not isinstance(model, str | Path | HasFolder):
+        from sentence_forge.encoders.encoder import Encoder  # only here, so that other mistakes need no torch
+
+        given = model if isinstance(model, Encoder) else None
+    words = [] if model is None or given is not None else [f"model={model_path(model)}"]
     if corpus is not None:
         check_path(corpus, "corpus", " of a file of titles")
-    words = [] if corpus is None else [f"corpus={corpus}"]
-    if isinstance(model, str | Path):
-        words.append(f"model={model}")
-    elif isinstance(model, HasFolder):
-        words.append(f"model={model.folder}")
-    elif model is not None:
-        from sentence_forge.encoders.encoder import Encoder
-
-        if not isinstance(model, Encoder):
-            raise UserError(f"{type(model).__name__} is no model; give a folder, a name, a run or an Encoder")
-        given = model
+        words.append(f"corpus={corpus}")
 
     def job(config: DictConfig) -> Path:
         from sentence_forge.export.run import run, settings_of

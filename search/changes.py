@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sentence_forge.eval.report.formatting import width_of
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.display import cut, one_line, width_of
+from sentence_forge.search.display import cut, one_line
 from sentence_forge.search.index import Index
 from sentence_forge.search.text_search import Hit
 

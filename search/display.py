@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from sentence_forge.eval.report.formatting import width_of
+
 if TYPE_CHECKING:
     from sentence_forge.search.text_search import Hit, Pair
     from sentence_forge.search.thresholds import Thresholds
@@ -36,14 +38,6 @@ def print_json(value: object) -> None:
     """Write one JSON object as a line; what could steer a terminal is escaped, so that the value stays the same."""
     text = json.dumps(value, ensure_ascii=False)
     print_lines([_HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)])
-
-
-def width_of(text: str) -> int:
-    """Return how many terminal cells ``text`` takes: two for a wide East Asian character, none for a combining one."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(char) or unicodedata.category(char) == "Cf"
-               else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def cut(text: str, width: int) -> str:

@@ -64,7 +64,8 @@ def write_pairs(path: Path, rows: int = 40, seed: int = 0, extra: str = "") -> P
 def test_every_measure_is_the_field_s_formula(tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "mine" / "test.csv.gz")
     encoder = WordSum()
-    result = ScoredPairs(folder="mine").run(encoder, tmp_path)
+    task = ScoredPairs(folder="mine")
+    result = task.score(task.read(tmp_path), encoder)
     pairs = ScoredPairs(folder="mine").read(tmp_path)
     u, v = (WordSum().encode(texts).astype(np.float64) for texts in (pairs.sentence1, pairs.sentence2))
     expected = {
@@ -169,9 +170,9 @@ def test_broken_vectors_are_refused(tmp_path: Path) -> None:
 
     task = ScoredPairs(path=str(path))
     with pytest.raises(UserError, match=r"mine\.csv: the model word-sum gives every pair the cosine 1\.0000"):
-        task.run(Collapsed(), None)
+        task.score(task.read(None), Collapsed())
     with pytest.raises(UserError, match=r"mine\.csv: the model word-sum gives NaN or infinite vectors for 1 of"):
-        task.run(Diverged(), None)
+        task.score(task.read(None), Diverged())
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -14,9 +14,10 @@ import pytest
 from corpora import WordEncoder, build, titles_like, unit_vectors
 
 from sentence_forge.encoders.similarity import normalise
+from sentence_forge.eval.report.formatting import width_of
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search import cli
-from sentence_forge.search.display import cut, hits_table, pairs_table, times_line, width_of
+from sentence_forge.search.display import cut, hits_table, pairs_table, times_line
 from sentence_forge.search.index import Index
 from sentence_forge.search.pairs import most_similar_pairs
 

@@ -13,9 +13,10 @@ from browser import browser
 from conftest import TINY
 from corpora import WordEncoder, titles_like
 
+from sentence_forge.eval.report.formatting import width_of
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.changes import changes, drawn_queries, side_by_side, summary
-from sentence_forge.search.display import hits_table, width_of
+from sentence_forge.search.display import hits_table
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.search.page import page

@@ -23,10 +23,12 @@ def plain(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def width(text: str) -> int:
+def width_of(text: str) -> int:
     """Return how many columns of a terminal ``text`` takes: Chinese characters two, combining marks none."""
-    return sum(0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1
-               for each in text)
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(each) or unicodedata.category(each) == "Cf"
+               else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def hundred(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sentence_forge.eval.report.formatting import plain, width
+from sentence_forge.eval.report.formatting import plain, width_of
 from sentence_forge.eval.report.overview import overview
 from sentence_forge.eval.report.sentences import left_out
 from sentence_forge.eval.report.tables import Table
@@ -53,13 +53,13 @@ def terminal(about: ReportJson) -> str:
 def aligned(table: Table) -> list[str]:
     """Return a table's lines in columns, the first one's texts to the left, numbers to the right."""
     cells = [[plain(text) for text in line] for line in table.lines()]
-    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(_padded(cell, size, left=left) for cell, size, left in
                       zip(row, widths, table.texts(), strict=True)).rstrip() for row in cells]
 
 
 def _padded(cell: str, size: int, *, left: bool) -> str:
-    blanks = " " * (size - width(cell))
+    blanks = " " * (size - width_of(cell))
     return cell + blanks if left else blanks + cell
 
 

@@ -110,14 +110,6 @@ class ScoredPairs(FileTask):
         pairs = scored(path, self.source(path), table, columns["score"], "a correlation needs scores that differ")
         return replace(pairs, score_range=bounds or _range(path, table))
 
-    def run(self, encoder: TextEncoder, data_dir: Path | None, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
-        """Read the file, encode its texts and return what ``score`` says.
-
-        Raises:
-            UserError: as ``read`` and ``score``.
-        """
-        return self.score(self.read(data_dir), encoder, resamples=resamples, seed=seed)
-
     def score(self, pairs: Pairs, encoder: TextEncoder, *, resamples: int = 2000, seed: Seed = 0) -> TaskResult:
         """Return the correlations of the encoder's similarities with the pairs' scores.
 

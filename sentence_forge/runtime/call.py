@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError
@@ -94,6 +94,29 @@ def _composed(command: str, arguments: list[str]) -> Iterator[DictConfig]:
         finally:
             sys.argv = argv
             HydraConfig.instance().cfg = before
+
+
+@runtime_checkable
+class HasFolder(Protocol):
+    """Anything with a folder that holds a model, such as a finished training."""
+
+    @property
+    def folder(self) -> Path:
+        """A run, an export, or a model folder."""
+        ...
+
+
+def model_path(model: object) -> str:
+    """Return what ``model=`` takes for a model that a caller gave by its name, its path or its run.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if isinstance(model, str | Path):
+        return str(model)
+    if isinstance(model, HasFolder):
+        return str(model.folder)
+    raise UserError(f"{type(model).__name__} is no model; give a folder, a name, a run or an Encoder")
 
 
 def check_path(value: object, key: str, also: str = "") -> None:
