@@ -106,7 +106,7 @@ def pairs(table: Table, label: str = "entailment") -> Table:
 
 
 def self_pairs(table: Table) -> Table:
-    """Return (anchor, positive) from titles: each with itself, told apart by dropout (SimCSE, Gao et al., 2021)."""
+    """Return (anchor, positive) from titles: each twice, under two dropout masks (SimCSE, Gao et al., 2021)."""
     return {"anchor": table["title"], "positive": list(table["title"]), ROW: table[ROW]}
 
 

@@ -18,16 +18,14 @@ from sentence_forge.data_readers.row_source import RowSource
 class FileSource(RowSource):
     """Rows of a file (csv, tsv, txt, jsonl, json, parquet, xlsx; see ``formats.files``), recognised by its columns.
 
-    ======================================  =============  ======================
-    columns                                 own shape      also gives
-    ======================================  =============  ======================
-    premise, hypothesis, label              pair_class     triplet, pair
-    sentence1, sentence2, score             pair_score
-    anchor, positive, negative[_2, ...]     triplet
-    anchor, positive                        pair
-    text or title, label                    labelled_text  titles, pair
-    text or title                           titles         pair
-    ======================================  =============  ======================
+    | columns | own shape | also gives |
+    |---|---|---|
+    | premise, hypothesis, label | pair_class | triplet, pair |
+    | sentence1, sentence2, score | pair_score | |
+    | anchor, positive, negative[_2, ...] | triplet | |
+    | anchor, positive | pair | |
+    | text or title, label | labelled_text | titles, pair |
+    | text or title | titles | pair |
 
     Rows of a labelled_text file whose label is blank are left out, with a count in the log, and kept for its other
     shapes. Further arguments are those of `RowSource`.
@@ -37,8 +35,8 @@ class FileSource(RowSource):
             ``retrieval.Judged``), or ``-`` for the standard input.
         dev_path: the dev file, if it lies elsewhere.
         files: what the files are called in a folder of this set; see ``data_readers.recognise.find_files``.
-        encoding: of text files; None finds out, see ``formats.encoding``.
-        separator: of the cells, where it isn't found by itself: a character, or comma, semicolon, tab, pipe.
+        encoding: of text files; None detects it, see ``formats.encoding``.
+        separator: of the cells, where it is detected wrongly: a character, or comma, semicolon, tab, pipe.
         sheet: of a workbook; None is the first.
         header: names for the columns of a file that has none.
 

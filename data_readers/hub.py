@@ -96,7 +96,7 @@ def _load(path: str, subset: str | None, revision: str | None) -> DatasetDict:
 
 
 def _subsets(path: str, revision: str | None) -> list[str]:
-    """Return the subsets of a data set that has several and none by default, as far as they can be told."""
+    """Return the subsets of a data set that has several and none by default, where ``datasets`` can list them."""
     from datasets import get_dataset_config_names, get_dataset_default_config_name
 
     try:

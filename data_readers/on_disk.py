@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FROM = 1 << 30
-"""Bytes from which a file is read this way without being told; packed ones count four times."""
+"""Bytes from which on a file is read this way by default; those of packed files count four times."""
 
 MOST_DEV = 10_000
 """Dev rows: they are held in memory and encoded at each evaluation."""

@@ -69,7 +69,7 @@ def range_of(scores: Scores, key: str = "data") -> tuple[float, float]:
     """Return the range that scores have: -1 to 1, 0 to 1, 0 to 5 or 1 to 5.
 
     Raises:
-        ValueError: it is none of these, or can't be told; says what to type.
+        ValueError: it is none of these, or ambiguous; says what to type.
     """
     _, low, high, line = scores
     has = f"its scores go from {low:g} to {high:g} (line {line})"
@@ -121,7 +121,7 @@ def range_of_files(columns: Sequence[tuple[RowFile, str]], *, stop: bool) -> tup
         stop: whether a bad row or a score that is no number is an error here; else it is left to who reads the rows.
 
     Raises:
-        UserError: the range can't be told, the dev file's scores are of another one, or with ``stop`` a row is bad.
+        UserError: the range is ambiguous, the dev file's scores are of another one, or with ``stop`` a row is bad.
     """
     train = columns[0][0].path
     scores, *others = (scores_of(_numbers(file, column, stop)) for file, column in columns)
@@ -131,7 +131,7 @@ def range_of_files(columns: Sequence[tuple[RowFile, str]], *, stop: bool) -> tup
         low, high = range_of(scores)
     except ValueError as error:
         raise UserError(f"{train}: {error}") from None
-    logger.info("%s: its scores, %g to %g, are read as %g to %g (data.score_range= says another range)", train,
+    logger.info("%s: its scores, %g to %g, are read as %g to %g (data.score_range= overrides it)", train,
                 scores.low, scores.high, low, high)
     for (file, _), other in zip(columns[1:], others, strict=True):
         # 0 to 1 is of another range than 0 to 5, though within it

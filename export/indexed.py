@@ -33,10 +33,10 @@ def read_rows(settings: Export, corpus: Path, before: Mapping[str, Any] | None =
     Raises:
         UserError: it can't be read, or none of its rows can be indexed.
     """
-    told = settings.corpus
-    rows = read_corpus(corpus, column=told.column, id_column=told.id_column, limit=told.limit, clean=told.clean,
-                       keep=(before or {}).get("keep", []) if told.keep is None else told.keep,
-                       reading=Reading(told.encoding, told.separator, told.sheet, told.header, key="corpus"))
+    given = settings.corpus
+    rows = read_corpus(corpus, column=given.column, id_column=given.id_column, limit=given.limit, clean=given.clean,
+                       keep=(before or {}).get("keep", []) if given.keep is None else given.keep,
+                       reading=Reading(given.encoding, given.separator, given.sheet, given.header, key="corpus"))
     if not rows.ids:
         first = rows.rejected[0]
         raise UserError(f"{corpus}: none of its {rows.rows} rows can be indexed; line {first.line}: {first.reason}")

@@ -50,7 +50,7 @@ def test_the_range_of_scores_is_found_said_and_used(
     rows = [*source.read("pair_score", "train"), *source.read("pair_score", "dev")]
     expected = [score if low < 0 else (score - low) / (high - low) for score in scores * 8]
     assert [row["score"] for row in sorted(rows, key=lambda row: row["row"])] == pytest.approx(expected)
-    assert caplog.text.count(f"are read as {low} to {high} (data.score_range= says another range)") == 1
+    assert caplog.text.count(f"are read as {low} to {high} (data.score_range= overrides it)") == 1
     assert source.detected() == {str(path): {"score_range": [low, high]}}
 
 

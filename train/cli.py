@@ -28,7 +28,7 @@ Fine-tune sentence embeddings.
   python -m train loss=mnrl data=titles.csv          bare titles, no labels (SimCSE)
   python -m train loss=cosine 'dims=[384,192,96]'    vectors that can be cut, beside any loss
   python -m train resume=outputs/train/<run>         go on where a run stopped
-  python -m train experiment=sbert_nli               a recipe by its name; what is typed besides goes over it
+  python -m train experiment=sbert_nli               a recipe by its name; keys typed beside it override its
   python -m train -m loss=cosine,mnrl seed=1,2,3     one after another, and a table of them
   torchrun --nproc-per-node 2 -m train loss=mnrl     on two GPUs, each row's negatives those of both
 

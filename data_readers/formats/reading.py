@@ -40,7 +40,7 @@ class Reading:
 
     def hint(self, option: str) -> str:
         """Return the end of a log line about what was detected: the key that overrides it."""
-        return f" ({self.key}.{option}= says otherwise)" if self.key else ""
+        return f" ({self.key}.{option}= overrides it)" if self.key else ""
 
     @property
     def delimiter(self) -> str | None:

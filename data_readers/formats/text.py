@@ -24,7 +24,7 @@ class TextFile:
         reading: what a person says of it.
 
     Raises:
-        UserError: it can't be read, or its encoding can't be told.
+        UserError: it can't be read, or its encoding is ambiguous.
     """
 
     def __init__(self, path: Path, reading: Reading) -> None:

@@ -151,7 +151,7 @@ def _range(path: Path, table: Table) -> tuple[float, float]:
         found = range_of(scores_of(zip(table[ROW], table["score"], strict=True)), key="suite.file")
     except ValueError as error:
         raise UserError(f"{path}: {str(error).replace('(line ', '(row ')}") from None
-    log.info("%s: scores from %g to %g by all of them (score_range= says otherwise)", path, *found)
+    log.info("%s: scores from %g to %g by all of them (score_range= overrides it)", path, *found)
     return found
 
 

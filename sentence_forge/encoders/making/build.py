@@ -55,7 +55,7 @@ def pretrained(
 
     A sentence-transformers folder keeps its own modules; ``max_length``, ``pooling`` and ``normalize`` change them
     only where they are given, ``dense`` layers are added before the normalisation. A plain transformers checkpoint
-    gets mean pooling unless told otherwise.
+    gets mean pooling unless `pooling` is given.
 
     Args:
         path: a folder, run, export or hub id (see ``encoders.making.weights.locate``).
