@@ -28,6 +28,8 @@ RECIPES = {
     **{f"news_zh{name}": ("intfloat/multilingual-e5-small", None, 64, 3, 2e-5, None, loss) for name, loss in (
         ("", "MultipleNegativesRanking"), ("_nli", "MultipleNegativesRanking"), ("_match", "CoSENT"),
         ("_labels", "BatchHard"), ("_mined", "MultipleNegativesRanking"), ("_mix", "MultipleNegativesRanking"))},
+    "news_zh_static": (None, None, 256, 3, 0.2, None, "Distill"),
+    "news_zh_three_layers": ("intfloat/multilingual-e5-small", None, 64, 3, 1e-4, None, "Distill"),
     "matryoshka": ("google-bert/bert-base-uncased", "allnli", 128, 1, 2e-5, 75, "MultipleNegativesRanking"),
     "quick": ("sentence-transformers/all-MiniLM-L6-v2", None, 32, 3, 5e-5, None, "MultipleNegativesRanking"),
 }
@@ -94,10 +96,10 @@ def test_a_recipe_comes_to_what_its_paper_says(name: str) -> None:
     plain = OmegaConf.to_container(config, resolve=False)
     path, data, batch, epochs, rate, longest, loss = RECIPES[name]
     loop = plain["loop"]
-    assert plain["model"]["path"] == path and plain["model"]["max_length"] == longest
+    assert plain["model"].get("path") == path and plain["model"]["max_length"] == longest
     assert plain["data"].get("name") == data and plain["loss"]["_target_"].endswith(f".{loss}")
     assert (loop["batch_size"], loop["epochs"], loop["learning_rate"]) == (batch, epochs, rate)
-    assert loop["max_steps"] == (300 if name.startswith("news_zh") else None)
+    assert loop["max_steps"] == (1000 if loss == "Distill" else 300 if name.startswith("news_zh") else None)
     assert (loop["warmup"], loop["weight_decay"]) == ((0, 0) if name == "simcse" else (0.1, 0.01))
     if name in ("sbert_nli_mnrl", "matryoshka"):
         assert plain["data"]["reverse"] is True
@@ -106,14 +108,18 @@ def test_a_recipe_comes_to_what_its_paper_says(name: str) -> None:
         assert plain["model"]["pooling"] == "cls" and loop["evaluate_every"] == 125 and "stsb-dev" in plain["suite"]
         assert plain["loss"]["scale"] == 1 / 0.05
     if name.startswith("news_zh"):
-        assert plain["model"]["prompts"]["default"] == "query: " and len(plain["suite"]) == 2
+        assert len(plain["suite"]) == 2 and (path is None or plain["model"]["prompts"]["default"] == "query: ")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_takes_its_first_step(command: Command, parts: Path, tmp_path: Path, name: str) -> None:
     data = {"allnli": ["data.path=" + str(parts / "AllNLI.tsv")], "stsb": [f"data.path={parts / 'stsbenchmark.tsv'}"],
             None: [f"data={parts / 'hard.csv'}"] if name == "news_zh_mined" else []}[RECIPES[name][1]]
-    done = command("train", f"experiment={name}", f"model={parts / 'tiny'}", *data, f"data_dir={parts}",
+    tiny = [f"model={parts / 'tiny'}"] if name != "news_zh_static" else [f"model.tokenizer={parts / 'tiny'}",
+                                                                         "model.dim=16"]
+    if RECIPES[name][-1] == "Distill":
+        tiny += [f"loss.teacher={parts / 'tiny'}", *(["model.keep_layers=null"] if "layers" in name else [])]
+    done = command("train", f"experiment={name}", *tiny, *data, f"data_dir={parts}",
                    "loop.max_steps=1", "loop.batch_size=8", "loop.projector=0", "hydra.run.dir=run")
     assert done.code == 0, done.err
     training = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())["training"]
