@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("accelerate")
 
-from bench import generated
+from bench import generated, tables
 from bench.agreement import curve, first_steps, sides
 from bench.all import main, record
 from bench.compare import ratio_interval
@@ -237,6 +237,24 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     keep("agreement", {"value": 1e-6, "last_ten": 1e-6, "ours": [2.0, 1.0], "stock": [2.0, 1.0]})
     assert [file.name for file in draw(tmp_path)] == ["training.svg", "agreement.svg", "quality.svg"]
     assert "mnrl, batch 16" in (tmp_path / "training.svg").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_results_are_those_of_the_files_and_machines_stand_side_by_side(tmp_path: Path) -> None:
+    page = tables.PAGE.read_text(encoding="utf-8")
+    for name in tables.TABLES:
+        assert tables.written(page, name, tables.table(name)) == page, "type python -m bench.tables --write"
+    speed = {"name": "train mnrl, batch 16", "unit": "pairs/s", "peer": "stock trainer, defaults"}
+    cold = speed | {"name": "cold", "value": 2.5, "unit": "s", "peer_value": 1.0, "ratio": 2.5}
+    for where, lines in {"old": [speed | {"value": 76.09, "ratio": 2.02, "ratio_spread": [1.9, 2.1]}, cold],
+                         "new": [speed | {"value": 1500.4, "ratio": 1.3, "ratio_ci95": [1.25, 1.35]}]}.items():
+        (tmp_path / where).mkdir()
+        (tmp_path / where / "train.json").write_text(json.dumps({"machine": {"commit": f"{where}c"}, "lines": lines}))
+    assert tables.table("training", tmp_path).splitlines() == [
+        "|  | beside | new (`newc`) | old (`oldc`) |", "| --- | --- | --- | --- |",
+        "| train mnrl, batch 16 | stock trainer, defaults | 1,500 pairs/s, **1.30x** (1.25 to 1.35) | "
+        "76.1 pairs/s, **2.02x** (1.90 to 2.10) |",
+        "| cold | stock trainer, defaults |  | 2.5 and 1 s |", "",
+        "Over 2 kinds of machine from 1.30x (train mnrl, batch 16, new) to 2.02x (train mnrl, batch 16, old)."]
 
 
 def test_a_result_that_is_written_does_not_make_its_commit_another_one(tmp_path: Path) -> None:
