@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--queries", metavar="FILE", help="read queries from FILE, one a line (UTF-8; - is stdin)")
     parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
     parse.add_argument("--json", action="store_true", help="print one JSON object a query")
-    parse.add_argument("--html", metavar="FILE", default="search-changes.html",
-                       help="the page to write (default %(default)s)")
+    parse.add_argument("--html", metavar="FILE", help="the page to write, in the place of one that is there (default: "
+                       "changes.html in a new folder below outputs/compare)")
     return parse
 
 
@@ -55,6 +56,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 def _show(new: Index, old: Index, args: argparse.Namespace) -> None:
     from sentence_forge.runtime.files import write_atomic
+    from sentence_forge.runtime.locks import new_folder
     from sentence_forge.search.changes import (
         as_json,
         as_lines,
@@ -81,8 +83,9 @@ def _show(new: Index, old: Index, args: argparse.Namespace) -> None:
     else:
         for change in sorted(found, key=lambda change: change.overlap)[:_SHOWN]:
             print_lines(["", *side_by_side(change, width)])
-    write_atomic(Path(args.html), page(found, args.k, args.new, args.old, note))
-    sys.stderr.write("\n".join([*([note] if note else []), *summary(found, args.k), f"page: {args.html}", ""]))
+    html = args.html or f"{new_folder(time.strftime('outputs/compare/%Y-%m-%d_%H-%M-%S'))}/changes.html"
+    write_atomic(Path(html), page(found, args.k, args.new, args.old, note))
+    sys.stderr.write("\n".join([*([note] if note else []), *summary(found, args.k), f"page: {html}", ""]))
 
 
 if __name__ == "__main__":

@@ -150,6 +150,8 @@ def test_as_typed_on_an_export(command: Callable, tmp_path: Path) -> None:
     assert old_form.out == done.out and old_form.err.startswith("--against is a command of its own now")
     assert "overlap by 100.0 %" in command("search", "news", "storm", "--against=news", "-k", "3").err
     assert "40 titles drawn" in command("search.compare", "news", "news").err
+    pages = list((tmp_path / "outputs" / "compare").glob("*/changes.html"))  # one each, none in another's place
+    assert len(pages) == 3 and sum("titles drawn" in page.read_text(encoding="utf-8") for page in pages) == 1
     done = command("search.compare", "news", "nowhere", "storm")
     assert done.code == 2 and done.err.startswith("error: nowhere: no such folder")
     assert command("search.compare", "news", "news", "storm", "--pairs").code == 2
