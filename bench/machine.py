@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "datasets", "accelerate", "numpy",
-            "faiss-cpu", "onnxruntime")
+            "faiss-cpu", "onnxruntime", "fastapi", "uvicorn")
 
 
 def facts() -> dict[str, Any]:
