@@ -59,6 +59,14 @@ class Kept:
         found = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
         return dict(sorted(found, key=lambda each: (-each[1], each[0]))[:most])
 
+    def bounds_of(self, column: str) -> tuple[str, str]:
+        """Return the first and the last value of a column in the order of texts; of cells that are not empty."""
+        import pyarrow.compute as pc
+
+        cells = self._cells[column]
+        found = pc.min_max(cells.filter(pc.not_equal(cells, ""))).as_py()
+        return found["min"], found["max"]
+
 
 class Condition(NamedTuple):
     """A kept column, one of ``= != >= <= > <``, and a value."""

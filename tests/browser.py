@@ -91,6 +91,20 @@ class Page:
         return heard
 
 
+def wait_for(page: Page, expression: str) -> None:
+    until = time.monotonic() + 30
+    while not page.run(expression):
+        assert time.monotonic() < until, expression
+        time.sleep(0.05)
+
+
+def key(page: Page, name: str) -> None:
+    text = {"Enter": "\r"}.get(name, name if len(name) == 1 else "")
+    for kind in ("keyDown", "keyUp"):
+        page.say("Input.dispatchKeyEvent", type=kind, key=name, text=text if kind == "keyDown" else "",
+                 windowsVirtualKeyCode={"Enter": 13, "ArrowDown": 40, "ArrowUp": 38}.get(name, ord(name[0].upper())))
+
+
 @contextmanager
 def browser(profile: Path) -> Iterator[Page]:
     """Start Chromium with a profile of its own and yield its page; skips, aloud, where there is none."""

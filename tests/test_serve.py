@@ -15,6 +15,7 @@ import pytest
 from conftest import TINY, Done
 from corpora import WordEncoder, build, titles_like
 from serving import Client, Tags, served
+from transformers import AutoTokenizer
 
 from sentence_forge.encoders.similarity import normalise
 from sentence_forge.search.index import Index
@@ -234,6 +235,12 @@ def test_check_says_whether_a_server_has_our_model(tmp_path: Path, command: Call
     for name, dim in (("news", []), ("cut", ["dim=16"])):
         assert command("export", "model=run", "corpus=titles.csv", f"out={name}", *dim).code == 0
     with served(tmp_path / "news", encoder=None, token="open sesame") as client:
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "news" / "model")
+        for texts in (["storm hits"], ["storm hits", "storm hits", "opera " * 999]):
+            usage = client.ask("POST", "/v1/embeddings", json.dumps({"input": texts}), content_type="application/json",
+                               authorization="Bearer open sesame").json["usage"]
+            read = sum(len(tokenizer(text, truncation=True, max_length=64)["input_ids"]) for text in texts)
+            assert usage == {"prompt_tokens": read, "total_tokens": read} and read > 3
         done = command("search", "check", client.address, "news", "--token", "open sesame")
         assert done.code == 0 and "the vectors are those of news" in done.out
         assert "16" in command("search", "check", client.address, "cut", "--token", "open sesame").err

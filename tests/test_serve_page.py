@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import Page, browser
-from corpora import build, titles_like
+from browser import browser, key, wait_for
+from corpora import WordEncoder, build, titles_like
 from serving import Tags, served
+
+from sentence_forge.search.indexing import index_corpus
 
 HOSTILE = ["<script>alert(1)</script> storm", "<img src=x onerror=alert(1)> storm", "\"'><svg onload=alert(1)> storm",
            "\u202eevil\u202c \x1b[31mred\x1b[0m \x00 storm", "storm " + "x" * 10_000, "{{ 7 * 7 }} {% raw %} storm",
@@ -45,20 +47,6 @@ def test_it_speaks_the_browser_s_language(tmp_path: Path, accepted: str, word: s
     build(tmp_path, ["storm hits"])
     with served(tmp_path) as client:
         assert word in Tags(client.ask("GET", "/", accept_language=accepted).text).texts
-
-
-def wait_for(page: Page, expression: str) -> None:
-    until = time.monotonic() + 30
-    while not page.run(expression):
-        assert time.monotonic() < until, expression
-        time.sleep(0.05)
-
-
-def key(page: Page, name: str) -> None:
-    text = {"Enter": "\r"}.get(name, name if len(name) == 1 else "")
-    for kind in ("keyDown", "keyUp"):
-        page.say("Input.dispatchKeyEvent", type=kind, key=name, text=text if kind == "keyDown" else "",
-                 windowsVirtualKeyCode={"Enter": 13, "ArrowDown": 40, "ArrowUp": 38}.get(name, ord(name[0].upper())))
 
 
 def test_a_person_types_moves_marks_and_comes_back(tmp_path: Path) -> None:
@@ -99,6 +87,53 @@ def test_a_person_types_moves_marks_and_comes_back(tmp_path: Path) -> None:
             assert page.run("document.scrollingElement.scrollWidth") <= 390  # nothing sticks out on a telephone
         assert page.errors == []
         assert {url.split("/")[2] for url in page.asked if url.startswith("http")} == {f"127.0.0.1:{client.port}"}
+
+
+def test_a_person_filters_by_what_the_corpus_keeps(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    rows = range(200)
+    index_corpus(index, [str(row) for row in rows], titles_like(200), WordEncoder(), kept={
+        "source": ["x", "y"] * 100, "date": [f"2026-01-{1 + row % 28:02}" for row in rows],
+        "town": [f"Town {row % 50}" for row in rows], "url": [f"https://news.example/{row}" for row in rows]})
+    shown = "[...document.querySelectorAll('.hit')].map(each => each.dataset.more.split('=')[1]).join()"
+
+    def found(*where: str) -> str:
+        hits = client.get("/api/search", q="storm", k=20, filter=where).json["hits"]
+        return ",".join(hit["id"] for hit in hits)
+
+    with served(index) as client, browser(tmp_path / "profile") as page:
+        page.say("Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False)
+        page.open(f"{client.address}/?q=storm")
+        assert page.run("[...document.querySelectorAll('.facets [name]')].map(each => each.name).join()") == (
+            "is.source,from.date,to.date,is.town")
+        assert page.run("document.querySelector('[type=date]').max") == "2026-01-28"
+        page.click("document.querySelector('select')")
+        for name in ("ArrowDown", "ArrowDown", "Enter"):
+            key(page, name)
+        wait_for(page, f"{shown} == '{found('source=y')}'")
+        set_value = "(e => {{ e.value = '{}'; e.dispatchEvent(new Event('input', {{bubbles: true}})); 1 }})"
+        page.run(set_value.format("2026-01-20") + "(document.querySelector('[type=date]'))")
+        wait_for(page, f"{shown} == '{found('source=y', 'date>=2026-01-20')}'")
+        page.run("document.querySelector('[list]').focus()")
+        for letter in "Town 21":
+            key(page, letter)
+        wait_for(page, f"{shown} == '{found('source=y', 'date>=2026-01-20', 'town=Town 21')}'")
+        address = page.run("location.search")
+        page.open(f"{client.address}/{address}")  # the filter stays with the address
+        assert page.run("document.querySelector('select').value + document.querySelector('[list]').value") == "yTown 21"
+        assert "titles that meet the filter" in page.run("document.querySelector('.took').textContent")
+        page.click("document.querySelector('.took a')")
+        wait_for(page, f"{shown} == '{found()}'")
+        assert page.errors == []
+
+
+def test_a_person_who_goes_astray_is_told_so_on_a_page(tmp_path: Path) -> None:
+    build(tmp_path, ["storm hits"])
+    with served(tmp_path) as client:
+        for path, status in (("/similar?id=nobody", 404), ("/?k=x", 422), ("/nowhere", 404)):
+            page = client.ask("GET", path, accept="text/html,*/*")
+            assert page.status == status and "Back to the search" in Tags(page.text).texts
+            assert client.ask("GET", path).json["error"]
 
 
 def test_the_last_query_wins(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StringConstraints
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from sentence_forge.encoders.protocol import Role
@@ -18,8 +19,7 @@ from sentence_forge.encoders.similarity import FloatArray, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
 from sentence_forge.search.kept import conditions
-from sentence_forge.search.serve.guard import Refused
-from sentence_forge.search.serve.searcher import Found
+from sentence_forge.search.serve.searcher import Encoded, Found
 
 if TYPE_CHECKING:
     from sentence_forge.search.serve.app import Service
@@ -101,16 +101,16 @@ def _embedding_routes(routes: APIRouter, service: Service) -> None:
     async def embeddings(asked: Embeddings) -> JSONResponse:
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         _check_texts(texts)
-        vectors = await _encode(service, texts, asked.input_type)
+        vectors, tokens = await _encode(service, texts, asked.input_type)
         if asked.dimensions is not None and asked.dimensions != vectors.shape[1]:
             if asked.dimensions > vectors.shape[1]:
-                raise Refused(400, f"dimensions: the model's vectors have {vectors.shape[1]} numbers")
+                raise HTTPException(400, f"dimensions: the model's vectors have {vectors.shape[1]} numbers")
             vectors = normalise(vectors[:, :asked.dimensions])
         data = [{"object": "embedding", "index": number,
                  "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
                  if asked.encoding_format == "base64" else vector.tolist()} for number, vector in enumerate(vectors)]
         return JSONResponse({"object": "list", "data": data, "model": service.name,
-                             "usage": {"prompt_tokens": 0, "total_tokens": 0}})
+                             "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 
     @routes.get("/v1/models", summary="The one model that is served")
     async def models() -> dict[str, Any]:
@@ -136,14 +136,14 @@ async def ask(service: Service, queries: list[str], k: int, *, exact: bool = Fal
     """Return what each query finds.
 
     Raises:
-        Refused: a query is blank, or can't be encoded; a condition is none, or on a column that isn't kept.
+        HTTPException: a query is blank, or can't be encoded; a condition is none, or on a column that isn't kept.
     """
     _check_texts(queries)
     with service.live.reading() as index:
         try:
             conditions(where, index.kept.names)
         except UserError as error:
-            raise Refused(422, str(error)) from None
+            raise HTTPException(422, str(error)) from None
     return await asyncio.wrap_future(service.searcher.search(queries, k, exact=exact, where=where))
 
 
@@ -151,7 +151,7 @@ async def ask_similar(service: Service, row_id: str, k: int) -> tuple[str, Found
     """Return a row's title and what is most similar to it, without itself.
 
     Raises:
-        Refused: there is no such row.
+        HTTPException: there is no such row.
     """
     title, vector = await asyncio.to_thread(_row, service, row_id)
     found = (await asyncio.wrap_future(service.searcher.search([title], k + 1, vectors=vector)))[0]
@@ -178,28 +178,28 @@ def row_of(index: Index, row_id: str) -> int:
     """Return the row with an id.
 
     Raises:
-        Refused: there is none.
+        HTTPException: there is none.
     """
     row = index.row_of(row_id)
     if row is None:
-        raise Refused(404, "there is no such id in the index")
+        raise HTTPException(404, "there is no such id in the index")
     return row
 
 
-async def _encode(service: Service, texts: list[str], role: Role | None) -> FloatArray:
+async def _encode(service: Service, texts: list[str], role: Role | None) -> Encoded:
     made = [await asyncio.wrap_future(service.searcher.encode(texts[start:start + _ENCODED_AT_ONCE], role))
             for start in range(0, len(texts), _ENCODED_AT_ONCE)]
-    return np.concatenate(made)
+    return Encoded(np.concatenate([each.vectors for each in made]), sum(each.tokens for each in made))
 
 
 def _check_texts(texts: list[str]) -> None:
     for text in texts:
         if not text.strip():
-            raise Refused(422, "a text is blank; type some words")
+            raise HTTPException(422, "a text is blank; type some words")
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise Refused(422, "a text holds half a character (a lone surrogate)") from None
+            raise HTTPException(422, "a text holds half a character (a lone surrogate)") from None
 
 
 def _json(service: Service, query: str, found: Found) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from starlette.responses import Response
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import printable
 from sentence_forge.search.index import Index
-from sentence_forge.search.serve.guard import Guard, Limits, Refused, refusal
+from sentence_forge.search.serve.guard import Guard, Limits, refusal
 from sentence_forge.search.serve.live import LiveIndex, marks_folder
 from sentence_forge.search.serve.marks import Marks
 from sentence_forge.search.serve.meters import Meters
 from sentence_forge.search.serve.pairs import Pairs
 from sentence_forge.search.serve.searcher import Searcher
 from sentence_forge.search.serve.training import Trainer
+from sentence_forge.search.serve.view import render
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -103,21 +104,19 @@ def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncod
     app.include_router(marking_routes(service))
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, token=token, limits=limits or Limits(), meters=meters)
-    app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _failed)
     return app
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return refusal(request.url.path, error)
-
-
 async def _http(request: Request, error: Exception) -> Response:
+    """Say on a page what was refused to a person who went to one; in JSON to everybody else."""
     assert isinstance(error, HTTPException)
-    return refusal(request.url.path, Refused(error.status_code, str(error.detail)))
+    programs = request.url.path.startswith(("/api/", "/v1/", "/static/")) or "part" in request.query_params
+    if programs or "text/html" not in request.headers.get("accept", ""):
+        return refusal(request.url.path, error)
+    return render(request.app.state.service, request, "error", error.status_code, message=error.detail)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -126,8 +125,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(printable(str(part))[:80] for part in first["loc"] if part not in ("query", "body", "path"))
     status = 400 if request.url.path.startswith("/v1/") else 422
-    return refusal(request.url.path, Refused(status, f"{where or 'request'}: {first['msg']}"))
+    return await _http(request, HTTPException(status, f"{where or 'request'}: {first['msg']}"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return refusal(request.url.path, Refused(500, "the server failed at this; its log says why"))
+    return refusal(request.url.path, HTTPException(500, "the server failed at this; its log says why"))

@@ -6,33 +6,43 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from sentence_forge.search.index import Index
 
-_MOST_VALUES = 30  # of a column that is filtered by one of its values
+_MOST_LISTED = 30  # values that a list is chosen from; of more, one types and picks
+_MOST_OFFERED = 1000
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 @dataclass(frozen=True)
 class Facet:
-    """A kept column on the form: from and to for dates, else one of its values (and in how many rows each is)."""
+    """A kept column on the form.
+
+    Args:
+        column: its name.
+        kind: ``dates`` from and to, one of a ``list`` of values, or one that is ``typed``.
+        values: the commonest and in how many rows each is; of dates the first and the last.
+    """
 
     column: str
-    is_date: bool
+    kind: Literal["dates", "list", "typed"]
     values: tuple[tuple[str, int], ...]
 
 
 @lru_cache(2)
 def facets(index: Index) -> list[Facet]:
-    """Return the columns of an index that a person can filter by: dates, and those of few values."""
+    """Return the columns of an index that a person can filter by: dates, and those whose values repeat."""
     found = []
     for column in index.kept.names:
-        values = index.kept.values_of(column, _MOST_VALUES + 1)
+        values = index.kept.values_of(column, _MOST_OFFERED)
         named = tuple((value, count) for value, count in values.items() if value)
         if named and all(_DATE.match(value) for value, _ in named):
-            found.append(Facet(column, True, ()))
-        elif 1 < len(values) <= _MOST_VALUES:
-            found.append(Facet(column, False, named))
+            found.append(Facet(column, "dates", tuple((day[:10], 0) for day in index.kept.bounds_of(column))))
+        elif 1 < len(values) <= _MOST_LISTED:
+            found.append(Facet(column, "list", named))
+        elif len(values) > 1 and sum(count for _, count in named) >= 2 * len(named):  # not ids, addresses, summaries
+            found.append(Facet(column, "typed", named))
     return found
 
 

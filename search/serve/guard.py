@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,19 +26,10 @@ _HEADERS = {
                                "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with no-referrer browsers send "Origin: null" with our own forms
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-
-
-class Refused(Exception):
-    """A request that can't be answered: an HTTP status from 400 on, and one line without any path of this machine."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 @dataclass(frozen=True)
@@ -113,19 +104,20 @@ class Guard:
             self._check_rate("" if request.client is None else request.client.host)
             size = headers.get("content-length", "0")
             if not size.isdigit() or int(size) > self._limits.body:
-                raise Refused(413, f"the request is larger than {self._limits.body:,} bytes")
+                raise HTTPException(413, f"the request is larger than {self._limits.body:,} bytes")
             if self._token is None and _name(headers.get("host", "")) not in _LOCAL:
-                raise Refused(421, "this server answers to this machine's names only; start it with --token for others")
+                raise HTTPException(421, "this server answers to this machine's names only; start it with --token for "
+                                         "others")
             if request.method not in ("GET", "HEAD") and not same_origin(headers):
-                raise Refused(403, "the request comes from another site's page")
+                raise HTTPException(403, "the request comes from another site's page")
             if self._token is not None and not path.startswith(OPEN) and not _knows(request, self._token):
-                raise Refused(401, "a token is needed: Authorization: Bearer <token>")
-        except Refused as error:
-            if error.status == 401 and request.method == "GET" and "text/html" in headers.get("accept", ""):
+                raise HTTPException(401, "a token is needed: Authorization: Bearer <token>")
+        except HTTPException as error:
+            if error.status_code == 401 and request.method == "GET" and "text/html" in headers.get("accept", ""):
                 asked = f"{path}?{request.url.query}" if request.url.query else path
                 return RedirectResponse(f"/login?back={quote(asked)}", 303)
             answer = refusal(path, error)
-            if error.status == 401:
+            if error.status_code == 401:
                 answer.headers["www-authenticate"] = "Bearer"
             return answer
         return None
@@ -141,7 +133,7 @@ class Guard:
             self._asked.clear()
         self._asked[address] = (max(left, -1.0), now)
         if left < 0:
-            raise Refused(429, f"more than {rate:g} requests a second; slow down")
+            raise HTTPException(429, f"more than {rate:g} requests a second; slow down")
 
     def _bounded(self, receive: Receive) -> Receive:
         """Return a ``receive`` that stops a body that is larger than it said."""
@@ -158,14 +150,14 @@ class Guard:
         return bounded
 
 
-def refusal(path: str, error: Refused) -> JSONResponse:
+def refusal(path: str, error: HTTPException) -> JSONResponse:
     """Return the answer that says why a request was refused, in OpenAI's form below ``/v1``."""
-    headers = {"retry-after": "1"} if error.status in (429, 503) else None
+    headers = {"retry-after": "1"} if error.status_code in (429, 503) else None
     if path.startswith("/v1/"):
-        kind = "invalid_request_error" if error.status < 500 else "server_error"
-        return JSONResponse({"error": {"message": error.message, "type": kind, "param": None, "code": None}},
-                            error.status, headers)
-    return JSONResponse({"error": error.message}, error.status, headers)
+        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+        return JSONResponse({"error": {"message": error.detail, "type": kind, "param": None, "code": None}},
+                            error.status_code, headers)
+    return JSONResponse({"error": error.detail}, error.status_code, headers)
 
 
 def same_origin(headers: Headers | Mapping[str, str]) -> bool:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote
 
 from fastapi import APIRouter
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from sentence_forge.search.index import Index
 from sentence_forge.search.serve.api import ask, row_of
-from sentence_forge.search.serve.guard import Refused
 from sentence_forge.search.serve.judged import judged
 from sentence_forge.search.serve.marks import KINDS
 from sentence_forge.search.serve.proposals import LOOKED_AT, TO_TRAIN, enough, propose, queries_to_ask
@@ -37,7 +37,7 @@ def marking_routes(service: Service) -> APIRouter:
         form = await fields(request)
         query, row_id, kind = unquote(form.get("query", "")), unquote(form.get("id", "")), form.get("mark", "")
         if kind not in KINDS or not query.strip() or len(query) > MOST_CHARACTERS:
-            raise Refused(422, "a mark needs a query, an id and one of " + ", ".join(KINDS))
+            raise HTTPException(422, "a mark needs a query, an id and one of " + ", ".join(KINDS))
         given = await asyncio.to_thread(_toggle, service, query, row_id, kind, labeller_of(request))
         return _done(request, form, {"mark": given, **service.marks.counts()})
 
@@ -83,7 +83,7 @@ def _training(routes: APIRouter, service: Service) -> None:
     @routes.post("/train")
     def start(request: Request) -> Response:
         if not service.trainer.start():
-            raise Refused(409, "a training is under way already, or there is no model to train on")
+            raise HTTPException(409, "a training is under way already, or there is no model to train on")
         return RedirectResponse("/train", 303)
 
     @routes.post("/train/stop")
@@ -116,14 +116,14 @@ async def fields(request: Request) -> dict[str, str]:
     """Return a form's fields; of those that repeat the first.
 
     Raises:
-        Refused: the body is no form.
+        HTTPException: the body is no form.
     """
     if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        raise Refused(415, "send a form (application/x-www-form-urlencoded)")
+        raise HTTPException(415, "send a form (application/x-www-form-urlencoded)")
     try:
         found = parse_qs((await request.body()).decode(), max_num_fields=50)
     except ValueError:
-        raise Refused(422, "the form can't be read") from None
+        raise HTTPException(422, "the form can't be read") from None
     return {name: values[0] for name, values in found.items()}
 
 

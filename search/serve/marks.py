@@ -6,6 +6,7 @@ row's id is kept with it. Nothing is ever deleted: a mark that was replaced or u
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 import threading
@@ -132,6 +133,11 @@ class Marks:
         with self._lock:
             found = dict(self._db.execute("SELECT mark, count(*) FROM marks WHERE ended IS NULL GROUP BY mark"))
         return {kind: found.get(kind, 0) for kind in KINDS}
+
+    def copy(self, folder: Path) -> None:
+        """Write all marks, those that ended too, as the marks of another folder, which has none yet."""
+        with self._lock, contextlib.closing(sqlite3.connect(folder / FILE)) as copied:
+            self._db.backup(copied)
 
     def close(self) -> None:
         """Close the file."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import make_folder
 from sentence_forge.runtime.process import Parser, run
 from sentence_forge.search.display import print_json, print_lines
 from sentence_forge.search.index import index_folder
@@ -65,8 +66,7 @@ def _export(marks: Marks, args: argparse.Namespace) -> None:
     file = Path(args.export).expanduser()
     if file.suffix != ".csv":
         raise UserError(f"{args.export}: must end in .csv")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"{args.export}: its folder isn't there; make it first")
+    make_folder(file.parent)
     done, test = write(marks.all(), file, args.form), test_file(file)
     if args.json:
         print_json({"file": str(file), "test_file": str(test), "as": args.form, **done._asdict()})

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hmac
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sentence_forge.search.serve.api import LONGEST_QUERY, MOST_HITS, ask, ask_similar
 from sentence_forge.search.serve.facets import facets, where_of
-from sentence_forge.search.serve.guard import COOKIE, Refused, session_of
+from sentence_forge.search.serve.guard import COOKIE, session_of
 from sentence_forge.search.serve.marking import fields, local
 from sentence_forge.search.serve.searcher import Found
 from sentence_forge.search.serve.view import labeller_of, render
@@ -50,7 +52,7 @@ def page_routes(service: Service) -> APIRouter:
         begun = time.perf_counter()
         where = where_of(request.query_params.multi_items())
         found = None if not q.strip() else (await ask(service, [q], k, where=where))[0]
-        return _hits_page(service, request, "hits" if part else "search", q, found, begun)
+        return _hits_page(service, request, "hits" if part else "search", q, found, begun, where)
 
     @routes.get("/similar")
     async def similar(request: Request, id: str, k: Annotated[int, Query(ge=1, le=MOST_HITS)] = HITS) -> HTMLResponse:
@@ -62,7 +64,7 @@ def page_routes(service: Service) -> APIRouter:
     async def pairs(request: Request) -> HTMLResponse:
         try:
             _, found = await service.pairs.best(_PATIENCE)
-        except Refused:
+        except HTTPException:
             return render(service, request, "pairs", 503, lines=None)
         thresholds = _thresholds(service)
         name = labeller_of(request)
@@ -102,14 +104,15 @@ def _thresholds(service: Service) -> Thresholds | None:
 
 
 def _hits_page(service: Service, request: Request, template: str, query: str, found: Found | None,
-               begun: float) -> HTMLResponse:
+               begun: float, where: Sequence[str] = ()) -> HTMLResponse:
     lines = [] if found is None else lines_of(service, query, found, labeller_of(request))
     took = f"{(time.perf_counter() - begun) * 1000:.1f}"
     with service.live.reading() as index:
         rows, shown = len(index.ids), facets(index)
+        met = len(index.kept.rows_where(where)) if where and found is not None else None
         examples = [] if found is not None else [(index.ids[row], index.titles[row]) for row in drawn(rows, _EXAMPLES)]
     return render(service, request, template, q=query, found=found, lines=lines, took=took, rows=rows,
-                  examples=examples, facets=shown, chosen=request.query_params)
+                  examples=examples, facets=shown, chosen=request.query_params, met=met)
 
 
 def drawn(rows: int, count: int) -> list[int]:

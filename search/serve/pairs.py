@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from sentence_forge.search.serve.guard import Refused
+from starlette.exceptions import HTTPException
+
 from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.text_search import Pair
 
@@ -32,7 +33,7 @@ class Pairs:
             patience: seconds to wait for them.
 
         Raises:
-            Refused: it takes longer; it goes on, and who asks again later gets them.
+            HTTPException: it takes longer; it goes on, and who asks again later gets them.
         """
         with self._live.reading() as index:
             generation = index.generation
@@ -43,7 +44,7 @@ class Pairs:
         try:
             return generation, await asyncio.wait_for(asyncio.shield(self._task), patience)
         except TimeoutError:
-            raise Refused(503, "the pairs are still being looked for; ask again in a minute") from None
+            raise HTTPException(503, "the pairs are still being looked for; ask again in a minute") from None
 
     def close(self) -> None:
         """Wait for what is under way, and end the thread."""

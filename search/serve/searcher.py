@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
 from sentence_forge.search.index import Index
-from sentence_forge.search.serve.guard import Refused
 from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.serve.meters import Meters
 from sentence_forge.search.text_search import Hit
@@ -29,6 +29,13 @@ MOST_WAITING = 512  # jobs; more are refused, so that a flood costs no memory
 WINDOW = 0.002  # seconds in which jobs are gathered while several come at once
 _TEXTS_A_BATCH = 64
 ALIKE = 0.93  # hits are folded from this cosine where the export calibrated none
+
+
+class Encoded(NamedTuple):
+    """Unit vectors of texts, float32 [n, dim], and how many tokens the model read of them."""
+
+    vectors: FloatArray
+    tokens: int
 
 
 class Found(NamedTuple):
@@ -57,11 +64,11 @@ class _Job:
     k: int | None = None
     exact: bool = False
     where: tuple[str, ...] = ()
-    vector_future: Future[FloatArray] = field(default_factory=Future)
+    vector_future: Future[Encoded] = field(default_factory=Future)
     future: Future[list[Found]] = field(default_factory=Future)
 
     @property
-    def result(self) -> Future[FloatArray] | Future[list[Found]]:
+    def result(self) -> Future[Encoded] | Future[list[Found]]:
         """What the caller waits for."""
         return self.vector_future if self.k is None else self.future
 
@@ -83,11 +90,11 @@ class Searcher:
         self._thread = threading.Thread(target=self._work, name="searcher", daemon=True)
         self._thread.start()
 
-    def encode(self, texts: Sequence[str], role: Role | None) -> Future[FloatArray]:
-        """Return, once they are there, the texts' unit vectors, float32 [len(texts), dim].
+    def encode(self, texts: Sequence[str], role: Role | None) -> Future[Encoded]:
+        """Return, once they are there, the texts' vectors.
 
         Raises:
-            Refused: too many requests are waiting; in the future: the model can't encode one of the texts.
+            HTTPException: too many requests are waiting; in the future: the model can't encode one of the texts.
         """
         job = _Job(texts, role)
         self._put(job)
@@ -105,7 +112,7 @@ class Searcher:
             where: conditions on kept columns.
 
         Raises:
-            Refused: as `encode`.
+            HTTPException: as `encode`.
         """
         job = _Job(texts, vectors=vectors, k=k, exact=exact, where=tuple(where))
         self._put(job)
@@ -120,7 +127,7 @@ class Searcher:
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            raise Refused(503, "too many requests are waiting; try again in a second") from None
+            raise HTTPException(503, "too many requests are waiting; try again in a second") from None
 
     def _work(self) -> None:
         while (first := self._jobs.get()) is not None:
@@ -163,9 +170,10 @@ class Searcher:
         with self._live.reading() as index:
             vectors = self._vectors(index, jobs)
             found = self._found(index, jobs, vectors)
-        for job, made, hits in zip(jobs, vectors, found, strict=True):
+            tokens = [index.encoder.count_tokens(job.texts, role=job.role) if job.k is None else 0 for job in jobs]
+        for job, made, read, hits in zip(jobs, vectors, tokens, found, strict=True):
             if job.k is None:
-                job.vector_future.set_result(made)
+                job.vector_future.set_result(Encoded(made, read))
             else:
                 job.future.set_result(hits)
 
@@ -184,7 +192,7 @@ class Searcher:
             if missing:
                 made = index.encoder.encode(missing, role=role)
                 if bad_row(made) is not None:
-                    raise Refused(422, "the model can't encode this text: it finds no word in it")
+                    raise HTTPException(422, "the model can't encode this text: it finds no word in it")
                 for text, vector in zip(missing, normalise(made), strict=True):
                     texts[text] = self._cache[index.fingerprint, role, text] = vector
             while len(self._cache) > CACHED:

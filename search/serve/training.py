@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from sentence_forge.search.changes import Change, changes, summary
 from sentence_forge.search.index import Index
 from sentence_forge.search.serve.judged import judged, test_file, write
 from sentence_forge.search.serve.live import LiveIndex
-from sentence_forge.search.serve.marks import Marks
+from sentence_forge.search.serve.marks import KINDS, Marks
 
 if TYPE_CHECKING:
     from sentence_forge.eval.schema import ReportJson
@@ -46,6 +47,15 @@ class Progress:
     measured: str = ""
     summary: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
+    marked: dict[str, dict[str, str]] = field(default_factory=dict)
+    """For each query its marked texts and what they were marked."""
+
+    @property
+    def tally(self) -> list[tuple[str, int, int]]:
+        """For each kind of mark how many of the marked texts are among the hits before and after."""
+        before, after = (Counter(self.marked[change.query].get(hit.title, "") for change in self.changes
+                                 for hit in getattr(change, side)) for side in ("old", "new"))
+        return [(kind, before[kind], after[kind]) for kind in KINDS]
 
     @property
     def running(self) -> bool:
@@ -74,24 +84,30 @@ class Trainer:
         """Whether the index is an export's, so that there is a model to train on."""
         return (self._live.folder.parent / "model").is_dir()
 
-    def commands(self, work: Path | None = None) -> list[tuple[str, list[str]]]:
-        """Return each step's command, without ``python -m``; ``work`` is the folder of its files."""
-        at = work or self._work / "<run>"
+    def commands(self, at: Path, corpus: str, id_column: str | None) -> list[tuple[str, list[str]]]:
+        """Return each step's command, without ``python -m``; ``at`` is the folder of their files."""
         model, marks = str(self._export / "model"), at / "marks.csv"
         with self._live.reading() as index:
-            keep = [f"corpus.keep=[{','.join(index.kept.names)}]"] if index.kept.names else []
+            columns = [f"corpus.keep=[{','.join(index.kept.names)}]"] if index.kept.names else []
+        columns += [f"corpus.id_column={id_column}"] if id_column else []
         return [("marks", ["search", "marks", str(self._export), "--export", str(marks)]),
                 ("train", ["train", "loss=mnrl", f"model={model}", f"data={marks}", f"hydra.run.dir={at / 'run'}",
                            *_LOOP]),
                 ("eval", ["eval", f"model={at / 'run'}", f"baseline={model}", "suite=marks",
                           f"file={test_file(marks)}", f"output={at / 'report'}"]),
-                ("export", ["export", f"model={at / 'run'}", f"corpus={at / 'corpus.csv'}", "corpus.id_column=id",
-                            *keep, f"out={at / 'index'}"]),
+                ("export", ["export", f"model={at / 'run'}", f"corpus={corpus}", *columns,
+                            f"out={at / 'index'}"]),
                 ("compare", ["search.compare", str(at / "index"), str(self._export)])]
 
     def shown(self) -> list[str]:
-        """Return the commands as they are typed."""
-        return [f"python -m {shlex.join(words)}" for _, words in self.commands()]
+        """Return the commands as they are typed, in the folder where the corpus lies."""
+        try:
+            about = json.loads((self._live.folder.parent / "manifest.json").read_text(encoding="utf-8"))["corpus"]
+        except (OSError, ValueError, KeyError):  # an index without an export
+            about = {}
+        commands = self.commands(Path(f"{self._export.name}-marked"), about.get("name", "titles.csv"),
+                                 about.get("id_column"))
+        return [f"python -m {shlex.join(words)}" for _, words in commands]
 
     def start(self) -> bool:
         """Start a run in a thread; False if one is under way, or there is no model."""
@@ -116,7 +132,7 @@ class Trainer:
             progress.folder = str(work)
             test = write(self._marks.all(), work / "marks.csv", "triplets").test_queries
             self._write_corpus(work / "corpus.csv")
-            for step, words in self.commands(work)[1:-1]:
+            for step, words in self.commands(work, str(work / "corpus.csv"), "id")[1:-1]:
                 progress.step = step
                 if step != "eval":
                     self._command(words, work, progress)
@@ -125,6 +141,7 @@ class Trainer:
                         self._command(words, work, progress)
                         progress.measured = _measured(work / "report" / "report.json")
             progress.step = "compare"
+            self._marks.copy(work / "index")
             self._compare(work / "index", progress)
             progress.step = "done"
         except Exception as error:
@@ -143,7 +160,9 @@ class Trainer:
                 raise UserError(progress.failed)
             self._process = subprocess.Popen([sys.executable, "-m", f"sentence_forge.{words[0]}", *words[1:]],
                                              stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        while (code := self._poll()) is None:
+        code = None
+        while code is None:
+            code = self._poll()
             progress.losses = _losses(work / "run" / "metrics.jsonl")
         if code:
             lines = (work / f"{words[0]}.log").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -168,9 +187,12 @@ class Trainer:
                 writer.writerow([name, title, *(cells.get(column, "") for column in index.kept.names)])
 
     def _compare(self, new: Path, progress: Progress) -> None:
-        queries = list(judged(self._marks.all()).queries)[:MOST_QUERIES]
+        queries = dict([*judged(self._marks.all()).queries.items()][:MOST_QUERIES])
         with Index.open(new) as after, self._live.reading() as before:
-            progress.changes = changes(after, before, queries, K)
+            found = changes(after, before, list(queries), K)
+        progress.marked = {query: {text: kind for kind in KINDS for text in texts[kind]}
+                           for query, texts in queries.items()}
+        progress.changes = sorted(found, key=lambda change: change.overlap)
         progress.summary = summary(progress.changes, K)
 
 
@@ -179,7 +201,7 @@ def _losses(metrics: Path) -> list[tuple[int, float]]:
         found = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):  # not there yet, or its last line is being written
         return []
-    return [(line["step"], line["loss"]) for line in found if "loss" in line]
+    return [(line["step"], line["train/loss"]) for line in found if "train/loss" in line]
 
 
 def _measured(report: Path) -> str:

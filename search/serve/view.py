@@ -15,6 +15,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from sentence_forge.search.serve.proposals import TO_TRAIN
+
 if TYPE_CHECKING:
     from sentence_forge.search.serve.app import Service
 
@@ -58,7 +60,8 @@ class Words:
     @property
     def script(self) -> str:
         """What the script needs of them, as JSON."""
-        return json.dumps({key: self._words[key] for key in ("failed", "undone")}, ensure_ascii=False)
+        words = {key: self._words[key] for key in ("failed", "undone")}
+        return json.dumps({**words, "marked": self("enough_train", n="{n}", aim=TO_TRAIN)}, ensure_ascii=False)
 
 
 @cache

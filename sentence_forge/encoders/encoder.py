@@ -94,6 +94,10 @@ class Encoder(TextEncoder):
         chain = self.forward.chains[role]
         return tokenizer_hash(chain.tokenizer, max_length=chain.max_length, prompt=self.prompt(role))
 
+    def count_tokens(self, texts: Sequence[str], *, role: Role | None = None) -> int:
+        """Return how many tokens are read of the texts, special tokens and prompts included."""
+        return len(self.tokenize(texts, role).ids)
+
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Return how many texts are longer than the model takes."""
         return self.tokenize(texts).truncated

@@ -48,6 +48,10 @@ class OnnxEncoder(TextEncoder):
         """Return a key of how texts of this role are encoded: roles with equal keys give equal vectors."""
         return self._vectors.prompt(role)
 
+    def count_tokens(self, texts: Sequence[str], *, role: Role | None = None) -> int:
+        """Return how many tokens are read of the texts, special tokens and prompts included."""
+        return len(self._vectors.tokenize(texts, role).ids)
+
     def encode(self, texts: Iterable[str], *, role: Role | None = None, out: np.ndarray | None = None,
                progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Return float32 ``[n, dim]`` vectors, in the texts' order; see ``encoders.corpus.encode_texts``."""

@@ -57,6 +57,10 @@ class TextEncoder(Protocol):
         """Return a key of how texts of this role are encoded: roles with equal keys give equal vectors."""
         return ""
 
+    def count_tokens(self, texts: Sequence[str], *, role: Role | None = None) -> int:
+        """Return how many tokens are read of the texts, special tokens and prompts included; 0 if it can't be told."""
+        return 0
+
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Return how many texts are longer than the model reads."""
         return 0

@@ -41,7 +41,7 @@ async function search() {
   }
 }
 
-const name = document.querySelector("nav .name").textContent;
+const name = document.querySelector("header .name").textContent;
 const title = () => (box.value.trim() ? box.value.trim() + " · " : "") + name;
 
 function problem(text) {
@@ -51,9 +51,12 @@ function problem(text) {
 if (form && results) {
   form.addEventListener("input", event => {
     clearTimeout(timer);
+    const offered = event.target.list?.options; // a value that is half typed is none yet
+    if (offered && event.target.value && ![...offered].some(each => each.value === event.target.value)) return;
     if (!event.isComposing) timer = setTimeout(search, WAIT); // a Chinese word is not a word until it is composed
   });
   form.addEventListener("compositionend", () => { clearTimeout(timer); timer = setTimeout(search, WAIT); });
+  form.addEventListener("change", event => { if (event.target.list) search(); });
   form.addEventListener("submit", event => { event.preventDefault(); search(); });
 }
 
@@ -96,6 +99,7 @@ document.addEventListener("marked", event => {
   if (location.pathname === "/queue" && event.detail.found.mark) setTimeout(() => step(1), 150);
   const { right, near, wrong } = event.detail.found;
   for (const bar of document.querySelectorAll("progress")) bar.value = right + near + wrong;
+  say(words.marked.replace("{n}", right + near + wrong));
 });
 
 async function undo() {
