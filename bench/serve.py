@@ -155,7 +155,7 @@ def memory(process: subprocess.Popen[bytes], port: int, queries: Sequence[str], 
     asked, before = cycle(queries[::-1]), from_cache(port)  # the first are in the cache still
     sizes = []
     for _ in range(6):  # the first fills the cache
-        closed_loop(port, asked, 8, most=most // 5)
+        closed_loop(port, asked, CONNECTIONS[-1], most=most // 5)
         sizes.append(rss(process))
     yield line("memory growth", sizes[-1] - sizes[0], "MB", queries=most, mb=[round(size, 1) for size in sizes],
                from_cache=from_cache(port) - before)
