@@ -24,14 +24,12 @@ class Unreadable(UserError):
     """A data set that ``datasets`` can't read."""
 
 
-class HubSplit:
-    """A split of a data set that ``datasets`` has loaded; see ``formats.rows.RowFile``."""
+class HubSplit(RowFile):
+    """A split of a data set that ``datasets`` has loaded."""
 
     def __init__(self, path: Path, split: Dataset) -> None:
-        self.path, self._split = path, split
-        self.columns, self.lists = split.column_names, list_columns(split.data.schema)
-        self.stored = [Path(part["filename"]) for part in split.cache_files]
-        self.detected: dict[str, object] = {}
+        super().__init__(path, [Path(part["filename"]) for part in split.cache_files])
+        self._split, self.columns, self.lists = split, split.column_names, list_columns(split.data.schema)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield the rows; what the set declares as a class label comes by its name, - where it has none."""

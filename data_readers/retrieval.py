@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 _ROLES = ("anchor", "positive", "negative")
 
 
-class Expanded:
-    """A file of a query and lists of passages in each row; see ``formats.rows.RowFile``.
+class Expanded(RowFile):
+    """A file of a query and lists of passages in each row.
 
     BGE has ``{"query": .., "pos": [..], "neg": [..]}``, Tevatron ``query``, ``positive_passages`` and
     ``negative_passages`` of objects with ``title`` and ``text``, others ``query``, ``positive`` and ``negative``. Each
@@ -36,8 +36,8 @@ class Expanded:
     """
 
     def __init__(self, file: RowFile, columns: dict[str, str], negatives: int) -> None:
-        self.path, self.stored, self.detected = file.path, file.stored, file.detected
-        self.lists: frozenset[str] = frozenset()
+        super().__init__(file.path, file.stored)
+        self.detected = file.detected
         self._file, self._named, self._negatives = file, columns, negatives if "negative" in columns else 0
         self.columns = ["anchor", "positive", *_negatives(self._negatives)]
 
@@ -153,11 +153,11 @@ def expanded(file: RowFile, columns: dict[str, str], negatives: int) -> RowFile:
     return Expanded(file, named, negatives)
 
 
-class Judged:
+class Judged(RowFile):
     """A folder as BEIR has it: ``corpus.jsonl``, ``queries.jsonl`` and judgements in ``qrels/train.tsv``.
 
     Each passage that is judged above 0 gives a row of a query and it, with those judged 0 as negatives, if there are
-    any for every query. See ``formats.rows.RowFile``.
+    any for every query.
 
     Args:
         folder: holds the files.
@@ -169,8 +169,7 @@ class Judged:
     """
 
     def __init__(self, folder: Path, qrels: Path, reading: Reading) -> None:
-        self.path, self.detected = qrels, dict[str, object]()
-        self.stored = [qrels, *(_only(folder, name) for name in ("corpus", "queries"))]
+        super().__init__(qrels, [qrels, *(_only(folder, name) for name in ("corpus", "queries"))])
         self.columns, self.lists = ["query", "positive", "negative"], frozenset(["positive", "negative"])
         self._reading = reading
 

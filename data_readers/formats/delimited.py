@@ -19,7 +19,16 @@ from typing import Any
 
 from sentence_forge.data_readers.csv_writer import GUARD
 from sentence_forge.data_readers.formats.reading import SEPARATORS, Reading
-from sentence_forge.data_readers.formats.rows import MAX_CELL, BadRow, Row, check_header, first_fault, is_text, shown
+from sentence_forge.data_readers.formats.rows import (
+    MAX_CELL,
+    BadRow,
+    Row,
+    RowFile,
+    check_header,
+    first_fault,
+    is_text,
+    shown,
+)
 from sentence_forge.data_readers.formats.text import TextFile
 from sentence_forge.data_readers.known_columns import is_known
 from sentence_forge.runtime.errors import UserError
@@ -31,8 +40,8 @@ _SEP_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _GUARDED = re.compile(rf"{GUARD}+[=+\-@\t\r]")
 
 
-class Delimited:
-    """A file of separated cells; see ``rows.RowFile``.
+class Delimited(RowFile):
+    """A file of separated cells.
 
     The separator is the one that the suffix says (.csv a comma; .tsv and .txt a tab), unless the header and the first
     100 rows fit another one better, or the first line is Excel's ``sep=;``. Tabs in .tsv and .txt know no quotes,
@@ -44,10 +53,8 @@ class Delimited:
     """
 
     def __init__(self, path: Path, reading: Reading, suffix: str) -> None:
-        self.path, self.stored, self._reading = path, [path], reading
-        self._text = TextFile(path, reading)
-        self.lists: frozenset[str] = frozenset()
-        self.detected: dict[str, object] = {}
+        super().__init__(path)
+        self._reading, self._text = reading, TextFile(path, reading)
         if not self._text.encoding.startswith("utf-8"):
             self.detected["encoding"] = self._text.encoding
         # the limit is one for the whole process; it is only ever raised

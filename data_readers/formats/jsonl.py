@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_forge.data_readers.formats.reading import Reading
-from sentence_forge.data_readers.formats.rows import BadRow, Row, check_header, first_fault, shown
+from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_header, first_fault, shown
 from sentence_forge.data_readers.formats.text import TextFile
 from sentence_forge.runtime.errors import UserError
 
@@ -22,10 +22,8 @@ _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 _Object = dict[str, Any]
 
 
-class JsonFile:
+class JsonFile(RowFile):
     """A file of JSON lines, or of one array; its columns are the first object's keys, and others' keys of lists.
-
-    See ``rows.RowFile``.
 
     Numbers come as they are spelled in the file; null, true and objects are bad cells, and so are lists, except those
     of a column whose first cell is one.
@@ -35,9 +33,8 @@ class JsonFile:
     """
 
     def __init__(self, path: Path, reading: Reading) -> None:
-        self.path, self.stored = path, [path]
+        super().__init__(path)
         self._text, self._nul = TextFile(path, reading), reading.nul
-        self.detected: dict[str, object] = {}
         if not self._text.encoding.startswith("utf-8"):
             self.detected["encoding"] = self._text.encoding
         with self._text.open() as file:

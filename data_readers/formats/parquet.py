@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_forge.data_readers.formats.packed import MOST_RATIO, MOST_UNPACKED
 from sentence_forge.data_readers.formats.reading import Reading
-from sentence_forge.data_readers.formats.rows import BadRow, Row, check_header, first_fault, shown
+from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_header, first_fault, shown
 from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ BATCH = 8192
 _LEAST_ROW = 8  # bytes a row takes in memory at the least
 
 
-class ParquetFile:
-    """A Parquet file; see ``rows.RowFile``. A number becomes its ``str``, and null is bad.
+class ParquetFile(RowFile):
+    """A Parquet file. A number becomes its ``str``, and null is bad.
 
     Raises:
         UserError: missing, or not Parquet, or cut short.
     """
 
     def __init__(self, path: Path, reading: Reading) -> None:
-        self.path, self.stored, self._nul = path, [path], reading.nul
-        self.detected: dict[str, object] = {}
+        super().__init__(path)
+        self._nul = reading.nul
         with _open(path) as file:
             self._schema = file.schema_arrow
         self.columns = check_header(path, self._schema.names, reading.key)

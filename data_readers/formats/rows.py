@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from sentence_forge.runtime.errors import UserError, one_of
 
@@ -37,26 +38,29 @@ class BadRow(NamedTuple):
     text: str
 
 
-class RowFile(Protocol):
-    """A file whose header was read.
+class RowFile(ABC):
+    """A file whose header was read; each format is a subclass, which sets ``columns``.
+
+    Args:
+        path: what errors call the file.
+        stored: the files on disk that hold its rows; None is ``path`` itself.
 
     Attributes:
-        path: what errors call it.
         columns: the names of its columns, in the file's order.
         lists: those of them whose cells are lists; such a cell comes as JSON.
-        stored: the files on disk that hold its rows.
         detected: how it is read where that isn't usual, such as ``{"encoding": "gb18030"}``, ready for JSON.
     """
 
-    path: Path
     columns: list[str]
-    lists: frozenset[str]
-    stored: list[Path]
-    detected: dict[str, object]
 
+    def __init__(self, path: Path, stored: list[Path] | None = None) -> None:
+        self.path, self.stored = path, [path] if stored is None else stored
+        self.lists: frozenset[str] = frozenset()
+        self.detected: dict[str, object] = {}
+
+    @abstractmethod
     def rows(self, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         """Yield every row, good or bad, with the cells of ``columns``, which the file has."""
-        ...
 
 
 def place(path: Path, line: int, number: int, column: str | None = None) -> str:

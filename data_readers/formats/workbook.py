@@ -11,12 +11,12 @@ from typing import Any
 
 from sentence_forge.data_readers.formats.packed import MOST_RATIO, MOST_UNPACKED
 from sentence_forge.data_readers.formats.reading import Reading
-from sentence_forge.data_readers.formats.rows import BadRow, Row, check_header, first_fault, shown
+from sentence_forge.data_readers.formats.rows import BadRow, Row, RowFile, check_header, first_fault, shown
 from sentence_forge.runtime.errors import UserError, one_of
 
 
-class Workbook:
-    """A sheet of a workbook; see ``rows.RowFile``. Lines are the sheet's rows.
+class Workbook(RowFile):
+    """A sheet of a workbook. Lines are the sheet's rows.
 
     A whole number comes without its ``.0``, a date as ISO 8601, the value of a formula as it was last saved. A blank
     row is no row, and columns without a name that hold nothing are no columns.
@@ -26,9 +26,8 @@ class Workbook:
     """
 
     def __init__(self, path: Path, reading: Reading) -> None:
-        self.path, self.stored, self._reading = path, [path], reading
-        self.detected: dict[str, object] = {}
-        self.lists: frozenset[str] = frozenset()
+        super().__init__(path)
+        self._reading = reading
         lines = self._lines()
         self._start, names = next(lines, (0, []))
         if not names:

@@ -60,9 +60,9 @@ class ScoredPairs(FileTask):
 
     Args:
         folder: see ``FileTask``; likewise ``split``, ``path``, ``sample`` and ``label``.
-        score_range: the lowest and the highest score there may be; anything outside is refused. None: found by all
-            scores of the file, or refused where they don't tell.
-        columns: the file's names of ``sentence1``, ``sentence2`` and ``score``; those that are well known are found.
+        score_range: the lowest and the highest score there may be; anything outside is refused. None detects it from
+            all scores of the file, or refuses them where they are ambiguous.
+        columns: the file's names of ``sentence1``, ``sentence2`` and ``score``; usual other names are recognised.
         domain_column: the column that names a row's sub-set, if the file has it.
         held_out: only the rows that a training on this file with ``data.dev_fraction=`` of this share holds out, so
             that the others may be trained on; None takes all.
@@ -142,10 +142,10 @@ class ScoredPairs(FileTask):
 
 
 def _range(path: Path, table: Table) -> tuple[float, float]:
-    """Return the range of a file's scores, found by all of them, and say so.
+    """Return the range of a file's scores, detected from all of them, and log it.
 
     Raises:
-        UserError: they don't tell it.
+        UserError: it is ambiguous.
     """
     try:
         found = range_of(scores_of(zip(table[ROW], table["score"], strict=True)), key="suite.file")
