@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -134,6 +135,39 @@ def test_the_loss_the_data_set_and_the_task_that_internals_adds_work(command: Co
     done = command("eval", "--config-dir", str(tmp_path / "configs"), "model=folder", "model.path=run", "suite=ours",
                    f"data_dir={tmp_path}", "resamples=20")
     assert done.code == 0 and "our-triplets" in done.err + done.out, done.err
+
+
+def short(value: float) -> str:
+    return f"{value:,.2f}" if value < 1 else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def test_the_tables_of_scaling_follow_from_its_formulas_and_these_from_the_results() -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    given: dict = {}
+    exec(block_of("scaling.md", "python", "fp32 ="), given)  # what the page shows to be computed with
+    counts = (300_000, 10_000_000, 1_000_000_000)
+    for speed, price, machines in (("fp32", "CPU", 1), ("int8", "CPU", 1), ("gpu", "GPU", 1), ("fp32", "CPU", 64)):
+        cells = [f"{short(given['hours'](n, given[speed]) / machines)} h, "
+                 f"${short(given['hours'](n, given[speed]) * given[price])}" for n in counts]
+        assert " | ".join(cells[machines > 1:]) + " |" in page, (speed, machines)
+    for size in (1536, 768, 384, 96, 48):
+        held = size + given["graph"]  # GB of a billion titles
+        assert " | ".join([f"| {size:,}", *(short(n * size / 1e9) for n in counts),
+                           f"{held:,} GB, ${short(held * given['RAM'])} |"]) in page, size
+    small, middle, large = map(given["one_ms"], counts)
+    assert f"{short(small)} ms at 300 thousand, {short(middle)} ms at 10 million, {short(large / 1000)} s at a" in page
+    small, middle, large = (short(given["resident"](n)) for n in counts)
+    assert f"{small}, {middle} and {large} GB" in page
+
+    kept = {(file.stem, line["name"]): line for file in sorted((ROOT / "bench" / "results").glob("amd-26*/*.json"))
+            for line in json.loads(file.read_text(encoding="utf-8"))["lines"]}
+    first = kept["reindex_269k", "reindex"]
+    assert given["fp32"] == pytest.approx(first["rows"] / first["peer_value"])
+    assert given["int8"] / given["fp32"] == pytest.approx(
+        kept["encode_all", "encode, onnx int8"]["value"] / kept["encode_all", "encode, onnx fp32"]["value"])
+    for rows, name in ((20_000, "search"), (269_089, "search_269k")):
+        assert given["one_ms"](rows) == pytest.approx(kept[name, "fast_query"]["value"], abs=1e-3)
+        assert given["resident"](rows) == pytest.approx(kept[name, "resident_memory"]["value"] * 2**20 / 1e9, rel=1e-4)
 
 
 def test_every_option_of_a_table_is_there() -> None:
