@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -45,3 +46,9 @@ def interleaved(calls: Sequence[Callable[[], object]], repeats: int) -> list[lis
 def median(values: Sequence[float]) -> float:
     """Return the median."""
     return statistics.median(values)
+
+
+def slope(values: Mapping[float, float]) -> float:
+    """Return the slope of log(value) over log(size), by least squares: 1 is a value that grows as the size does."""
+    return statistics.linear_regression([math.log(size) for size in values],
+                                        [math.log(value) for value in values.values()]).slope

@@ -1,7 +1,7 @@
 """The plots of ``bench/results/<kind>``: how much faster with its spread, and the loss curves on one another.
 
 ``python -m bench.plot`` draws what is there: ``training.svg`` from train.json (and gpu.json), ``agreement.svg`` from
-agreement.json, ``quality.svg`` from quality.json.
+agreement.json, ``quality.svg`` from quality.json, ``scale.svg`` from scale.json.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.lines import slope
 from bench.results import RESULTS, read_lines
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def draw(folder: Path) -> list[Path]:
                 if {"ratio_spread", "ratio_ci95"} & set(line)]
     curves = [line for line in read_lines(folder / "agreement.json") if "last_ten" in line]
     seeds = [line for line in read_lines(folder / "quality.json") if "seed" in line]
+    sizes = [line for line in read_lines(folder / "scale.json") if "_query" in line["name"]]
     files = []
     if training:
         files.append(_picture(folder / "training.svg", _ratios, training, height=1.3 + 0.42 * len(_names(training))))
@@ -37,6 +39,8 @@ def draw(folder: Path) -> list[Path]:
         files.append(_picture(folder / "agreement.svg", _curves, curves[-1], height=3.6))
     if seeds:
         files.append(_picture(folder / "quality.svg", _seeds, seeds, height=2.2))
+    if sizes:
+        files.append(_picture(folder / "scale.svg", _sizes, sizes, height=3.6))
     return files
 
 
@@ -102,6 +106,18 @@ def _seeds(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
         axes.plot([sum(values) / len(values)] if values else [], [height] if values else [], "|", color=colour,
                   markersize=22)
     axes.set(yticks=[0, 1], yticklabels=list(sides), ylim=(1.5, -0.5), xlabel="STSb test, Spearman x 100, a dot a seed")
+
+
+def _sizes(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Paint the median time of a query over the rows, both logarithmic, with the slope of each curve."""
+    colours = {"fast_query": OURS_COLOUR, "exact_query": TUNED_COLOUR, "fast_query, hnsw": STOCK_COLOUR}
+    for name, colour in colours.items():
+        times = {line["rows"]: line["value"] for line in sorted(lines, key=lambda line: line["rows"])
+                 if line["name"] == name}
+        grown = f", slope {slope(times):.2f}" if len(times) > 1 else ""
+        axes.loglog(list(times), list(times.values()), "o-", color=colour, label=f"{name.replace('_', ' ')}{grown}")
+    axes.set(xlabel="rows", ylabel="ms a query, median")
+    axes.legend(frameon=False)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bench import generated, tables
 from bench.agreement import curve, first_steps, sides
 from bench.all import main, record
 from bench.compare import ratio_interval
+from bench.lines import slope
 from bench.machine import commit as commit_of
 from bench.machine import facts, kind
 from bench.plot import draw
@@ -25,9 +26,13 @@ from bench.profile import PLACES, where_it_goes
 from bench.quality import interval
 from bench.results import RESULTS
 from bench.results import results_of_this_kind as results_folder
+from bench.scale import Made
 from bench.stock import Stock
 from bench.tasks import SHAPE, Task, load, tiny, without_dropout
 from bench.train import Case
+from sentence_forge.encoders.protocol import Role, TextEncoder
+from sentence_forge.encoders.similarity import normalise
+from sentence_forge.search.indexing import index_corpus
 
 LINE = {"name", "value", "unit", "peer", "peer_value", "ratio"}
 
@@ -231,11 +236,14 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps({"lines": lines}), encoding="utf-8")
 
     assert draw(tmp_path) == []
+    keep("scale", {"name": "build", "rows": 1000, "value": 9.0}, {"name": "fast_query", "rows": 1000, "value": 1.0},
+         {"name": "fast_query", "rows": 4000, "value": 2.0})
+    assert [file.name for file in draw(tmp_path)] == ["scale.svg"]
     keep("train", {"name": "train mnrl, batch 16", "peer": Stock.__name__ + ", defaults", "ratio": 2.0,
                    "ratio_spread": [1.9, 2.1]})
     keep("quality", {"side": "ours", "seed": 1, "value": 84.0})
     keep("agreement", {"value": 1e-6, "last_ten": 1e-6, "ours": [2.0, 1.0], "stock": [2.0, 1.0]})
-    assert [file.name for file in draw(tmp_path)] == ["training.svg", "agreement.svg", "quality.svg"]
+    assert [file.name for file in draw(tmp_path)] == ["training.svg", "agreement.svg", "quality.svg", "scale.svg"]
     assert "mnrl, batch 16" in (tmp_path / "training.svg").read_text(encoding="utf-8")
 
 
@@ -255,6 +263,52 @@ def test_the_tables_of_results_are_those_of_the_files_and_machines_stand_side_by
         "76.1 pairs/s, **2.02x** (1.90 to 2.10) |",
         "| cold | stock trainer, defaults |  | 2.5 and 1 s |", "",
         "Over 2 kinds of machine from 1.30x (train mnrl, batch 16, new) to 2.02x (train mnrl, batch 16, old)."]
+
+
+class Drawn(TextEncoder):
+    """Vectors around thirty centres, drawn by the number that a text is."""
+
+    name, fingerprint = "drawn", "0" * 64
+
+    def encode(self, texts: Sequence[str], *, role: Role | None = None) -> np.ndarray:
+        centres = np.random.default_rng(0).standard_normal((30, 32))
+        rows = [np.random.default_rng(int(text)).standard_normal(32) for text in texts]
+        return normalise(np.array([centres[int(text) % 30] + 0.7 * row for text, row in zip(texts, rows, strict=True)]))
+
+
+def test_growth_is_measured_and_a_size_that_is_there_is_left_alone(lines_of: Callable[..., list[dict]], tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.scale.COLD", 1)
+    names = [str(number) for number in range(700)]
+    index_corpus(tmp_path / "export" / "index", names, names, Drawn())
+    arguments = (str(tmp_path / "export"), "--sizes", "2000", "--fast-from", "1000", "--work", str(tmp_path / "work"),
+                 "--results", str(tmp_path))
+    lines = {line["name"]: line for line in lines_of("scale", *arguments)}
+    assert lines["reindex"]["changed"] == 20
+    fast, peer = lines["fast_query"], lines["fast_query, hnsw"]
+    assert fast["index"]["factory"].startswith("PQ") and fast["recall"] > 0.99
+    assert peer["recall"] >= fast["recall"] and 0 < peer["value"] <= peer["p95"]
+    assert lines["disk"]["parts"]["vectors"] == pytest.approx(2000 * 32 * 4, abs=200)
+    assert 0 < lines["resident_memory"]["not_mapped"] < lines["resident_memory"]["value"]
+    assert not list((tmp_path / "work").iterdir()), "a size that was measured is removed"
+    kept = (tmp_path / "scale.json").read_text(encoding="utf-8")
+    assert [line["name"] for line in json.loads(kept)["lines"]] == list(lines)
+    assert lines_of("scale", *arguments) == []
+    assert (tmp_path / "scale.json").read_text(encoding="utf-8") == kept
+
+
+def test_rows_beyond_the_titles_are_near_copies_of_them_and_the_same_each_time() -> None:
+    source = Drawn().encode([str(number) for number in range(50)])
+    made = Made(source, "").encode(["first [3.0]", "copy [53.0]", "copy [103.0]", "changed [3.1]"])
+    assert np.allclose(made[0], source[3], atol=1e-6)
+    cosines = made[1:] @ source[3]
+    assert ((cosines > 0.85) & (cosines < 0.99)).all() and made[1] @ made[2] < 0.99
+    assert np.array_equal(made[2:], Made(source, "").encode(["copy [103.0]", "changed [3.1]"]))
+
+
+def test_a_slope_of_one_is_time_that_grows_as_the_rows_do() -> None:
+    assert slope({100: 2.0, 1000: 20.0, 10_000: 200.0}) == pytest.approx(1)
+    assert slope({100: 2.0, 10_000: 20.0}) == pytest.approx(0.5)
 
 
 def test_a_result_that_is_written_does_not_make_its_commit_another_one(tmp_path: Path) -> None:

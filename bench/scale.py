@@ -1,0 +1,173 @@
+"""How build, re-index, query, memory, disk and cold start grow from 100,000 rows to ten million, beside FAISS's HNSW.
+
+``python -m bench.scale DIR`` where DIR is what ``python -m export corpus=... out=DIR`` wrote. Its titles come first;
+beyond them each row is one of them again: the text with the row's number, so that all texts differ, and the vector
+multiplied by ``1 + 0.3 x normal noise``, seeded by the row, and brought to length 1. So two copies of a title have a
+cosine of about 0.92, and neighbourhoods are denser than those of as many real titles. Times of building leave out the
+making of these vectors, as they would the encoding. Vectors are read from disk, memory-mapped.
+
+Each size of ``--sizes`` is built in ``--work`` (three times the size of its vectors, for a while), measured and
+removed; its lines go to ``scale.json`` together, and a size that is there is not measured again. 32 GB of disk and 24
+GiB of memory are enough for ten million.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.lines import line, median, seconds, slope
+from bench.results import Results, read_lines, results_of_this_kind
+from sentence_forge.encoders.protocol import Role, TextEncoder
+from sentence_forge.encoders.similarity import FloatArray, cosine_top_k, normalise
+from sentence_forge.search.generation import read_generation
+from sentence_forge.search.index import Index
+from sentence_forge.search.indexing import FAST_FROM, index_corpus
+
+SIZES = "100000,300000,1000000,3000000,10000000"
+NOISE, SHARE = 0.3, 0.01
+FAST, EXACT, COLD = 400, 20, 5
+SEARCH = """
+import sys
+from pathlib import Path
+import numpy as np
+from sentence_forge.search.index import Index
+index, queries = Index.open(sys.argv[1]), np.load(sys.argv[2])
+for query in queries[:int(sys.argv[3])]:
+    index.hits(*index.search_vectors(query[None], 10))
+fields = dict(row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines())
+print(*(int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")))
+"""
+
+
+class Made(TextEncoder):
+    """An encoder of texts that end in ``[row.version]``: their vectors are made from the source's, not encoded.
+
+    Args:
+        source: float32 [n, dim], unit length; may be a memory map.
+        fingerprint: of the encoder that made them.
+    """
+
+    name = "made"
+
+    def __init__(self, source: FloatArray, fingerprint: str) -> None:
+        self.fingerprint, self._source, self.seconds = fingerprint, source, 0.0
+
+    def encode(self, texts: Sequence[str], *, role: Role | None = None) -> FloatArray:
+        """Return the vectors; the seconds that it took are added to ``seconds``."""
+        begun = time.perf_counter()
+        keys = [tuple(map(int, text[text.rindex("[") + 1:-1].split("."))) for text in texts]
+        vectors = np.array(self._source[[row % len(self._source) for row, _ in keys]])
+        for vector, key in zip(vectors, keys, strict=True):
+            if key[0] >= len(self._source) or key[1]:
+                vector *= 1 + NOISE * np.random.default_rng(key).standard_normal(len(vector), np.float32)
+        vectors = normalise(vectors)
+        self.seconds += time.perf_counter() - begun
+        return vectors
+
+
+def main() -> None:
+    """Measure the sizes that are missing, and print and keep their lines."""
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--sizes", default=SIZES, help=f"rows, with commas between ({SIZES})")
+    parser.add_argument("--work", type=Path, default=Path("outputs", "bench", "scale"))
+    parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
+    parser.add_argument("--no-peer", action="store_true", help="leave FAISS's HNSW out")
+    parser.add_argument("--fast-from", type=int, default=FAST_FROM, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    file = (given.results or results_of_this_kind()) / "scale.json"
+    results = Results(file, "python -m bench.scale <export>", read_lines(file))
+    for rows in sorted(map(int, given.sizes.split(","))):
+        if all(each.get("rows") != rows for each in results.lines):
+            results.add(*measure(given.export, given.work / str(rows), rows, given.fast_from, not given.no_peer))
+    found = {each["rows"]: each["value"] for each in results.lines if each["name"] == "fast_query"}
+    if len(found) > 1:
+        line("fast_query, slope", slope(found), "log time / log rows", sizes=len(found))
+
+
+def measure(export: Path, work: Path, rows: int, fast_from: int, peer: bool) -> list[dict[str, Any]]:
+    """Build an index of ``rows`` rows in ``work``, measure it, remove it, and return the lines."""
+    shutil.rmtree(work, ignore_errors=True)  # a run that was killed left it: its build can't be timed any more
+    with Index.open(export) as source:
+        made = Made(np.asarray(source.vectors), source.fingerprint)
+        titles = source.titles
+        texts = [f"{titles[row % len(titles)]} [{row}.0]" for row in range(rows)]
+        generator = np.random.default_rng(rows)
+        queries = np.array(source.vectors[generator.integers(0, min(rows, len(titles)), FAST)])
+    queries = normalise(queries + generator.normal(scale=0.01, size=queries.shape).astype(np.float32))
+    changed = set(generator.choice(rows, max(1, round(SHARE * rows)), replace=False).tolist())
+    ids = list(map(str, range(rows)))
+
+    def indexed(texts: list[str]) -> float:
+        made.seconds = 0
+        return seconds(lambda: index_corpus(work / "index", ids, texts, made, fast_from=fast_from)) - made.seconds
+
+    try:
+        built = indexed(texts)
+        again = indexed([f"{text[:-3]}.1]" if row in changed else text for row, text in enumerate(texts)])
+        del texts
+        return [line("build", built, "s", rows=rows), line("reindex", again, "s", rows=rows, changed=len(changed)),
+                *_searched(work, queries, rows, peer)]
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _searched(work: Path, queries: FloatArray, rows: int, peer: bool) -> list[dict[str, Any]]:
+    """Return the lines of what an index costs that is there: queries, recall, memory, disk, cold start; the peer's."""
+    np.save(work / "queries.npy", queries)
+    with Index.open(work) as index:
+        tenth = cosine_top_k(index.vectors, queries, 10)[0][:, -1]
+        scores = np.concatenate([index.search_vectors(query[None], 10)[0] for query in queries])
+        recall = float((scores >= tenth[:, None] - 1e-6).mean())
+        fast = [seconds(lambda query=query: index.hits(*index.search_vectors(query[None], 10))) for query in queries]
+        exact = [seconds(lambda query=query: index.search_vectors(query[None], 10, exact=True))
+                 for query in queries[:EXACT]]
+        about = read_generation(work / "index", index.generation).manifest["fast"]
+        parts = {kind: sum(file.stat().st_size for file in (work / "index").glob(f"{kind}-{index.generation}.*"))
+                 for kind in ("vectors", "index", "rows")}
+    searching, own = map(float, _run("-c", SEARCH, str(work), str(work / "queries.npy"), str(FAST)).split())
+    cold = [seconds(lambda: _run("-c", SEARCH, str(work), str(work / "queries.npy"), "1")) for _ in range(COLD)]
+    found = [
+        line("fast_query", 1000 * median(fast), "ms", rows=rows, p95=_p95(fast), recall=recall, index=about),
+        line("exact_query", 1000 * median(exact), "ms", rows=rows, p95=_p95(exact)),
+        line("resident_memory", searching, "MiB", rows=rows, not_mapped=own),
+        line("disk", sum(parts.values()) / 2**20, "MiB", rows=rows, parts=parts),
+        line("cold_start", median(cold), "s", rows=rows, slowest=max(cold)),
+    ]
+    if peer:
+        np.save(work / "tenth.npy", tenth)
+        told = json.loads(_run("-m", "bench.scale_peer", str(work), str(recall)))
+        found += [
+            line("fast_query, hnsw", told["median"], "ms", peer="ours", peer_value=1000 * median(fast), rows=rows,
+                 p95=told["p95"], recall=told["recall"], ef_search=told["ef_search"]),
+            line("build, hnsw", told["build"], "s", rows=rows),
+            line("resident_memory, hnsw", told["resident"], "MiB", peer="ours", peer_value=searching, rows=rows),
+        ]
+    return found
+
+
+def _p95(times: Sequence[float]) -> float:
+    """Return the 95th percentile of seconds, in milliseconds."""
+    return round(1000 * sorted(times)[math.ceil(0.95 * len(times)) - 1], 4)
+
+
+def _run(*arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True,
+                          env=environment).stdout
+
+
+if __name__ == "__main__":
+    main()
