@@ -46,11 +46,11 @@ class _Vectors(nn.Module):
         return features["sentence_embedding"][:, : self.dim]
 
 
-def write_onnx(encoder: Encoder, file: Path) -> None:
-    """Write ``encoder`` as ``file``: int64 ``input_ids`` and ``attention_mask`` ``[batch, length]`` to float32 vectors.
+def check_writable(encoder: Encoder) -> str:
+    """Return the family of a model; refuse one of which it is known without trying that it can't be written.
 
     Raises:
-        Unavailable: the onnx extra is missing, or the exporter can't trace this model.
+        Unavailable: says why.
     """
     try:
         import onnx  # noqa: F401
@@ -65,6 +65,16 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
         raise Unavailable(f"torch's exporter can't write {NOT_WRITTEN[family]}")
     if not chain.static and getattr(chain.tokenizer, "backend_tokenizer", None) is None:
         raise Unavailable("this model's tokenizer has no fast version, which queries without torch need")
+    return family
+
+
+def write_onnx(encoder: Encoder, file: Path) -> None:
+    """Write ``encoder`` as ``file``: int64 ``input_ids`` and ``attention_mask`` ``[batch, length]`` to float32 vectors.
+
+    Raises:
+        Unavailable: the onnx extra is missing, or the exporter can't trace this model.
+    """
+    family, chain = check_writable(encoder), encoder.forward.chains["document"]
     device, training = encoder.model.device, encoder.model.training
     example = torch.arange(5, 19).view(2, 7)
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2)

@@ -102,6 +102,8 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
 
     encoder = _encoder(settings, source, given)
     precision = "fp32" if settings.precision is None else settings.precision.value
+    if precision == "int8":
+        _check_int8(encoder, out)
     about: dict[str, Any] = {"fingerprint": encoder.fingerprint, "corpus": about_corpus(settings, corpus, rows)}
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
     language = language_of([] if rows is None else rows.titles)
@@ -134,6 +136,16 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
     log.info("exported to %s", out)
     if rows is not None:
         log.info('search it: python -m search %s "..."', out)
+
+
+def _check_int8(encoder: Encoder, out: Path) -> None:
+    """Refuse a model that can't become int8 as far as that is known before anything is written."""
+    from sentence_forge.export.onnx_file import Unavailable, check_writable
+
+    try:
+        check_writable(encoder)
+    except Unavailable as reason:
+        check_precision(out, "int8", {"onnx_left_out": {"int8": {"reason": str(reason)}}})
 
 
 def _source(settings: Export) -> Path | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 Make = Callable[[Path, Path], None]
 """Changes a copy of a good folder; what runs would write the file given second."""
@@ -120,6 +120,15 @@ def shards(index: str, shard: str) -> Make:
     return make
 
 
+def kept(which: Callable[[str], bool]) -> Make:
+    """Some of the weights only: what lacks would be random."""
+    def make(folder: Path, canary: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        save_file({name: tensor for name, tensor in weights.items() if which(name)}, folder / "model.safetensors",
+                  metadata={"format": "pt"})
+    return make
+
+
 def both(*steps: Make) -> Make:
     def make(folder: Path, canary: Path) -> None:
         for step in steps:
@@ -191,12 +200,20 @@ CASES: dict[str, Make] = {
     "a tokenizer at an absolute path": config(BERT, tokenizer_args={"tokenizer_file": "/etc/hostname"}),
     "weights by a path that climbs out": config(BERT, model_args={"gguf_file": "../../secret/model.gguf"}),
     "settings that are a pipe": lambda folder, canary: _pipe(folder / "config.json"),
+    "prompts that are a pipe": lambda folder, canary: _pipe(folder / "config_sentence_transformers.json"),
+    "a tokenizer that is a pipe": lambda folder, canary: _pipe(folder / "tokenizer.json"),
+    "weights that are a pipe": lambda folder, canary: _pipe(folder / "model.safetensors"),
+    "a prompt without end": config("config_sentence_transformers.json", prompts={"query": "x" * 30_000_000}),
+    "prompts that are numbers": config("config_sentence_transformers.json", prompts={"query": 7}),
+    "weights without tensors": kept(lambda name: False),
+    "weights of the embeddings alone": kept(lambda name: name.startswith("embeddings")),
+    "weights that lack one tensor": kept(lambda name: name != "encoder.layer.0.output.dense.weight"),
     "modules that are a device": lambda folder, canary: _device(folder / "modules.json"),
 }
 
 
 def _pipe(file: Path) -> None:
-    file.unlink()
+    file.unlink(missing_ok=True)
     os.mkfifo(file)
 
 

@@ -260,6 +260,9 @@ def test_an_asymmetric_model_trains_both_halves_and_searches_by_them(command: Ca
         moved = {half for name, before in stock.state_dict().items() for half in ("query", "document")
                  if f".{half}." in name and not torch.equal(now[name], before)}
         assert moved == {"query", "document"}, loss
+    done = command("export", "model=mnrl", "corpus=titles.csv", "out=news", "precision=int8")
+    assert done.code == 2 and "precision=int8: news has no int8 model, since its queries go through other" in done.err
+    assert not (tmp_path / "news").exists()
     done = command("export", "model=mnrl", "corpus=titles.csv", "out=news")
     assert done.code == 0 and "search will use torch" in done.err, done.err
     stock = SentenceTransformer(str(tmp_path / "news" / "model"), device="cpu")

@@ -77,7 +77,7 @@ def test_closed_streams_are_no_traceback(tmp_path: Path, closed: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_output_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
-    for line in ("forge train --help", "forge train --cfg job"):
+    for line in ("forge train --help", "forge train --cfg job", "forge eval --info defaults", "forge search --help"):
         done = typed(tmp_path, f"{line} >/dev/full")
         assert done.returncode == 2 and done.stderr.count(b"\n") == 1, done.stderr
         assert done.stderr.startswith(b"error: ") and b"No space left" in done.stderr, done.stderr

@@ -257,6 +257,7 @@ SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
     (["seed"], {}, "seed: has no value; give seed=<value>"),
     (["lopp.epochs", "loss"], {}, "lopp.epochs: is no key=value; did you mean 'loop.epochs'"),
     (["--hlp"], {}, "unrecognized arguments: --hlp; see python -m train --help"),
+    (["--cfg", "job", "-m"], {}, "--multirun and --cfg can't be joined; see python -m train --help"),
     (["seed=-1"], {}, "seed: is -1; give a whole number from 0 to 4294967295"),
     (["seed=99999999999999999999999"], {}, "seed: is 99999999999999999999999; give"),
     (["hydra.run.dir=file/x"], {"file": ""}, "file/x: can't be made a folder"),

@@ -5,6 +5,8 @@ What a person types is rewritten by ``overrides``, what Hydra finds wrong is exp
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import re
@@ -33,18 +35,24 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
     """
     drop_short_names()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra's errors reach us unprinted
-    log_to_stderr(logging.INFO)
+    asked = sys.argv[1:]
+    answers = any(re.match(r"(--cfg|--info)\b|-[ci]", argument) for argument in asked)  # by Hydra, of the config
+    if not answers:
+        log_to_stderr(logging.INFO)
     for chatty in ("httpx", "httpx2", "httpcore", "filelock", "datasets", "sentence_transformers", "transformers",
                    "urllib3", "onnx_ir", "onnxscript", "faiss"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
     def command() -> None:
-        if {"--help", "-h"} & set(sys.argv[1:]) or _bare_info(sys.argv[1:]):
+        if {"--help", "-h"} & set(asked) or _bare_info(asked):
             sys.stdout.write(help_text(config_name, about, groups))
+        elif answers:
+            check_stdout()
+            with contextlib.redirect_stdout(io.StringIO()) as answer:
+                _run(config_name, job, friendly(asked))
+            sys.stdout.write(answer.getvalue())  # not by Hydra's logging, which hides that it can't be written
         else:
-            if any(re.match(r"--cfg\b|-c", argument) for argument in sys.argv[1:]):
-                check_stdout()
-            _run(config_name, job, friendly(sys.argv[1:]))
+            _run(config_name, job, friendly(asked))
 
     sys.exit(run_command(command))
 
@@ -103,7 +111,10 @@ def _check_flags(config_name: str) -> None:
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args()
+    given = vars(parser.parse_args())
+    asked = [f"--{name}" for name in ("multirun", "cfg", "info", "shell_completion", "run") if given[name]]
+    if len(asked) > 1:
+        refuse(f"{asked[0]} and {asked[1]} can't be joined")
 
 
 def _bare_info(arguments: Sequence[str]) -> bool:

@@ -41,6 +41,12 @@ class Parser(argparse.ArgumentParser):
         """Raise the mistake as a line that names the command's help."""
         raise UserError(f"{message}; see {self.prog} --help")
 
+    def print_help(self, file: Any = None) -> None:  # noqa: ANN401 - whatever can be written to
+        """Print the help; that it can't be written is an error here, which argparse would hide."""
+        out = file or sys.stdout
+        out.write(self.format_help())
+        out.flush()
+
 
 def run_command(job: Callable[[], int | None]) -> int:
     """Run a command's work and return its exit code.

@@ -13,7 +13,7 @@ from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from sentence_forge.encoders.computing.chain import chains_of
-from sentence_forge.encoders.making.checks import longest, make_ready
+from sentence_forge.encoders.making.checks import check_loaded, longest, make_ready
 from sentence_forge.encoders.making.convert import as_safetensors
 from sentence_forge.encoders.making.families import warn_of_missing_prompts
 from sentence_forge.encoders.making.layouts import modern_layout
@@ -34,6 +34,7 @@ from sentence_forge.runtime.values import check_dims
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # a bar for 100 tensors, in the middle of our own lines
+logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # a table of weights; check_loaded says a line
 
 
 def pretrained(
@@ -197,11 +198,13 @@ def _as_transformer(model: Any, tokenizer: Any) -> Transformer:  # noqa: ANN401 
 def _loading(folder: Any, load: Callable[[], Any]) -> Any:  # noqa: ANN401 - gives back what load gives
     """Run a library's loader on a user's folder: whatever it stumbles over is the folder's fault."""
     try:
-        return load()
+        model = load()
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder}: can't be loaded as a model: {said}; if a file of it is damaged, fetch or make "
                         "it again") from error
+    check_loaded(model, folder)
+    return model
 
 
 def _dtype(name: str) -> torch.dtype:

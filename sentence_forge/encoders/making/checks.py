@@ -6,16 +6,38 @@ Every ``Encoder`` passes here, whether its model was loaded or made in Python.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import LSTM, CLIPModel, InputModule, Pooling
-from transformers import PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sentence_forge.encoders.computing.chain import Chain, chains_of
 from sentence_forge.runtime.errors import UserError, warn_once
 
 log = logging.getLogger(__name__)
+
+
+def check_loaded(model: nn.Module, folder: Path) -> None:
+    """Refuse a model whose folder lacks weights: transformers gives them random values, others at each loading.
+
+    Args:
+        model: as its library loaded it; transformers marks each weight that it read from a file. Weights of a pooler
+            may lack, since no vector depends on them.
+        folder: where it came from.
+
+    Raises:
+        UserError: names the first weight that lacks.
+    """
+    for module in model.modules():
+        if isinstance(transformer := getattr(module, "auto_model", None), PreTrainedModel):
+            names = [name for name, _ in transformer.named_parameters() if "pooler" not in name]
+            lack = [name for name in names if not getattr(transformer.get_parameter(name), "_is_hf_initialized", False)]
+            if lack:
+                raise UserError(f"{folder}: its files lack {len(lack)} of the model's {len(names)} weights, such as "
+                                f"{lack[0]}, which would be random; fetch or make them again")
 
 
 def make_ready(model: SentenceTransformer) -> None:

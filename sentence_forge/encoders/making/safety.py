@@ -12,11 +12,12 @@ from sentence_forge.runtime.errors import UserError
 
 _OWN_MODULES = "sentence_transformers."
 _LARGEST = 1 << 26  # bytes of a JSON file with settings
+_LONGEST_PROMPT = 10_000  # characters, which each text of a role begins with
 _SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True) -> None:
-    """Refuse a folder whose ``modules.json`` or weight index leaves it, or that wants to bring its own code along.
+    """Refuse a folder that leaves itself by ``modules.json`` or a weight index, brings code along, or can't be read.
 
     Args:
         folder: a sentence-transformers or transformers folder.
@@ -27,7 +28,9 @@ def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True)
         UserError: names the file and what it wants.
     """
     parts = [folder, *_vet_modules(folder, _read(folder / "modules.json"), trust_remote_code)]
+    _vet_prompts(folder / "config_sentence_transformers.json")
     for part in parts:
+        _vet_kinds(part)
         adapter = _read(part / "adapter_config.json")
         if adapter is not None:
             base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
@@ -63,6 +66,22 @@ def _vet_modules(folder: Path, modules: Any, trust_remote_code: bool) -> list[Pa
                 raise UserError(f"{folder / 'modules.json'}: wants to run code of its own ({each}); if you trust it, "
                                 "type model.trust_remote_code=true")
     return parts
+
+
+def _vet_kinds(part: Path) -> None:
+    """Refuse pipes and devices, which a library would wait for or read without end."""
+    for each in sorted(part.iterdir()) if part.is_dir() else ():
+        if each.exists() and not (each.is_file() or each.is_dir()):
+            raise UserError(f"{each}: is no ordinary file, so it is not read")
+
+
+def _vet_prompts(file: Path) -> None:
+    """Refuse prompts that are no texts, or too long for memory once they stand before each text."""
+    about = _read(file)
+    prompts = about.get("prompts") if isinstance(about, dict) else None
+    for name, prompt in prompts.items() if isinstance(prompts, dict) else ():
+        if prompt is not None and (not isinstance(prompt, str) or len(prompt) > _LONGEST_PROMPT):
+            raise UserError(f"{file}: its prompt {name[:80]!r} is no text of at most {_LONGEST_PROMPT:,} characters")
 
 
 def _vet_attention(file: Path, about: Any) -> None:  # noqa: ANN401 - what JSON holds
