@@ -18,6 +18,7 @@ import pytest
 # a shell ignores these for what it runs in the background, and so would the commands that tests stop by them
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the system forgets how a child ended
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["SENTENCE_FORGE_CACHE"] = tempfile.mkdtemp()  # not the home's

@@ -21,6 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from faults import end_at_last, one_thread
+
 HERE = Path(__file__).parent
 TINY = ["model=mini", "model.hidden=32", "model.layers=1", "model.heads=2", "model.vocabulary=600", "loop.projector=0",
         "loop.batch_size=16"]
@@ -87,6 +89,7 @@ def run_in_fork(command: str, arguments: Sequence[str], *, kill_at: int = 0, fai
         calls = -1 if journal is None else os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         code = 1
         try:
+            end_at_last()
             ctypes.CDLL(None).arm(b"whole", kill_at, fail_at, calls)
             sys.argv = [command, *arguments]
             import_module(f"sentence_forge.{command}.cli").main()
@@ -186,7 +189,6 @@ def try_one(what: str, arguments: Sequence[str], how: str, number: int, expected
 def main() -> None:
     what, faults = sys.argv[1], json.loads(sys.argv[2])
     sys.path[:0] = [str(HERE)]
-    from faults import one_thread
 
     for name in ("train.cli", "train.run", "export.cli", "export.run"):  # imports are paid once, before the forks
         import_module(f"sentence_forge.{name}")

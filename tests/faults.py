@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 Acknowledge = Callable[[object], None]
 DAMAGES = ("delete", "truncate", "zero", "flip")
+_LONGEST = 600  # seconds
 
 
 class Ended(NamedTuple):
@@ -40,6 +41,7 @@ def forked(work: Callable[[Acknowledge], None], kill_after: float | None = None)
     if not child:
         status = 1
         try:
+            end_at_last()
             one_thread()
             work(lambda what: os.write(write, f"{what}\n".encode()) and None)
             status = 0
@@ -55,6 +57,12 @@ def forked(work: Callable[[Acknowledge], None], kill_after: float | None = None)
         acknowledged = pipe.read().split("\n")[:-1]
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return Ended(status, acknowledged, time.monotonic() - begun)
+
+
+def end_at_last() -> None:
+    """Have the system end this process, a fork, if it still runs long after: whoever waits for it has no limit."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout's was inherited
+    signal.alarm(_LONGEST)
 
 
 def one_thread() -> None:

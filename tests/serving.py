@@ -68,7 +68,7 @@ def served(folder: Path, **options: Any) -> Iterator[Client]:
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits this
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False,
                                            timeout_graceful_shutdown=5))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
         until = time.monotonic() + 30
@@ -78,8 +78,9 @@ def served(folder: Path, **options: Any) -> Iterator[Client]:
         yield Client(listening.getsockname()[1])
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(60)
         listening.close()
+        assert not thread.is_alive(), "the server does not end"
 
 
 class Tags(HTMLParser):

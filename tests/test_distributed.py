@@ -116,7 +116,9 @@ def test_a_whole_run_by_torchrun_has_one_writer_and_goes_on(tmp_path: Path) -> N
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 240
     while not (metrics.exists() and '"step": 20' in metrics.read_text()):
-        assert time.monotonic() < deadline and process.poll() is None
+        if process.poll() is not None or time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(process.communicate()[0])
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGTERM)
     said, _ = process.communicate(timeout=240)

@@ -174,11 +174,11 @@ def test_two_writers_lose_and_double_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     for number in range(4):
         folder = tmp_path / str(number)
-        writers = [context.Process(target=_write_quietly, args=(folder, rows)) for rows in corpora]
+        writers = [context.Process(target=_write_quietly, args=(folder, rows), daemon=True) for rows in corpora]
         for writer in writers:
             writer.start()
         for writer in writers:
-            writer.join()
+            writer.join(120)
         codes = sorted(writer.exitcode for writer in writers)
         assert codes in ([0, 0], [0, 2])
         with Index.open(folder) as index:

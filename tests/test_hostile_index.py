@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import WordEncoder, answers_equal_brute_force, build, titles_like
+from faults import end_at_last
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import sealed, unsealed
@@ -129,6 +130,7 @@ def fuzz(folder: Path, count: int, seed: int = 0) -> int:
         if not child:  # a crash must be seen, not felt
             status = 255
             try:
+                end_at_last()
                 faiss.omp_set_num_threads(1)
                 status = sum(_one(folder, vectors, intact, random.Random(f"{seed} {number}"))
                              for number in range(first, min(first + 100, count)))

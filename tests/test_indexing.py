@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpora import WordEncoder, answers_equal_brute_force, build, titles_like
+from faults import end_at_last
 
 from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.runtime.errors import UserError
@@ -98,6 +99,7 @@ def test_readers_always_find_an_index_while_a_writer_goes_from_one_to_the_next(t
     writer, found = os.fork(), 0
     if not writer:
         try:
+            end_at_last()
             for seed in range(1, 41):
                 build(tmp_path, titles_like(20, seed))
         finally:

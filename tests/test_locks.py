@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, Done
-from faults import forked
+from faults import end_at_last, forked
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import (
@@ -101,6 +101,7 @@ def test_of_many_that_want_a_folder_each_gets_its_own(tmp_path: Path) -> None:
     for _ in range(12):
         child = os.fork()
         if not child:
+            end_at_last()
             name = new_folder(str(tmp_path / "deep" / "run"))
             Path(name, str(os.getpid())).touch()
             os._exit(0)

@@ -181,14 +181,16 @@ def test_a_new_generation_is_taken_up_without_a_failed_request(tmp_path: Path) -
 
         with ThreadPoolExecutor(4) as pool:
             running = [pool.submit(ask) for _ in range(4)]
-            for generation in range(2, 6):
-                more = [*titles, f"opera storm report {generation}"]
-                index_corpus(tmp_path, [str(row) for row in range(len(more))], more, WordEncoder())
-                while client.get("/healthz").json["generation"] != generation and not running[0].done():
-                    done.wait(0.05)
-            done.set()
+            try:
+                for generation in range(2, 6):
+                    more = [*titles, f"opera storm report {generation}"]
+                    index_corpus(tmp_path, [str(row) for row in range(len(more))], more, WordEncoder())
+                    while client.get("/healthz").json["generation"] != generation and not running[0].done():
+                        done.wait(0.05)
+            finally:  # or the pool would wait for those that ask, for ever
+                done.set()
             for each in running:
-                each.result()
+                each.result(60)
         assert not bad and max(seen) == 5 and len(seen) > 1
         assert "opera storm report 5" in [hit["title"] for hit in client.get("/api/search", q="opera storm report 5",
                                                                              k=3).json["hits"]]

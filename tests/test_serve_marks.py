@@ -38,8 +38,10 @@ def test_a_kill_loses_no_mark_that_was_acknowledged(tmp_path: Path) -> None:
         command = [sys.executable, "-c", WRITER, str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
-            known |= {writer.stdout.readline().strip() for _ in range(after)}
-            os.kill(writer.pid, signal.SIGKILL)
+            try:
+                known |= {writer.stdout.readline().strip() for _ in range(after)}
+            finally:
+                os.kill(writer.pid, signal.SIGKILL)
             known |= {*writer.stdout.read().split("\n")[:-1]}
         marks = Marks(tmp_path)
         assert {mark.row_id for mark in marks.all()} >= known

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Done
 from corpora import build
-from faults import forked
+from faults import end_at_last, forked
 
 from sentence_forge.runtime import process
 from sentence_forge.runtime.disk import naming_a_full_disk, shortage
@@ -229,6 +229,7 @@ def test_a_closed_terminal_leaves_a_checkpoint(tmp_path: Path) -> None:
     """The window is closed: SIGHUP, and from then on every write to the terminal fails."""
     child, terminal = pty.fork()
     if not child:
+        end_at_last()
         os.chdir(tmp_path)
         os.environ["PYTHONPATH"] = str(ROOT)
         os.environ.pop("TQDM_DISABLE")

@@ -161,7 +161,7 @@ def test_processes_that_want_the_same_make_it_once(tmp_path: Path) -> None:
     together = str(time.time() + 4)
     running = [subprocess.Popen([sys.executable, "-c", code, together], cwd=REPOSITORY, stdout=subprocess.PIPE,
                                 text=True) for _ in range(3)]
-    counts = [int(each.communicate()[0].split()[-1]) for each in running]
+    counts = [int(each.communicate(timeout=240)[0].split()[-1]) for each in running]
     assert [each.returncode for each in running] == [0, 0, 0]
     assert sorted(counts) == [0, 0, len(TEXTS)]
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from omegaconf import OmegaConf
 from resuming import cut_at, same_end
 from sentence_transformers import SentenceTransformer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sentence_forge.runtime.overrides import options
 from sentence_forge.train.batches import Batches, ClassesTimesTexts, NoDuplicates, Shuffled
@@ -166,7 +169,9 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, numb
          f"hydra.run.dir={run}"], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     deadline = time.monotonic() + 120
     while not ((run / "metrics.jsonl").exists() and "train/loss" in (run / "metrics.jsonl").read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()  # else it would be waited for through all its steps
+            raise AssertionError(process.communicate()[1])
         time.sleep(0.1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -328,6 +333,8 @@ def test_no_text_twice_in_a_batch_and_every_row_once() -> None:
     assert len(seen) == len(set(seen)) and len(left_out) <= 5
     assert [b.tolist() for b in sampler.epoch(0)] == [b.tolist() for b in sampler.epoch(0)]
     assert [b.tolist() for b in sampler.epoch(0)] != [b.tolist() for b in sampler.epoch(1)]
+    few = NoDuplicates(text_ids=np.array([[0, 1], [2, 3], [4, 4]]), batch_size=2, seed=0)
+    assert [len(b) for b in few.epoch(0)] == [2]  # the third row alone would have no negative
 
 
 def test_p_classes_times_k_texts() -> None:
@@ -343,6 +350,7 @@ def test_p_classes_times_k_texts() -> None:
 
 def test_batches_go_on_from_any_point() -> None:
     sampler = Shuffled(rows=50, batch_size=8, seed=5)
+    assert [b.tolist() for b in sampler.epoch(0)] != [b.tolist() for b in sampler.epoch(1)]
     whole = Batches(sampler.epoch)
     first = [next(whole).tolist() for _ in range(20)]
     later = Batches(sampler.epoch, epoch=1, position=3)
@@ -374,6 +382,46 @@ def test_accumulation_is_one_large_batch(command: Command, tmp_path: Path) -> No
     one, four = (metrics(tmp_path / name)[1] for name in ("one", "four"))
     assert one["train/loss"] == pytest.approx(four["train/loss"], rel=1e-5)
     assert one["train/gradient_norm"] == pytest.approx(four["train/gradient_norm"], rel=1e-3)
+
+
+def in_step(which: int, do: Callable[[list[torch.Tensor]], None]) -> Any:
+    """Have something done in the middle of a training's step, with the gradients that its optimizer gets."""
+    taken: list[int] = []
+
+    def before(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        taken.append(1)
+        if len(taken) == which:
+            do([p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
+
+    return register_optimizer_step_pre_hook(before)
+
+
+def test_gradients_are_clipped(command: Command, tmp_path: Path) -> None:
+    norms: list[float] = []
+    hook = in_step(2, lambda gradients: norms.append(float(torch.nn.utils.get_total_norm(gradients))))
+    try:
+        assert command("train", "loss=mnrl", *SHORT, "loop.max_grad_norm=0.01").code == 0
+    finally:
+        hook.remove()
+    assert norms == [pytest.approx(0.01, rel=1e-3)]
+    logged = [row["train/gradient_norm"] for row in metrics(tmp_path / "run") if "train/gradient_norm" in row]
+    assert min(logged) > 0.02  # of the gradients as they were
+
+
+def test_a_stop_whose_checkpoint_does_not_fit_on_the_disk_promises_none(command: Command, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def stop(gradients: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = in_step(2, stop)
+    try:
+        done = command("train", "loss=mnrl", *SHORT, "loop.evaluate_every=99")
+    finally:
+        hook.remove()
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert done.code == 2 and "can't be written" in done.err and "resume=run" not in done.err, done.err
 
 
 def test_what_is_clipped_and_decayed_includes_the_loss_head() -> None:

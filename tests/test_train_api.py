@@ -187,11 +187,11 @@ def test_it_trains_in_a_thread_that_is_not_the_main_one(here: Path) -> None:
             found.append(error)
 
     before = left()
-    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2)]
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in (1, 2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(240)
     assert left() == before
     assert len(found) == 2 and np.array_equal(found[0], found[1]), found
 

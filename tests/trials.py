@@ -51,7 +51,10 @@ def command(name: str, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
 def finished(name: str, *arguments: str, cwd: Path) -> str:
     """Run a command that must succeed; return what it said."""
     process = command(name, *arguments, cwd=cwd)
-    said = process.communicate()[1]
+    try:
+        said = process.communicate(timeout=600)[1]
+    finally:
+        process.kill()
     assert process.returncode == 0, said
     return said
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conftest import TINY
 from corpora import WordEncoder, titles_like
+from faults import end_at_last
 from kills import write
 from trials import Trial, in_fork
 
@@ -19,6 +20,7 @@ def both(first: Callable[[], None], second: Callable[[], None]) -> tuple[bool, b
     child = os.fork()
     if not child:
         try:
+            end_at_last()
             first()
             os._exit(0)
         except BaseException:
