@@ -35,6 +35,12 @@ class Loss(nn.Module, ABC):
 
     classes: tuple[str, ...] = ()
 
+    def __init_subclass__(cls, **more: Any) -> None:  # noqa: ANN401 - passed on
+        """Forget the parts of the loss that a class extends where it computes another one."""
+        super().__init_subclass__(**more)
+        if "forward" in vars(cls) and "of_rows" not in vars(cls):
+            cls.of_rows = Loss.of_rows  # type: ignore[method-assign]
+
     def encode_labels(self, labels: Sequence[Any]) -> Tensor | None:
         """Turn a split's label column into the tensor ``forward`` takes, one entry a row: scores as float32.
 
@@ -52,6 +58,21 @@ class Loss(nn.Module, ABC):
             labels: the batch's entries of what ``encode_labels`` made, or None.
             text_ids: ``[batch, columns]`` int64, equal where and only where texts are equal; None if unknown.
         """
+
+    def of_rows(self, rows: slice, embeddings: list[Tensor], labels: Tensor | None,
+                text_ids: Tensor | None) -> Tensor | None:
+        """Return what some rows of the batch add to its loss, so that several processes share the work of a large one.
+
+        Over all rows these add up to what ``forward`` returns. None where a loss has no such parts, or they would not
+        save work: then every process computes the loss of the whole batch.
+
+        Args:
+            rows: consecutive ones; may be empty.
+            embeddings: of the whole batch, as the other arguments are, see ``forward``.
+            labels: likewise.
+            text_ids: likewise.
+        """
+        return None
 
     def predict(self, u: Tensor, v: Tensor) -> list[str]:
         """Return the most probable class of each pair of ``[batch, dim]`` embeddings, if the loss has ``classes``."""

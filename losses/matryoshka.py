@@ -52,6 +52,17 @@ class Matryoshka(Loss):
         return torch.stack([weight * loss(_cut(embeddings, dim), labels, text_ids)
                             for dim, weight, loss in zip(self.dims, self.weights, self.losses, strict=True)]).sum()
 
+    def of_rows(self, rows: slice, embeddings: list[Tensor], labels: Tensor | None,
+                text_ids: Tensor | None) -> Tensor | None:
+        """Return the weighted sum of what the losses return, or None where one of them has no such parts."""
+        total = embeddings[0].new_zeros(())
+        for dim, weight, loss in zip(self.dims, self.weights, self.losses, strict=True):
+            assert isinstance(loss, Loss)
+            if (part := loss.of_rows(rows, _cut(embeddings, dim), labels, text_ids)) is None:
+                return None
+            total = total + weight * part
+        return total
+
     def predict(self, u: Tensor, v: Tensor) -> list[str]:
         """Return what the head of the longest vectors predicts for each pair of ``[batch, dim]`` embeddings."""
         return self.longest.predict(*_cut([u, v], self.dims[0]))

@@ -44,35 +44,40 @@ class MultipleNegativesRanking(Loss):
 
     def forward(self, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
         """Return the mean cross-entropy; ``embeddings`` are anchor, positive and any number of negatives."""
+        every = slice(0, len(embeddings[0]))
+        return MultipleNegativesRanking.of_rows(self, every, embeddings, labels, text_ids)
+
+    def of_rows(self, rows: slice, embeddings: list[Tensor], labels: Tensor | None, text_ids: Tensor | None) -> Tensor:
+        """Return some rows' cross-entropy over the number of all; the scores computed are ``[rows, candidates]``."""
         anchors_ND = normalize(embeddings[0], dim=-1)
         candidates_MD = normalize(torch.cat(embeddings[1:]), dim=-1)
-        scores_NM = anchors_ND @ candidates_MD.T * self.scale
-        rows = len(anchors_ND)
-        own = torch.arange(rows, device=scores_NM.device)
+        count = len(anchors_ND)
+        own_R = torch.arange(count, device=anchors_ND.device)[rows]
+        scores_RM = anchors_ND[rows] @ candidates_MD.T * self.scale
         if text_ids is not None:
             anchor_ids, positive_ids = text_ids[:, 0], text_ids[:, 1]
             candidate_ids = text_ids[:, 1:].T.reshape(-1)
-            scores_NM = _without_equals(scores_NM, candidate_ids, positive_ids, anchor_ids)
-        loss = cross_entropy(self._without_nearer(scores_NM, own), own)
+            scores_RM = _without_equals(scores_RM, own_R, candidate_ids, positive_ids, anchor_ids)
+        loss = self._ranked(scores_RM, own_R, count)
         if not self.symmetric:
             return loss
-        scores_NN = candidates_MD[:rows] @ anchors_ND.T * self.scale
+        scores_RN = candidates_MD[:count][rows] @ anchors_ND.T * self.scale
         if text_ids is not None:
-            scores_NN = _without_equals(scores_NN, anchor_ids, anchor_ids, positive_ids)
-        return (loss + cross_entropy(self._without_nearer(scores_NN, own), own)) / 2
+            scores_RN = _without_equals(scores_RN, own_R, anchor_ids, anchor_ids, positive_ids)
+        return (loss + self._ranked(scores_RN, own_R, count)) / 2
 
-    def _without_nearer(self, scores_NM: Tensor, own: Tensor) -> Tensor:
-        """Set to -inf every candidate that is nearer than a row's own by more than the margin."""
-        if self.false_negative_margin == 2:
-            return scores_NM
-        most_N1 = scores_NM.detach().gather(1, own[:, None]) + self.false_negative_margin * self.scale
-        return scores_NM.masked_fill(scores_NM.detach() > most_N1, float("-inf"))
+    def _ranked(self, scores_RM: Tensor, own_R: Tensor, count: int) -> Tensor:
+        """Return the rows' cross-entropy over ``count``, without candidates nearer than the own one by the margin."""
+        if self.false_negative_margin < 2:
+            most_R1 = scores_RM.detach().gather(1, own_R[:, None]) + self.false_negative_margin * self.scale
+            scores_RM = scores_RM.masked_fill(scores_RM.detach() > most_R1, float("-inf"))
+        return cross_entropy(scores_RM, own_R, reduction="sum") / count
 
 
-def _without_equals(scores_NM: Tensor, candidate_ids: Tensor, *own_ids: Tensor) -> Tensor:
+def _without_equals(scores_RM: Tensor, own_R: Tensor, candidate_ids: Tensor, *texts: Tensor) -> Tensor:
     """Set to -inf every candidate, save a row's own, whose text is one of the row's own texts."""
-    equal_NM = torch.zeros_like(scores_NM, dtype=torch.bool)
-    for ids in own_ids:
-        equal_NM |= ids[:, None] == candidate_ids[None, :]
-    equal_NM.fill_diagonal_(False)  # the first N candidates are the rows' own
-    return scores_NM.masked_fill(equal_NM, float("-inf"))
+    equal_RM = torch.zeros_like(scores_RM, dtype=torch.bool)
+    for ids in texts:
+        equal_RM |= ids[own_R, None] == candidate_ids
+    equal_RM.scatter_(1, own_R[:, None], False)  # the first N candidates are the rows' own
+    return scores_RM.masked_fill(equal_RM, float("-inf"))

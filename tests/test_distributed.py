@@ -9,67 +9,29 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from distributed_cases import CASES, a_case, step
 from resuming import cut_at, same_end
-from torch import Tensor
 
-from sentence_forge.encoders.encoder import Encoder
-from sentence_forge.encoders.making.build import from_scratch
-from sentence_forge.losses.base import Loss
-from sentence_forge.losses.batch_hard import BatchHard
-from sentence_forge.losses.cosine import Cosine
-from sentence_forge.losses.mnrl import MultipleNegativesRanking
-from sentence_forge.losses.softmax import Softmax
-from sentence_forge.train.distributed import ALONE, World
-from sentence_forge.train.rows import Part, Rows, batch_loss
+from sentence_forge.train.distributed import ALONE
 
 ROOT = Path(__file__).parent.parent
-WORDS = ["storm", "coast", "markets", "fall", "rates", "rise", "opera", "winter", "air", "north", "city", "sea"]
-LOSSES = ("mnrl", "mnrl equal texts", "mnrl margin", "softmax", "cosine", "batch_hard", "mnrl one row each",
-          "cosine one row")
 
 
-def a_batch(name: str) -> tuple[Encoder, Part]:
-    """One batch of a loss."""
-    generator = np.random.default_rng(1)
-    texts = [" ".join(generator.choice(WORDS, generator.integers(1, 12))) for _ in range(22)]
-    encoder = Encoder(from_scratch(lambda: texts, hidden=32, layers=2, heads=2, vocabulary=90, dropout=0.0))
-    rows = {"mnrl one row each": 2, "cosine one row": 1}.get(name, 7)  # 7: shares of 4 and 3; 1: of 1 and none
-    name = name.removesuffix(" one row")
-    columns = {"batch_hard": 1, "softmax": 2, "cosine": 2}.get(name, 3)
-    ids = np.arange(columns * rows).reshape(columns, rows).T
-    if name == "mnrl equal texts":
-        ids[5, 1] = ids[0, 1]  # of the other process: a false negative unless it is masked
-        ids[6, 2] = ids[1, 0]
-    classes = [str(row % 3) for row in range(rows)]
-    torch.manual_seed(0)
-    loss: Loss = {"softmax": lambda: Softmax(dim=32, labels=["0", "1", "2"]), "cosine": Cosine,
-                  "mnrl margin": lambda: MultipleNegativesRanking(false_negative_margin=0.01),
-                  "batch_hard": lambda: BatchHard(labels=["0", "1", "2"])}.get(name, MultipleNegativesRanking)()
-    labels = loss.encode_labels([0.1 * row for row in range(rows)] if name == "cosine" else classes)
-    return encoder, Part(Rows(encoder.tokenize(texts), ids, labels, np.arange(rows)), loss)
+ENVIRONMENT = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
+               "CUDA_VISIBLE_DEVICES": ""}
 
 
-def gradients_of(encoder: Encoder, part: Part, world: World) -> tuple[Tensor, Tensor, Encoder]:
-    """The loss and all gradients of a batch, which every process knows whole and computes its share of."""
-    encoder.model.train()
-    value = batch_loss(encoder, part, np.arange(len(part.rows.numbers)), world, bf16=False)
-    value.backward()
-    world.sum_gradients(encoder.model.parameters())
-    found = [p.grad.flatten() for p in (*encoder.model.parameters(), *part.loss.parameters()) if p.grad is not None]
-    return value.detach(), torch.cat(found), encoder
-
-
-def torchrun(*arguments: str, processes: int = 2, cwd: Path, wait: bool = True) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
-                                "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+def torchrun(*arguments: str, processes: int = 2, cwd: Path, wait: bool = True, restarts: int = 0,
+             **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-               *arguments]
-    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, start_new_session=True)
+               f"--max-restarts={restarts}", *arguments]
+    process = subprocess.Popen(command, cwd=cwd, env=os.environ | ENVIRONMENT | environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     if wait:
         said, _ = process.communicate(timeout=300)
         process.said = said  # type: ignore[attr-defined]
@@ -77,31 +39,49 @@ def torchrun(*arguments: str, processes: int = 2, cwd: Path, wait: bool = True) 
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("two")
     done = torchrun(str(ROOT / "tests" / "torchrun_case.py"), str(folder), cwd=folder)
     assert done.returncode == 0, done.said  # type: ignore[attr-defined]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_two_processes_compute_what_one_does(name: str, two: list[dict[str, Tensor]]) -> None:
-    loss, gradient, _ = gradients_of(*a_batch(name), ALONE)
-    assert float(gradient.norm()) > 0
-    for each in two:
-        torch.testing.assert_close(each[f"{name}/loss"], loss, rtol=1e-5, atol=1e-7)
-        assert (each[f"{name}/gradient"] - gradient).norm() <= 1e-5 * gradient.norm()
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_compute_what_one_does(name: str, two: list[dict[str, Any]]) -> None:
+    """Losses, and the gradients of model and heads, also where a head has none, and where one process has no row."""
+    case = a_case(name)
+    loss, gradients = step(case, ALONE)
+    whole = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
+    assert whole > 0
+    for found_loss, found in (each[name] for each in two):
+        torch.testing.assert_close(found_loss, loss, rtol=1e-5, atol=1e-7)
+        assert found.keys() == gradients.keys()
+        for key, gradient in gradients.items():
+            assert (found[key] - gradient).norm() <= 1e-5 * whole, key
+    assert all(two[0][name][1][key].equal(two[1][name][1][key]) for key in gradients)
 
 
-def test_each_encodes_its_share_and_all_have_all(two: list[dict[str, Tensor]]) -> None:
-    encoder = a_batch("mnrl")[0]
-    right = encoder.encode(["rates rise", "storm hits", "a", "opera opens in winter", "coast"])
+def test_heads_never_drift_apart(two: list[dict[str, Any]]) -> None:
+    """They begin as the first process's, and get one gradient, though each computes another."""
+    (one, head), (other, other_head) = (each["own head"] for each in two)
+    assert all(head[key].equal(other_head[key]) for key in head)
+    assert any(key.startswith("losses.") for key in one)
+    assert all(one[key].equal(other[key]) for key in one)
+
+
+def test_each_process_scores_its_own_rows_only(two: list[dict[str, Any]]) -> None:
+    """Of 7 rows 4 and 3, against 14 candidates, and 7 anchors in the other direction."""
+    assert [each["scores"] for each in two] == [[(4, 14), (4, 7)], [(3, 14), (3, 7)]]
+
+
+def test_each_encodes_its_share_and_all_have_all(two: list[dict[str, Any]]) -> None:
+    right = a_case("mnrl").encoder.encode(["rates rise", "storm hits", "a", "opera opens in winter", "coast"])
     for each in two:
         np.testing.assert_allclose(each["vectors"].numpy(), right, atol=1e-6)
         assert int(each["largest"]) == 3
 
 
-def test_all_measure_the_same_on_dev(two: list[dict[str, Tensor]]) -> None:
+def test_all_measure_the_same_on_dev(two: list[dict[str, Any]]) -> None:
     """Else one would stop early, or take another step for the best."""
     assert len(two[0]["dev"]) >= 2 and two[0]["dev"].isfinite().all()
     assert two[0]["dev"].equal(two[1]["dev"])

@@ -19,11 +19,10 @@ from sentence_forge.losses.base import Loss
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.train import run
 from sentence_forge.train.batches import Batches
-from sentence_forge.train.distributed import ALONE
 from sentence_forge.train.loop import State, Training
 from sentence_forge.train.mixing import Batch
 from sentence_forge.train.optim import adamw, make_plan
-from sentence_forge.train.rows import Part, batch_loss
+from sentence_forge.train.rows import BatchLoss, Part
 
 Command = Callable[..., Done]
 CPU = torch.device("cpu")
@@ -76,7 +75,8 @@ def test_gradients_in_bf16_are_near_those_in_fp32_and_kept_in_fp32() -> None:
     found = []
     for bf16 in (False, True):
         side.encoder.model.zero_grad()
-        batch_loss(side.encoder, Part(side.rows, side.loss), task.batches[0], ALONE, bf16=bf16).backward()
+        loss_of = BatchLoss(side.encoder, side.losses, [Part(side.rows, side.loss)], bf16=bf16)
+        loss_of(Batch(0, task.batches[0])).backward()
         kept = [p.grad for p in side.encoder.model.parameters() if p.grad is not None]
         assert {each.dtype for each in kept} == {torch.float32}
         found.append(torch.cat([each.flatten() for each in kept]))

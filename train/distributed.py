@@ -1,22 +1,26 @@
 """Several processes training one model: started by ``torchrun --nproc-per-node N -m train ...``.
 
-A batch is of all processes together. Each embeds its share of the rows, all embeddings are gathered, and each process
-computes the loss of the whole batch, so that a row's negatives are those of all processes, whatever the loss. The
-gradient of an embedding flows back to the process that made it; the parameters' gradients are summed. So N processes
-compute what one would on the whole batch (dropout and rounding aside).
+A batch is of all processes together. Each embeds its share of the rows, and all embeddings are gathered, so that a
+row's negatives are those of all processes, whatever the loss. Then each computes what its own rows add to the loss,
+where the loss has such parts, else the loss of the whole batch. The gradient of an embedding flows back to the process
+that made it, and torch's DistributedDataParallel reduces those of model and heads while the backward still runs. So N
+processes compute what one would on the whole batch (dropout and rounding aside).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sentence_forge.encoders.encoder import Encoder
 
@@ -43,27 +47,35 @@ class World:
         ends = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(count), self.size))])
         return slice(int(ends[self.rank]), int(ends[self.rank + 1]))
 
-    def gather(self, own: Tensor, count: int) -> Tensor:
-        """Return the ``[count, dim]`` rows of all processes, given this one's ``share``; differentiable."""
-        return own if self.size == 1 else _Gather.apply(own, self, count)
-
-    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in place."""
+    def gather(self, columns: Sequence[Tensor], count: int) -> list[Tensor]:
+        """Return columns of all processes' ``count`` rows, given those that begin with this one's; differentiable."""
         if self.size == 1:
-            return
-        # every process embeds a row at least, so all have gradients for the same parameters
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        dist.all_reduce(flat)
-        for gradient, total in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
+            return list(columns)
+        share = self.share(count)
+        own = torch.stack(list(columns), dim=1)[: share.stop - share.start]  # in one go
+        return list(_Gather.apply(own, self, count).unbind(1))
 
-    def same_everywhere(self, modules: Iterable[torch.nn.Module]) -> None:
-        """Give every process the first one's weights."""
+    def together(self, module: nn.Module) -> nn.Module:
+        """Return a module that has the first process's weights, and whose backward gives the mean of all gradients.
+
+        ``find_unused_parameters``, since a batch of a mix uses one of several heads. ``static_graph`` would lay out its
+        buckets anew after a first step, and of three processes or more each sum is then rounded in another order: a
+        resumed run would not end bit for bit where an unbroken one does.
+        """
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=True, gradient_as_bucket_view=True)
+
+    def reducing(self, module: nn.Module, now: bool) -> AbstractContextManager[None]:
+        """Return a context in which a backward of ``together``'s module reduces gradients, or only adds up its own."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) and not now else nullcontext()
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor of all processes; no GPU waits."""
         if self.size > 1:
-            for module in modules:
-                for tensor in module.state_dict().values():
-                    dist.broadcast(tensor, src=0)
+            dist.all_reduce(value)
+            value = value / self.size
+        return value
 
     def largest(self, value: int) -> int:
         """Return the largest of all processes' values, on the CPU, so that no GPU waits."""
@@ -86,7 +98,7 @@ ALONE = World()
 
 
 class _Gather(torch.autograd.Function):
-    """Gathers the rows of all processes; the gradient of each process's own rows goes back to it."""
+    """Gathers the rows of all processes; their gradients, too, are added up over all processes."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, world: World, count: int) -> Tensor:  # noqa: ANN401 - torch's context
@@ -101,7 +113,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        return gradients[0][ctx.share].contiguous(), None, None
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[ctx.share], None, None
 
 
 class SharedEncoder(Encoder):
@@ -117,6 +131,23 @@ class SharedEncoder(Encoder):
         texts = texts if isinstance(texts, Sequence) else list(texts)
         own = super().encode(texts[self.world.share(len(texts))], **how)
         return np.concatenate(self.world.collect(own))
+
+
+def by_torchrun() -> bool:
+    """Whether ``torchrun`` has started this process, and keeps a store for it."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def starts_before() -> int:
+    """Return how often ``torchrun --max-restarts`` has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def store(name: str, limit: float = 1800.0) -> dist.Store:
+    """Return a part of the store that ``torchrun``, or without it the first process, keeps; it outlives a restart."""
+    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.PrefixStore(f"sentence_forge/{name}",
+                            dist.TCPStore(*where, is_master=False, timeout=timedelta(seconds=limit)))
 
 
 def started() -> World:
@@ -137,7 +168,10 @@ def join(world: World, device: str) -> None:
     if world.size > 1:
         if device == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+        # after a restart the store still has the addresses of those who died
+        found: dict[str, Any] = {"store": store(f"start-{starts_before()}"), "rank": world.rank,
+                                 "world_size": world.size} if by_torchrun() else {}
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", **found)
 
 
 def leave(world: World) -> None:

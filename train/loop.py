@@ -25,7 +25,7 @@ from sentence_forge.train.generators import torch_generators
 from sentence_forge.train.interrupt import Interrupted, Signals
 from sentence_forge.train.mixing import Batch
 from sentence_forge.train.optim import Plan, learning_rate_at
-from sentence_forge.train.rows import Part, batch_loss
+from sentence_forge.train.rows import BatchLoss, Part
 from sentence_forge.train.saver import Saver
 from sentence_forge.train.tracking import Tracker
 
@@ -83,6 +83,7 @@ class Training:
         self.evaluate, self.on_better, self.tracker, self.world = evaluate, on_better, tracker, world
         self.saver = Saver(encoder.model, losses, optimizer)
         self.measured: dict[str, float] = {}
+        self._loss_of = world.together(BatchLoss(encoder, losses, parts, world, bf16=plan.bf16))
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._unchecked: list[_Step] = []  # reading their numbers makes a GPU wait
         self._norm = math.nan  # the last step's
@@ -118,7 +119,8 @@ class Training:
                     bar.set_postfix_str(self._log(rate))
                 if evaluates:
                     self._measure()
-                stop = self.world.largest(signals.received or 0)  # read once: it may come at any moment
+                # read once: it may come at any moment. Several processes ask each other only when they log
+                stop = self.world.largest(signals.received or 0) if logs or self.world.size == 1 else 0
                 if saves or stop or self._given_up():
                     folder = self._save()
                 if stop:
@@ -139,16 +141,16 @@ class Training:
         plan, state = self.plan, self.state
         taken = []
         total = torch.zeros((), device=self.encoder.model.device)
-        for _ in range(plan.accumulate):
+        for number in range(1, plan.accumulate + 1):
             batch = next(self.batches)
             taken.append(batch)
-            value = batch_loss(self.encoder, self.parts[batch.part], batch.rows, self.world, bf16=plan.bf16)
-            value = value / plan.accumulate
-            value.backward()
+            with self.world.reducing(self._loss_of, number == plan.accumulate):
+                value = self._loss_of(batch) / plan.accumulate
+                value.backward()
             total += value.detach()
             self._rows += len(batch.rows)
             state.rows_seen += len(batch.rows)
-        self.world.sum_gradients(p for p in self.encoder.model.parameters() if p.requires_grad)
+        total = self.world.mean(total)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if plan.max_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, plan.max_grad_norm, norm)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_forge.encoders.computing.tokens import Tokens, joined
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.losses.base import Loss
-from sentence_forge.train.distributed import World
+from sentence_forge.train.distributed import ALONE, World
+from sentence_forge.train.mixing import Batch
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,38 @@ class Part:
         return [f"{self.name} {number}".lstrip() for number in self.rows.numbers[chosen].tolist()]
 
 
-def batch_loss(encoder: Encoder, part: Part, chosen: np.ndarray, world: World, *, bf16: bool) -> Tensor:
-    """Return a batch's loss: this process embeds its share of the rows in one forward, the loss sees all rows."""
-    rows = part.rows
-    text_ids = rows.text_ids[chosen]
-    device = encoder.model.device
-    own = chosen[world.share(len(chosen))]
-    some = own if len(own) else chosen[:1]  # every process runs a forward; one without rows drops its result
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        embeddings = encoder.forward(rows.batch(some), queries=0 if rows.queries is None else len(some))
-    columns = [world.gather(column[: len(own)], len(chosen)) for column in embeddings.float().split(len(some))]
-    labels = None if rows.labels is None else encoder.forward.to_device(rows.labels.numpy()[chosen])
-    return part.loss(columns, labels, encoder.forward.to_device(text_ids))
+class BatchLoss(nn.Module):
+    """From the rows of a batch to its loss: model and losses as one module, so that torch can reduce its gradients.
+
+    Each process embeds its share of the rows and gets the embeddings of all; the mean of what the processes return is
+    the loss of the batch, and the mean of the gradients is its gradient.
+
+    Args:
+        encoder: is trained in place.
+        losses: likewise; those of the parts.
+        parts: what batches are taken from.
+        world: the processes that compute a batch together.
+        bf16: whether the embeddings are computed in bf16.
+    """
+
+    def __init__(self, encoder: Encoder, losses: nn.Module, parts: Sequence[Part], world: World = ALONE, *,
+                 bf16: bool = False) -> None:
+        super().__init__()
+        self.model, self.losses = encoder.model, losses
+        self._encoder, self._parts, self._world, self._bf16 = encoder, parts, world, bf16
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return this process's scalar, from one forward over all text columns of its share of the rows."""
+        chosen, part, world, forward = batch.rows, self._parts[batch.part], self._world, self._encoder.forward
+        rows = part.rows
+        share = world.share(len(chosen))
+        own = chosen[share]
+        some = own if len(own) else chosen[:1]  # every process runs a forward; one without rows drops its result
+        device = self._encoder.model.device
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            embeddings = forward(rows.batch(some), queries=0 if rows.queries is None else len(some))
+        given = (world.gather(embeddings.float().split(len(some)), len(chosen)),
+                 None if rows.labels is None else forward.to_device(rows.labels.numpy()[chosen]),
+                 forward.to_device(rows.text_ids[chosen]))
+        added = part.loss.of_rows(share, *given) if world.size > 1 else None
+        return part.loss(*given) if added is None else added * world.size

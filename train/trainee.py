@@ -129,7 +129,6 @@ def build_trainee(run: Run, data: Data, dev: Data, resumed: Path | None) -> Trai
     samplers = make_samplers(data, batch_size=loop.batch_size, seed=config.seed, plugins=config.plugins)
     epochs = in_turn(samplers, seed=config.seed, **run.shares)
     optimizer = adamw([encoder.model, losses], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
-    run.world.same_everywhere([encoder.model, losses])
     return Trainee(encoder, losses, loss_of_part, parts, epochs, optimizer, State())
 
 
