@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +128,43 @@ def test_a_resumed_run_of_two_ends_where_an_unbroken_one_does(tmp_path: Path) ->
     done = torchrun("-m", "train", "resume=broken", cwd=tmp_path)
     assert done.returncode == 0 and "step 2" in done.said, done.said  # type: ignore[attr-defined]
     same_end(tmp_path / "run", tmp_path / "broken", 4)
+
+
+def test_a_killed_process_ends_the_others_with_a_line_and_a_restart_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    """Bit for bit; the second start finds the run by itself, in a folder named by the first one's time."""
+    more = ["loss._target_=mortal.Mortal", "plugins=[mortal]", "loop.max_steps=4", "loop.evaluate_every=4",
+            "loop.checkpoint_every=2", "loop.keep=9"]
+    done = torchrun(*TRAIN, *more, cwd=tmp_path)
+    assert done.returncode == 0, done.said  # type: ignore[attr-defined]
+    timed = ["hydra.run.dir=broken/${now:%H%M%S}"]
+    done = torchrun(*TRAIN, *more, *timed, cwd=tmp_path, restarts=1, DIES=str(tmp_path / "broken"))
+    said = done.said  # type: ignore[attr-defined]
+    assert done.returncode == 0, said
+    [broken] = (tmp_path / "broken").iterdir()
+    assert said.count("error: ") == 1 and "is lost, so this one can't go on; its last checkpoint is whole" in said
+    assert f"-m train resume={broken}" in said and "Traceback" not in said and "gloo" not in said
+    assert f"going on from {broken / 'checkpoints' / 'step-2'}" in said
+    same_end(tmp_path / "run", broken, 4)
+
+
+def test_a_process_that_hangs_ends_the_others(tmp_path: Path) -> None:
+    """As one does whose machine is gone; nothing breaks off, so that torch would wait for half an hour."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = [subprocess.Popen([sys.executable, str(ROOT / "tests" / "stopped_case.py")], cwd=tmp_path, text=True,
+                             stderr=subprocess.PIPE, env=os.environ | ENVIRONMENT | {
+                                 "RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+            for rank in ("0", "1")]
+    try:
+        _, said = both[0].communicate(timeout=200)
+        assert both[0].returncode == 2 and both[1].poll() is None
+        assert said.splitlines()[-1].startswith("error: process 1 of this run is lost"), said
+        assert "Traceback" not in said
+    finally:
+        for each in both:
+            each.kill()
+            each.communicate()
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ def main() -> None:
 @contextlib.contextmanager
 def _quiet_unless_first() -> Iterator[None]:
     """Silence all but the first process that ``torchrun`` starts, and give the others a folder that is thrown away."""
+    if "WORLD_SIZE" in os.environ:  # before torch is imported: its advice on reducing gradients is not for users
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if is_first():
         yield
         return

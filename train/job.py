@@ -41,8 +41,11 @@ def run_config(config: DictConfig) -> Path:
     hydra = HydraConfig.get()
     folder = own_folder = Path(hydra.runtime.output_dir)
     with _removed_if_empty(folder), _quiet_progress_bars():
+        again = _begun_before()
+        config.resume = again or config.resume
         if config.resume is not None:
-            same = hydra.mode is RunMode.MULTIRUN  # train.sweep goes on with a job, whose overrides are those it had
+            # train.sweep goes on with a job, and torchrun with this very run, whose overrides are those it had
+            same = hydra.mode is RunMode.MULTIRUN or again is not None
             folder, config = _resumed(config, list(hydra.overrides.task), keep=same)
             own_folder = folder if is_first() else own_folder
         elif (folder / "config.yaml").exists():
@@ -85,6 +88,15 @@ def _train(config: DictConfig, hydra: HydraConf, folder: Path, own_folder: Path)
             if (folder / "config.yaml").exists():
                 log.info("stopped; go on with: python -m train resume=%s", folder)
             raise
+
+
+def _begun_before() -> str | None:
+    """Return the run that this command has begun, if ``torchrun`` starts it again after a death."""
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return None  # without importing torch
+    from sentence_forge.train.lost import run_before_the_restart
+
+    return run_before_the_restart()
 
 
 def is_first() -> bool:

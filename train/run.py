@@ -26,6 +26,7 @@ from sentence_forge.train import checkpoint, finish
 from sentence_forge.train.distributed import SharedEncoder, World, leave
 from sentence_forge.train.generators import restore_generators, seed_everything
 from sentence_forge.train.loop import Training
+from sentence_forge.train.lost import remember, watched
 from sentence_forge.train.parts import Data, lone_head, measure
 from sentence_forge.train.resume import check_environment, read_environment, same_threads
 from sentence_forge.train.sources import PartConfig, rejected_of
@@ -105,12 +106,15 @@ def _train(run: Run) -> None:
     check_environment(run.folder, before, environment, given=run.given, anyway=run.config.resume_anyway)
     state = trainee.restore(run, resumed)
     _write_records(run, environment)
+    if run.world.first:
+        remember(run.folder)
     with Tracker(run.own_folder, state.step) as tracker:
         if resumed is None:
             if run.world.first:
                 trainee.save(run.folder / "untouched")
             tracker.text("config", f"```yaml\n{run.config_yaml}```")
-        _loop(run, trainee, dev, tracker, resumed)
+        with watched(run.world, run.folder):
+            _loop(run, trainee, dev, tracker, resumed)
         leave(run.world)  # together, before the first one's report
         if run.world.first:
             finish.report(run, trainee, data, dev, tracker)

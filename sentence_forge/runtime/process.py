@@ -63,6 +63,8 @@ def run_command(job: Callable[[], int | None]) -> int:
         except UserError as error:
             return _failed(str(error))
         except Stopped as stopped:
+            if isinstance(stopped.__context__, UserError):  # which was on its way out; torchrun stops what is left
+                return _failed(str(stopped.__context__))
             return 128 + stopped.number
         except KeyboardInterrupt:
             return 130

@@ -1,0 +1,28 @@
+"""A loss whose process is killed: the second of two, at its third step, once the checkpoint before lies there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sentence_forge.losses.mnrl import MultipleNegativesRanking
+
+
+class Mortal(MultipleNegativesRanking):
+    """Multiple negatives ranking, in a process that dies unless ``torchrun`` has started it again."""
+
+    calls = 0
+
+    def of_rows(self, *given: Any) -> Tensor:
+        self.calls += 1
+        runs = os.environ.get("DIES")  # the folder that the run's lies in
+        if runs and self.calls == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            while not any(Path(runs).glob("*/checkpoints/step-2")):
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().of_rows(*given)

@@ -1,0 +1,97 @@
+"""When one of several processes dies: the others end with one line, and a restart finds the run again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch.distributed as dist
+
+from sentence_forge.runtime.errors import UserError, printable
+from sentence_forge.train.distributed import World, by_torchrun, starts_before, store
+
+LIMIT = 45.0  # seconds without a sign of life
+_LEFT = 1 << 40  # beats of a process that came to the end
+
+
+@contextlib.contextmanager
+def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
+    """End this process with one line when another one dies in what follows.
+
+    A connection that breaks off is seen by torch, which raises. What it sees after half an hour only, a process that
+    hangs or a machine that is gone, shows here: each process counts up in the store of ``torchrun``, and one that has
+    begun and then doesn't for ``limit`` seconds is lost. A slow one isn't, since a thread counts.
+
+    Args:
+        world: the processes, which have joined.
+        run: the run's folder, for the message.
+        limit: in seconds.
+
+    Raises:
+        UserError: the connection to another process broke off.
+    """
+    if world.size == 1:
+        yield
+        return
+    over, beats = threading.Event(), store(f"alive-{starts_before()}", limit)
+    beats.add(str(world.rank), 1)  # from now on it is missed
+    thread = threading.Thread(target=_listen, args=(world, run, limit, beats, over), name="lost", daemon=True)
+    thread.start()
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise UserError(_line(run)) from None
+    finally:
+        over.set()
+        thread.join(limit)
+
+
+def remember(run: Path) -> None:
+    """Let ``run_before_the_restart`` find this run, should ``torchrun`` start its processes again."""
+    if by_torchrun():
+        store("run").set("run", str(run))
+
+
+def run_before_the_restart() -> str | None:
+    """Return the run that this command has begun, if ``torchrun --max-restarts`` starts it once more."""
+    if not by_torchrun() or not starts_before():
+        return None
+    kept = store("run")
+    return kept.get("run").decode() if kept.check(["run"]) else None
+
+
+def _listen(world: World, run: Path, limit: float, counts: dist.Store, over: threading.Event) -> None:
+    """Count up, and leave the process when another has stopped counting."""
+    last = {rank: (0, time.monotonic()) for rank in range(world.size) if rank != world.rank}
+    try:
+        while not over.wait(limit / 10):
+            counts.add(str(world.rank), 1)
+            for rank, (before, since) in last.items():
+                beats = counts.add(str(rank), 0)
+                if beats != before:
+                    last[rank] = (beats, time.monotonic())
+                elif 0 < beats < _LEFT and time.monotonic() - since > limit:
+                    _end(_line(run, f"process {rank}"))
+        counts.add(str(world.rank), _LEFT)
+    except RuntimeError:  # the store is gone, and with it torchrun or the process that held it
+        if not over.wait(limit / 10):
+            _end(_line(run))
+
+
+def _end(line: str) -> None:
+    """Leave at once: the main thread waits for the lost process and hears nothing."""
+    sys.stderr.write(printable(f"error: {line}\n"))
+    sys.stderr.flush()
+    os._exit(2)
+
+
+def _line(run: Path, who: str = "another process") -> str:
+    return (f"{who} of this run is lost, so this one can't go on; its last checkpoint is whole: the same torchrun "
+            f"with -m train resume={run} goes on from there (torchrun --max-restarts=3 does so by itself)")
