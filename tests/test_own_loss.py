@@ -84,6 +84,14 @@ def test_it_trains_resumes_bit_for_bit_and_is_evaluated_with_its_head(command: C
     assert done.code == 2 and "'my_losses.Bilinear' is not in losses" in done.err  # a model doesn't import a package
 
 
+def test_a_loss_of_classes_that_tells_none_apart_is_one_line(command: Command, tmp_path: Path, mine: str) -> None:
+    (tmp_path / "package" / "my_losses.py").write_text(OWN.replace("self.sharpness, self.classes =",
+                                                                   "self.sharpness, self.known =")
+                                                       .replace("self.classes.index", "self.known.index"))
+    done = command("train", *LOSS, mine, *TINY, "loop.max_steps=1", "hydra.run.dir=run")
+    assert done.code == 2 and "error: loss=Bilinear: takes rows of classes" in done.err, done.err
+
+
 def test_a_head_of_version_0_1_is_read(tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = {"labels": ["no", "yes"], "concatenation": ["u", "v"]}

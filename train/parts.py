@@ -121,12 +121,16 @@ def make_parts(data: Data, dev: Data, losses: Sequence[Loss], encoder: Encoder, 
     """Return a run's parts as the loop takes them.
 
     Raises:
-        UserError: a label that its loss can't take, in train or dev.
+        UserError: a label that its loss can't take, in train or dev; a loss of classes without a head that tells
+            them apart.
     """
     made = []
     for (part, split), (_, held_out), loss in zip(data.parts, dev.parts, losses, strict=True):
         teacher = teachers.of(part.loss, part.loss_key)
         labels = _encoded_labels(loss, part, split) if teacher is None else _taught(part, split, teacher)
+        if part.shape == "pair_class" and not loss.classes:
+            raise UserError(f"{part.loss_key}={type(loss).__name__}: takes rows of classes (shape pair_class) and "
+                            "tells none apart; give it `classes` and `predict`, or other shapes")
         if loss.classes:
             _encoded_labels(loss, part, held_out)  # a class the head can't name shows now, not at the first evaluation
         role = _role(part, encoder)
