@@ -153,7 +153,7 @@ def _searched(work: Path, queries: FloatArray, rows: int, peer: bool) -> list[di
             line("fast_query, hnsw", told["median"], "ms", peer="ours", peer_value=1000 * median(fast), rows=rows,
                  p95=told["p95"], recall=told["recall"], ef_search=told["ef_search"]),
             line("build, hnsw", told["build"], "s", rows=rows),
-            line("resident_memory, hnsw", told["resident"], "MiB", peer="ours", peer_value=searching, rows=rows),
+            line("resident_memory, hnsw", told["resident"], "MiB", peer="ours, not mapped", peer_value=own, rows=rows),
         ]
     return found
 
