@@ -21,6 +21,7 @@ class Distill(Loss):
         teacher_dim: size of the teacher's (offered by the run); where it is another, a linear layer that is trained,
             too, maps the student's to it, and the student is used without.
 
+    >>> import torch
     >>> teacher = torch.eye(2)[:, None]  # two rows of one text
     >>> Distill(dim=2, teacher_dim=2)([torch.tensor([[3.0, 0.0], [1.0, 0.0]])], teacher, None)
     tensor(0.5000)
