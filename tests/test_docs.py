@@ -111,13 +111,13 @@ def block_of(page: str, language: str, begins: str) -> str:
 
 def test_the_loss_the_data_set_and_the_task_that_internals_adds_work(command: Command, tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mypackage").mkdir()
-    (tmp_path / "mypackage" / "__init__.py").touch()
-    (tmp_path / "mypackage" / "mine.py").write_text(block_of("internals.md", "python", "class Mine"))
+    (tmp_path / "docspackage").mkdir()
+    (tmp_path / "docspackage" / "__init__.py").touch()
+    (tmp_path / "docspackage" / "mine.py").write_text(block_of("internals.md", "python", "class Mine"))
     for group, name, begins in (("loss", "mine", "losses.mine.Mine"), ("data", "questions", "defaults: [file]"),
                                 ("suite", "ours", "TripletAccuracy")):
         (tmp_path / "configs" / group).mkdir(parents=True)
-        yaml = block_of("internals.md", "yaml", begins).replace("losses.mine.", "mypackage.mine.")
+        yaml = block_of("internals.md", "yaml", begins).replace("losses.mine.", "docspackage.mine.")
         (tmp_path / "configs" / group / f"{name}.yaml").write_text(yaml)
     (tmp_path / "ours").mkdir()
     for split in ("train", "dev"):
@@ -126,7 +126,7 @@ def test_the_loss_the_data_set_and_the_task_that_internals_adds_work(command: Co
     triplets = [f"one {number} .,same {number} .,other {number} .\n" for number in range(20)]
     (tmp_path / "ours" / "test.csv").write_text("anchor,positive,negative\n" + "".join(triplets))
     monkeypatch.syspath_prepend(tmp_path)
-    done = command("train", "--config-dir", str(tmp_path / "configs"), "loss=mine", "plugins=[mypackage]",
+    done = command("train", "--config-dir", str(tmp_path / "configs"), "loss=mine", "plugins=[docspackage]",
                    "loop.max_steps=2", *TINY)
     assert done.code == 0, done.err
     done = command("train", "--config-dir", str(tmp_path / "configs"), "loss=softmax", "data=questions",
