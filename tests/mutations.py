@@ -30,10 +30,12 @@ _RUNTIME = "sentence_forge/runtime"
 MUTATIONS = [Mutation(*each) for each in [
     # losses
     ("losses/mnrl.py", "normalize(torch.cat(embeddings[1:]), dim=-1)", "torch.cat(embeddings[1:])", "losses"),
-    ("losses/mnrl.py", "anchors_ND @ candidates_MD.T * self.scale", "anchors_ND @ candidates_MD.T", "losses"),
+    ("losses/mnrl.py", "anchors_ND[rows] @ candidates_MD.T * self.scale", "anchors_ND[rows] @ candidates_MD.T",
+     "losses"),
     ("losses/mnrl.py", "candidate_ids, positive_ids, anchor_ids)", "candidate_ids, positive_ids)", "losses"),
-    ("losses/mnrl.py", "equal_NM.fill_diagonal_(False)", "equal_NM", "losses"),
-    ("losses/mnrl.py", "(loss + cross_entropy(scores_NN, own)) / 2", "loss + cross_entropy(scores_NN, own)", "losses"),
+    ("losses/mnrl.py", "equal_RM.scatter_(1, own_R[:, None], False)", "equal_RM", "losses"),
+    ("losses/mnrl.py", "(loss + self._ranked(scores_RN, own_R, count)) / 2",
+     "loss + self._ranked(scores_RN, own_R, count)", "losses"),
     ("losses/softmax.py", "(u - v).abs()", "u - v", "losses"),
     ("losses/softmax.py", "argmax(dim=-1)", "argmin(dim=-1)", "losses tasks"),
     ("losses/triplet.py", "for negative in negatives]).mean()", "for negative in negatives[:1]]).mean()", "losses"),
@@ -57,7 +59,7 @@ MUTATIONS = [Mutation(*each) for each in [
      "train"),
     ("train/optim.py", "peak * step / max(1, warmup)", "peak * (step + 1) / max(1, warmup)", "train"),
     # the loop
-    ("train/loop.py", "value = value / plan.accumulate", "value = value / 1", "train"),
+    ("train/loop.py", "self._loss_of(batch) / plan.accumulate", "self._loss_of(batch)", "train"),
     ("train/loop.py", "if plan.max_grad_norm:", "if plan.max_grad_norm > 1e9:", "train"),
     ("train/loop.py", "value > state.best)", "value < state.best)", "train resume"),
     ("train/loop.py", "evaluations_without_better >= patience", "evaluations_without_better > patience",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
+from mutations import MUTATIONS
 from omegaconf import OmegaConf
 
 from sentence_forge.configs import schema
@@ -164,3 +165,9 @@ def test_a_moved_module_is_found_by_its_former_name(before: str, now: str) -> No
     assert names
     for name in names:
         assert targets.resolve(f"{before}.{name}", "model") is targets.resolve(f"{now}.{name}", "model")
+
+
+def test_every_mutant_is_a_change_of_the_code_as_it_is() -> None:
+    """``make mutants`` runs rarely: what it changes is held to the code here."""
+    lost = [(each.file, each.right) for each in MUTATIONS if (ROOT / each.file).read_text().count(each.right) != 1]
+    assert not lost

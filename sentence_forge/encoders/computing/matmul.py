@@ -2,8 +2,9 @@
 
 MKL, which torch's CPU build calls, reaches 150 to 170 GFLOP/s there on two cores; oneDNN, which lies in the same build,
 reaches 340 to 380 (``python -m bench.products``; gradients of weights 210 to 300). With AVX2 alone it is the other way
-round: 59 to 70 GFLOP/s by oneDNN, 66 to 79 by MKL (Zen 3). We choose by what the processor can do and not by a
-measurement, so that a resumed run rounds as an unbroken one.
+round: 59 to 70 GFLOP/s by oneDNN, 66 to 79 by MKL (Zen 3), and so it is on Intel's with AVX-512: 160 to 350 by oneDNN,
+310 to 365 by MKL (Xeon with AMX). We choose by what the processor is and not by a measurement, so that a resumed run
+rounds as an unbroken one.
 
 In bf16, which autocast sees to, it is oneDNN on every processor. It compiles code for every shape it meets and keeps
 it: 300 different numbers of tokens leave 1.7 GB behind (likewise). So it only sees numbers of rows that are multiples

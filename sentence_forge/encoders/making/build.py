@@ -34,7 +34,8 @@ from sentence_forge.runtime.values import check_dims
 
 log = logging.getLogger(__name__)
 disable_progress_bar()  # a bar for 100 tensors, in the middle of our own lines
-logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # a table of weights; check_loaded says a line
+for module in ("modeling_utils", "distributed.tensor_parallel"):  # a table of weights, of which check_loaded says
+    logging.getLogger(f"transformers.{module}").setLevel(logging.ERROR)  # a line, and all layers' names, as not sharded
 
 
 def pretrained(
