@@ -92,14 +92,17 @@ def try_gradients(ways: Ways, trial: Tokens, way: str) -> None:
 
 
 def _learnt(ways: Ways, way: str, trial: Tokens) -> list[Tensor]:
-    """Return the texts' vectors, and all parameters' gradients of a function of them that no symmetry makes flat."""
+    """Return the texts' vectors, and all parameters' gradients of a function of them that no symmetry makes flat.
+
+    A parameter without a gradient, such as a pooler's, counts as one of zeros, which is what a compiled model gives.
+    """
     vectors = ways.way(way)(trial).float()
     parameters = [p for module in ways.chain.modules for p in module.parameters() if p.requires_grad]
     if not vectors.requires_grad:
         return [vectors]
     slope = torch.linspace(-1, 1, vectors.numel(), device=vectors.device).view_as(vectors)
-    found = torch.autograd.grad((vectors * slope).sum(), parameters, allow_unused=True)
-    return [vectors.detach(), torch.cat([each.float().flatten() for each in found if each is not None])]
+    found = torch.autograd.grad((vectors * slope).sum(), parameters, allow_unused=True, materialize_grads=True)
+    return [vectors.detach(), torch.cat([each.float().flatten() for each in found])]
 
 
 def _apart(found: list[Tensor], right: list[Tensor]) -> float:
