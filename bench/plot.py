@@ -38,7 +38,7 @@ def draw(folder: Path) -> list[Path]:
     if curves:
         files.append(_picture(folder / "agreement.svg", _curves, curves[-1], height=3.6))
     if seeds:
-        files.append(_picture(folder / "quality.svg", _seeds, seeds, height=2.2))
+        files.append(_picture(folder / "quality.svg", _seeds, seeds, height=1.2 + 0.5 * len(_sides(seeds))))
     if sizes:
         files.append(_picture(folder / "scale.svg", _sizes, sizes, height=3.6))
     return files
@@ -99,13 +99,18 @@ def _curves(axes: Axes, line: Mapping[str, Any]) -> None:
 
 def _seeds(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     """Paint each seed's score, a row a side, with the mean."""
-    sides = {"ours": OURS_COLOUR, "stock trainer": STOCK_COLOUR}
-    for height, (side, colour) in enumerate(sides.items()):
+    sides = _sides(lines)
+    for height, side in enumerate(sides):
+        colour = OURS_COLOUR if side.startswith("ours") else STOCK_COLOUR
         values = [line["value"] for line in lines if line["side"] == side]
         axes.plot(values, [height] * len(values), "o", color=colour, alpha=0.7)
-        axes.plot([sum(values) / len(values)] if values else [], [height] if values else [], "|", color=colour,
-                  markersize=22)
-    axes.set(yticks=[0, 1], yticklabels=list(sides), ylim=(1.5, -0.5), xlabel="STSb test, Spearman x 100, a dot a seed")
+        axes.plot([sum(values) / len(values)], [height], "|", color=colour, markersize=22)
+    axes.set(yticks=range(len(sides)), yticklabels=sides, ylim=(len(sides) - 0.5, -0.5),
+             xlabel="STSb test, Spearman x 100, a dot a seed")
+
+
+def _sides(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(line["side"] for line in lines))
 
 
 def _sizes(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:

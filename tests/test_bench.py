@@ -229,6 +229,26 @@ def test_the_interval_of_the_difference_of_seeds() -> None:
     assert interval(stock, stock)[0] < 0 < interval(stock, stock)[1]
 
 
+def test_precisions_are_compared_seed_by_seed_and_what_is_trained_is_kept(
+        lines_of: Callable[..., list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.quality.multiplies_in_bf16", lambda device: True)
+    settings = {"epochs": 1, "batch": 16, "steps": None, "learning_rate": 2e-5}
+    values = {"ours": [85.0, 84.0, 86.0, 80.0], "ours, bf16": [85.1, 84.3, 86.1, 80.3],
+              "stock trainer, bf16": [85.2, 84.1, 86.0, 80.2], "stock trainer": [84.0]}
+    kept = [{"side": side, "seed": seed, "value": value, "settings": settings, "commit": facts()["commit"]}
+            for side, reached in values.items() for seed, value in enumerate(reached, start=1)]
+    (tmp_path / "quality.json").write_text(json.dumps({"lines": kept}), encoding="utf-8")
+    lines = lines_of("quality", "--precision", "bf16", "--seeds", "4", "--results", str(tmp_path))
+    assert [(line["name"], line["peer"], line["interval"]) for line in lines] == [
+        ("STSb test, ours, bf16, mean of 4 seeds", "ours", "paired"),
+        ("STSb test, ours, bf16, mean of 4 seeds", "stock trainer, bf16", "Welch")]
+    apart = np.subtract(values["ours, bf16"], values["ours"])
+    half = 3.18245 * apart.std(ddof=1) / 2  # Student's t with 3 degrees of freedom, of a table
+    assert lines[0]["difference"] == pytest.approx(0.2)
+    assert lines[0]["ci95"] == pytest.approx([0.2 - half, 0.2 + half], abs=1e-3)
+    assert json.loads((tmp_path / "quality.json").read_text(encoding="utf-8"))["lines"] == kept + lines
+
+
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     def keep(name: str, *lines: dict) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps({"lines": lines}), encoding="utf-8")
