@@ -1,7 +1,7 @@
 """The CPU set: every bench that has something to stand beside, into ``bench/results/<kind>``, and the plot.
 
 ``python -m bench.all [NAME ...] [--results FOLDER]`` runs all, or those named; three quarters of an hour on two
-idle cores, of which ``train`` takes 25 minutes and goes on where it was cut.
+idle cores, of which ``train`` takes half an hour and goes on where it was cut.
 ``gpu`` is run only where it is named, and needs no data. Titles are exported once into ``outputs/bench``, where a later
 run finds them; remove that folder to export anew. The data is the folder $SENTENCE_FORGE_DATA. A bench that
 fails is named at the end; the others run.

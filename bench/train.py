@@ -5,15 +5,17 @@ $SENTENCE_FORGE_DATA. mnrl at batch 16, 32, 64 and 128, a minute a side and batc
 it comes, and, where the processor multiplies in bf16, ours in bf16 beside the trainer tuned and in bf16; elsewhere the
 tuned one is in float32. One line tells what oneDNN alone gives. The other losses beside the trainer as it comes, for a
 quarter of a minute. Ratios have 95 % intervals over the turns; what a run does once, such as tokenising, is told with
-the cold first step. ``--results FOLDER`` keeps every finished case, and a run that was cut goes on behind them, as
-``python -m bench.all train`` does. ``--quick`` is a tiny random model on the sample: it shows that the bench works, no
-more. About 25 minutes on two idle cores.
+the cold first step of mnrl, which each side takes in processes of its own, so that neither warms up for the other.
+``--results FOLDER`` keeps every finished case, and a run that was cut goes on behind them, as ``python -m bench.all
+train`` does. ``--quick`` is a tiny random model on the sample: it shows that the bench works, no more. About 30 minutes
+on two idle cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import math
 import os
 import subprocess
@@ -26,8 +28,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from bench.arms import Arm, forget_peak, resident_mib
-from bench.compare import Length, measure, told, told_cold
-from bench.lines import line
+from bench.compare import Length, Speed, measure, told, told_cold
+from bench.lines import line, median, seconds
 from bench.machine import commit
 from bench.ours import Ours
 from bench.results import Results, read_lines
@@ -45,7 +47,7 @@ class Case(NamedTuple):
     loss: str
     batch_size: int
     products: bool = False  # also ours without oneDNN
-    memory: bool = False
+    alone: int = 0  # so many processes a side, for the first step and the memory
 
     @property
     def name(self) -> str:
@@ -53,9 +55,10 @@ class Case(NamedTuple):
         return f"train {self.loss}, batch {self.batch_size}"
 
 
-CASES = (Case("mnrl", 16), Case("mnrl", 32, products=True), Case("mnrl", 64), Case("mnrl", 128, memory=True),
-         Case("triplet", 64), Case("softmax", 64), Case("cosine", 64), Case("batch_hard", 64))
-QUICK = (Case("mnrl", 4, products=True), Case("mnrl", 8, memory=True), Case("triplet", 4), Case("softmax", 4),
+CASES = (Case("mnrl", 16, alone=3), Case("mnrl", 32, products=True, alone=3), Case("mnrl", 64, alone=3),
+         Case("mnrl", 128, alone=3), Case("triplet", 64), Case("softmax", 64), Case("cosine", 64),
+         Case("batch_hard", 64))
+QUICK = (Case("mnrl", 4, products=True), Case("mnrl", 8, alone=1), Case("triplet", 4), Case("softmax", 4),
          Case("cosine", 4), Case("batch_hard", 8))
 
 
@@ -65,12 +68,12 @@ def main() -> None:
     parser.add_argument("--losses", help="separated by commas; all by default")
     parser.add_argument("--results", type=Path, help="folder; keeps train.json there")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--peak-of", nargs=3, help=argparse.SUPPRESS)  # side, loss and batch size, in its own process
+    parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)  # side, loss and batch size, in its own process
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
-    if arguments.peak_of:
-        side, loss, batch_size = arguments.peak_of
-        sys.stdout.write(f"{_peak(side, loss, int(batch_size), quick=arguments.quick)}\n")
+    if arguments.alone:
+        side, loss, batch_size = arguments.alone
+        sys.stdout.write(f"{json.dumps(_alone(side, loss, int(batch_size), quick=arguments.quick))}\n")
         return
     results, lines, now = None, [], commit()
     if arguments.results is not None:
@@ -105,14 +108,13 @@ def run(case: Case, *, quick: bool) -> Iterator[dict[str, Any]]:
     turns, long = (12, 5.0) if case.loss == "mnrl" else (4, 3.5)
     length = Length(2, 0.1) if quick else Length(turns, long)
     mine, stock, *others = measure(Ours(copy.deepcopy(model), task), peers, task, length)
-    yield told_cold(case.name, mine, stock, task)
     yield told(case.name, mine, stock, task)
     if case.loss == "mnrl":
         yield told(f"{case.name}{', bf16' if half else ''}", others[1] if half else mine, others[0], task)
     if own:
         yield told(f"{case.name}, what oneDNN alone gives", mine, others[-1], task)
-    if case.memory:
-        yield _memory(case, quick=quick)
+    if case.alone:
+        yield from _beginnings(case, mine, stock, task, quick=quick)
 
 
 def means(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -132,23 +134,33 @@ def _load(loss: str, batch_size: int, *, quick: bool) -> tuple[Task, SentenceTra
     return task, tiny(lambda: task.texts) if quick else minilm()
 
 
-def _memory(case: Case, *, quick: bool) -> dict[str, Any]:
-    """Print how far training raises resident memory above model and rows, each side in a process of its own."""
-    command = [sys.executable, "-m", "bench.train", *(["--quick"] if quick else [])]
-    ours, stock = (float(subprocess.run([*command, "--peak-of", side, case.loss, str(case.batch_size)], check=True,
-                                        capture_output=True, text=True).stdout) for side in ("ours", "stock"))
-    return line(f"{case.name}, peak memory over model and rows", ours, "MiB", peer="stock trainer, defaults",
-                peer_value=stock)
+def _beginnings(case: Case, mine: Speed, stock: Speed, task: Task, *, quick: bool) -> Iterator[dict[str, Any]]:
+    """Print when the first step is done, and how far training raises resident memory above model and rows.
+
+    Each is the median over processes that do nothing else, ours and the stock trainer's in turn.
+    """
+    command = [sys.executable, "-m", "bench.train", *(["--quick"] if quick else []), "--alone"]
+    found: dict[str, list[tuple[float, float, float]]] = {"ours": [], "stock": []}
+    for _ in range(case.alone):
+        for side, kept in found.items():
+            done = subprocess.run([*command, side, case.loss, str(case.batch_size)], check=True, capture_output=True,
+                                  text=True)
+            kept.append(json.loads(done.stdout))
+    (*ours, our_peak), (*theirs, their_peak) = (map(median, zip(*kept, strict=True)) for kept in found.values())
+    yield told_cold(case.name, mine._replace(cold=tuple(ours)), stock._replace(cold=tuple(theirs)), task)
+    yield line(f"{case.name}, peak memory over model and rows", our_peak, "MiB", peer=stock.name, peer_value=their_peak)
 
 
-def _peak(side: str, loss: str, batch_size: int, *, quick: bool) -> float:
+def _alone(side: str, loss: str, batch_size: int, *, quick: bool) -> tuple[float, float, float]:
+    """Return the seconds of what comes before the first step, those of that step, and the peak of memory in MiB."""
     task, model = _load(loss, batch_size, quick=quick)
     arm = Ours(model, task) if side == "ours" else Stock(model, task)
-    arm.prepare()
+    before = seconds(arm.prepare)
     forget_peak()
-    before = resident_mib()
+    held = resident_mib()
+    first = seconds(lambda: arm.turn(task.turn(0, 1)))
     arm.turn(task.turn(0, 2))
-    return resident_mib(peak=True) - before
+    return before, first, resident_mib(peak=True) - held
 
 
 if __name__ == "__main__":
