@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sentence_forge.encoders.computing.chain import Chain
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.making.static import PaddedMean
+from sentence_forge.runtime.disk import is_full
 
 log = logging.getLogger(__name__)
 OPSET = 20
@@ -88,6 +89,8 @@ def write_onnx(encoder: Encoder, file: Path) -> None:
                 external_data=False, verbose=False)
     except Exception as error:
         file.unlink(missing_ok=True)
+        if is_full(error):
+            raise  # with room it can be written, and an export without would stay without
         raise Unavailable(f"torch's exporter can't write this {family} model: {plain_reason(error)}") from error
     finally:
         encoder.model.to(device).train(training)

@@ -12,6 +12,7 @@ Every name below is loaded when it is first used, so that the import alone takes
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from sentence_forge.runtime.errors import UserError
     from sentence_forge.search.index import Index
     from sentence_forge.train.api import train
+
+# Official builds of ONNX Runtime, from 1.29 on, tell their makers about every model unless this is set
+# (https://github.com/microsoft/onnxruntime, docs/Privacy.md). Nothing of yours leaves this machine unasked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
     "train": "train.api", "evaluate": "eval.api", "export": "export.api", "load": "api", "read": "api",

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY, Done
 from corpora import WordEncoder, answers_equal_brute_force
 from faults import DAMAGES, damage, forked, largest_file
 from kills import Corpus, Parts, kill_while_indexing, kill_while_saving, seconds_to_index, write
 from other_models import others, small
+from safetensors.torch import save_file
 
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.making.build import pretrained
@@ -113,6 +115,27 @@ def test_training_on_a_full_disk_ends_in_one_line(command: Command, tmp_path: Pa
     assert "Traceback" not in done.err
     assert not list((tmp_path / "run").rglob(".tmp-*"))
     read_manifest(tmp_path / "run" / "checkpoints" / "step-2")
+    weights = (tmp_path / "run" / "model" / "model.safetensors").stat().st_size
+    with largest_file(weights + 60_000):  # room for the model, none for its ONNX file, without which search is slow
+        done = command("export", "model=run", "out=made")
+    assert done.code == 2 and "can't be written" in done.err and "Traceback" not in done.err, done.err
+    assert not list((tmp_path / "made").glob("*.onnx"))
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    """Some libraries make their files for the owner alone."""
+    outside = tmp_path / "outside"
+    outside.touch(0o600)
+    before = os.umask(0o027)
+    try:
+        with staged_folder(tmp_path / "run") as folder:
+            save_file({"a": torch.ones(1)}, folder / "weights.safetensors")
+            (folder / "secret").touch(0o400)
+            (folder / "link").symlink_to(outside)
+    finally:
+        os.umask(before)
+    rights = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "run").iterdir()}
+    assert rights == {"weights.safetensors": 0o640, "secret": 0o400, "link": 0o600}
 
 
 def test_new_parents_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

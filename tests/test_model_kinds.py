@@ -6,6 +6,8 @@ Stock sentence-transformers, one text at a time, says what is right.
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import tiny_models
 import torch
 import transformers
 from conftest import Done
+from faults import forked
+from other_models import small
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import (
@@ -299,3 +303,21 @@ def test_onnx_gives_each_text_what_it_has_alone(kind: str, equal: bool, command:
 def test_a_reason_is_said_without_colours_and_advice() -> None:
     error = RuntimeError("\x1b[96mFailed\x1b[0m to decompose\n\n\x1b[31mNext steps:\x1b[0m look at the graph")
     assert plain_reason(error) == "Failed to decompose"
+
+
+def test_weights_that_one_may_not_read_are_named() -> None:
+    """safetensors says that there is no such file."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name, "model")
+        small().save_pretrained(str(folder), create_model_card=False)
+        pretrained(str(folder))  # what is imported late is imported now
+        folder.parent.chmod(0o755)
+        (folder / "model.safetensors").chmod(0)
+
+        def load(acknowledge: Callable[[str], None]) -> None:
+            if not os.geteuid():
+                os.setresuid(65534, 65534, 65534)
+            with pytest.raises(UserError, match=r"model.safetensors: may not be read by you; change its rights"):
+                pretrained(str(folder))
+
+        assert forked(load).status == 0

@@ -34,6 +34,8 @@ def model_card(about: Mapping[str, Any]) -> str:
     templates.filters["cell"] = _cell
     optional = dict.fromkeys(("training", "measured", "whole_dim", "dims"))
     training = about.get("training") or {}
+    if "base" not in training:  # a run that hasn't ended has noted its best step, no more
+        training = {}
     base = str(training.get("base", ""))
     on_the_hub = base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
     head = ModelCardData(library_name="sentence-transformers", pipeline_tag="sentence-similarity", tags=_TAGS,

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ def staged_folder(path: Path, *, replace: bool = False, needs: int | None = None
         with naming_a_full_disk(path, needs):
             staged.mkdir()
             yield staged
+            _let_read(staged)
             fsync_tree(staged)
             if not (replace and os.path.lexists(path)):
                 staged.rename(path)
@@ -170,6 +172,14 @@ def staged_folder(path: Path, *, replace: bool = False, needs: int | None = None
     fsync(path.parent)
     remove(staged)
     remove(aside)
+
+
+def _let_read(folder: Path) -> None:
+    """Give the files in a folder the rights of any new file: some libraries make theirs for the owner alone."""
+    rights = folder.stat().st_mode & 0o666  # what the umask left of the folder's own
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink() and stat.S_IMODE(file.stat().st_mode) == 0o600 != rights:
+            file.chmod(rights)
 
 
 def clear_leftovers(folder: Path) -> None:
