@@ -182,6 +182,30 @@ class Cluster:
     address: str | None = None  # of the cluster; none: $RAY_ADDRESS or the one that runs here, else one is started
 
 
+class TargetKind(Enum):
+    """Where an index goes: into a folder, or a database."""
+
+    folder = "folder"
+    postgres = "postgres"
+
+
+class VectorColumn(Enum):
+    """The type of a database's column: vector is float32, halfvec float16, half the bytes and cosines to 1e-3."""
+
+    vector = "vector"
+    halfvec = "halfvec"
+
+
+@dataclass
+class To:
+    """Where an index goes."""
+
+    kind: TargetKind = TargetKind.folder
+    url: str | None = None  # postgresql://user@host:5432/database#table; its password is better in ~/.pgpass
+    column: VectorColumn = VectorColumn.vector  # of a generation that is new
+    switch: bool = True  # let everybody search it once it is loaded; else python -m search ... --generation N --switch
+
+
 @dataclass
 class Export:
     """``python -m export``."""
@@ -193,6 +217,7 @@ class Export:
     only: Only | None = None
     precision: ExportPrecision | None = None  # none: fp32, or with only=index what the index is
     cluster: Cluster = field(default_factory=Cluster)
+    to: To = field(default_factory=To)
     push: str | None = None  # owner/name of the hub: the model and its card go there
     push_private: bool = True  # of a repository that is new
     push_dry_run: bool = False  # only say what would go

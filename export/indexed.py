@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import ClusterKind, Export
+from sentence_forge.configs.schema import ClusterKind, Export, TargetKind
+from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.formats.reading import Reading
 from sentence_forge.data_readers.titles import Corpus, read_corpus
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
 from sentence_forge.runtime.progress import progress
-from sentence_forge.search.indexing import Spread, index_corpus
+from sentence_forge.search.indexing import IndexReport, Spread, index_corpus
 
 if TYPE_CHECKING:
     from sentence_forge.encoders.encoder import Encoder
@@ -97,13 +98,38 @@ def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export) 
         from sentence_forge.export.ray_cluster import RayCluster
 
         spread = RayCluster(out, encoder.fingerprint, cluster.workers, cluster.cpus, cluster.address)
+    to_database = settings.to.kind is TargetKind.postgres
     with progress("encoding", "title") as show:
-        report = index_corpus(out / "index", rows.ids, rows.titles, encoder, rejected=rows.rejected, kept=rows.kept,
-                              progress=show, spread=spread, most_lost=settings.corpus.most_lost)
+        given: dict[str, Any] = {"rejected": rows.rejected, "kept": rows.kept, "progress": show, "spread": spread,
+                                 "most_lost": settings.corpus.most_lost}
+        more: dict[str, Any] = {}
+        if to_database:
+            report, more = _load(out, rows, encoder, settings, given)
+        else:
+            report = index_corpus(out / "index", rows.ids, rows.titles, encoder, **given)
     log.info("index: %d rows (%d titles encoded, %d reused; %d rows added, %d changed, %d removed, %d rejected) "
              "in %.1f s", report.rows, report.encoded, report.reused, report.added, report.changed, report.removed,
              report.rejected, report.seconds)
     if report.rejected:
-        log.info("rejected rows, each with its line and reason: %s", out / "index" / "rejected.csv")
+        where = out / "rejected.csv" if to_database else out / "index" / "rejected.csv"
+        log.info("rejected rows, each with its line and reason: %s", where)
     return {"rows": report.rows, "rejected": report.rejected, "encoded": report.encoded,
-            "seconds": round(report.seconds, 2)}
+            "seconds": round(report.seconds, 2), **more}
+
+
+def _load(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export,
+          given: dict[str, Any]) -> tuple[IndexReport, dict[str, Any]]:
+    """Load the corpus into the database; return the counts, and what the manifest says of the database."""
+    from sentence_forge.search.postgres.address import parse
+    from sentence_forge.search.postgres.load import load_corpus
+
+    address = parse(settings.to.url or "")
+    report, about = load_corpus(address, out / "loading", rows.ids, rows.titles, encoder, model=out,
+                                kind=settings.to.column.value, switch_to=settings.to.switch, **given)
+    write_rejected(out / "rejected.csv", rows.rejected)
+    how = "every query scans all vectors, so it finds what an exact scan does" if about.ef_search is None else \
+        f"HNSW with ef_search {about.ef_search}"
+    measured = "" if about.recall is None else f"; recall@10 {about.recall:.4f} of HNSW against brute force"
+    log.info("%s: generation %d%s; %s%s", address.shown, about.generation, "" if about.current else
+             f", not searched until python -m search ... --generation {about.generation} --switch", how, measured)
+    return report, {"database": address.shown, "generation": about.generation}

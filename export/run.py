@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import ClusterKind, Export, Only
+from sentence_forge.configs.schema import ClusterKind, Export, Only, TargetKind
 from sentence_forge.data_readers.formats.files import file_of
 from sentence_forge.encoders.onnx import read_export
 from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows
@@ -81,6 +82,14 @@ def _check(settings: Export, corpus: Path | None) -> None:
         from sentence_forge.export.push import check_push
 
         check_push(settings.push, dry_run=settings.push_dry_run)
+    if settings.to.kind is TargetKind.postgres:
+        from sentence_forge.search.postgres.load import check_loadable
+
+        if corpus is None:
+            raise UserError("to=postgres: loads a corpus; give corpus=<file>")
+        check_loadable(settings.to.url or "")
+    elif settings.to.url is not None:
+        raise UserError("to.url: is that of to=postgres; type to=postgres, too")
     if settings.cluster.kind is ClusterKind.ray:
         from sentence_forge.export.ray_cluster import check_ray
 
@@ -135,7 +144,7 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
         write_json(out / MANIFEST, {"state": "finished", **about})
     log.info("exported to %s", out)
     if rows is not None:
-        log.info('search it: python -m search %s "..."', out)
+        log.info('search it: python -m search %s "..."', shlex.quote(str(about["index"].get("database", out))))
 
 
 def _check_int8(encoder: Encoder, out: Path) -> None:

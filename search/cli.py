@@ -9,16 +9,16 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.process import Parser, check_stdout, run
 from sentence_forge.search.display import print_json, print_lines, terminal_width
+from sentence_forge.search.places import PLACE, is_address, open_index
 from sentence_forge.search.queries import batches, read_queries
 
 if TYPE_CHECKING:
-    from sentence_forge.search.index import Index
+    from sentence_forge.search.text_search import TextSearch
 
 _COMMANDS = {"serve": "serve.command", "marks": "serve.marks_command", "check": "serve.check"}
 _COMMANDS_NOW = {"--mine": "mine", "--against": "compare"}
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
                    epilog="Without a query: one line of standard input each, or a prompt if it is a terminal. See also "
                    "python -m search serve (a page and an API), python -m search.mine (hard negatives to train on) "
                    "and python -m search.compare (what another model finds instead).")
-    parse.add_argument("dir", metavar="DIR", help="the export's output folder, or its index folder")
+    parse.add_argument("dir", metavar="DIR", help=PLACE)
     parse.add_argument("query", metavar="QUERY", nargs="?", help="what to look for")
     parse.add_argument("-k", type=int, metavar="N", default=10, help="hits a query, or pairs (default %(default)s)")
     parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
@@ -44,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
     mode.add_argument("--pairs", action="store_true", help="print the most similar pairs of different titles")
     mode.add_argument("--verify", action="store_true", help="check every file and promise of the index, and "
                       "the export's model")
+    parse.add_argument("--model", metavar="FOLDER", help="of a database's index: the export whose model made it, where "
+                       "it isn't where the load has noted")
+    parse.add_argument("--generation", type=int, metavar="N", help="of a database's index: search the vectors of this "
+                       "model; 0 lists all")
+    parse.add_argument("--switch", action="store_true", help="with --generation: have everybody search that one")
     parse.add_argument("--repeats", action="store_true", help="with --pairs: count equal titles as pairs too")
     return parse
 
@@ -81,19 +86,26 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if mode and (args.queries or args.dim is not None):
         name = "queries" if args.queries else "dim"
         raise UserError(f"--{name} can't be joined with --{mode}; leave one of them out")
+    if args.switch and (not args.generation or mode or args.query is not None or args.queries):
+        raise UserError("--switch goes with --generation N, and with no query")
+    if (args.generation is not None or args.switch) and not is_address(args.dir):
+        raise UserError("--generation: is for an index in a database; a folder has one model")
     if args.repeats and not args.pairs:
         raise UserError("--repeats goes with --pairs only")
     return args
 
 
 def _search(args: argparse.Namespace) -> None:
-    from sentence_forge.search.index import Index
-
     check_stdout()
-    if args.verify:
-        _verify(Path(args.dir), as_json=args.json)
+    if args.switch or args.generation == 0:
+        from sentence_forge.search.postgres.generations import listed, switch_to
+
+        print_lines(switch_to(args.dir, args.generation) if args.switch else listed(args.dir))
         return
-    with Index.open(args.dir) as index:
+    if args.verify:
+        _verify(args.dir, as_json=args.json)
+        return
+    with open_index(args.dir, model=args.model, generation=args.generation) as index:
         if args.pairs:
             _pairs(index, args)
         elif args.query is not None:
@@ -105,7 +117,7 @@ def _search(args: argparse.Namespace) -> None:
             _prompt(index, args)
 
 
-def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> None:
+def _answer(index: TextSearch, queries: Sequence[str], args: argparse.Namespace) -> None:
     """Search and print; a batch's times are shared out evenly among its queries."""
     from sentence_forge.search.display import hits_table, times_line
 
@@ -113,8 +125,9 @@ def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> N
     begun = time.perf_counter()
     vectors = index.encode(queries)
     encoded = time.perf_counter()
-    found = index.hits(*index.search_vectors(vectors, args.k, exact=args.exact, dim=args.dim,
-                                             where=args.filter))
+    with index.reading():
+        found = index.hits(*index.search_vectors(vectors, args.k, exact=args.exact, dim=args.dim, where=args.filter))
+        rows = len(index)
     encode_ms = (encoded - begun) * 1000 / len(queries)
     search_ms = (time.perf_counter() - encoded) * 1000 / len(queries)
     width = terminal_width()
@@ -127,11 +140,11 @@ def _answer(index: Index, queries: Sequence[str], args: argparse.Namespace) -> N
                         "took_ms": {"encode": round(encode_ms, 3), "search": round(search_ms, 3)},
                         "hits": [hit.as_json() | mark for hit, mark in zip(hits, marks, strict=True)]})
         else:
-            print_lines([times_line(query, len(hits), len(index.ids), encode_ms, search_ms, width),
+            print_lines([times_line(query, len(hits), rows, encode_ms, search_ms, width),
                          *hits_table(hits, width, thresholds)])
 
 
-def _pairs(index: Index, args: argparse.Namespace) -> None:
+def _pairs(index: TextSearch, args: argparse.Namespace) -> None:
     from sentence_forge.search.display import pairs_table
 
     pairs, thresholds = index.pairs(args.k, repeats=args.repeats), index.thresholds
@@ -151,7 +164,7 @@ def _pairs(index: Index, args: argparse.Namespace) -> None:
                          "word; --repeats counts those pairs too\n")
 
 
-def _verify(folder: Path, *, as_json: bool) -> None:
+def _verify(folder: str, *, as_json: bool) -> None:
     from sentence_forge.search.verify import verify
 
     problems = verify(folder)
@@ -166,11 +179,11 @@ def _verify(folder: Path, *, as_json: bool) -> None:
         raise UserError(f"{folder}: {many} found; export the model or index the corpus again")
 
 
-def _prompt(index: Index, args: argparse.Namespace) -> None:
+def _prompt(index: TextSearch, args: argparse.Namespace) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() its editing and history
 
-    sys.stderr.write(f"{len(index.ids):,} titles; type a query, an empty line leaves\n")
+    sys.stderr.write(f"{len(index):,} titles; type a query, an empty line leaves\n")
     while True:
         try:
             query = input("search> ").strip()

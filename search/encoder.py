@@ -9,7 +9,7 @@ from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
 
 
-def check_fingerprint(index: Path, of_index: str, of_encoder: str) -> None:
+def check_fingerprint(index: Path | str, of_index: str, of_encoder: str) -> None:
     """Refuse an encoder other than the one that made the index.
 
     Raises:

@@ -110,6 +110,9 @@ def index_folder(folder: str | Path) -> Path:
     Raises:
         UserError: there is no index.
     """
+    if "://" in str(folder):
+        raise UserError(f"{folder}: this is for an export's folder; a database can be searched, asked for --pairs, "
+                        "served and mined")
     folder = Path(folder)
     index = folder / "index" if (folder / "index").is_dir() else folder
     if not index.is_dir():
@@ -117,6 +120,11 @@ def index_folder(folder: str | Path) -> Path:
     if not numbers(index):
         raise UserError(f"{folder}: {NO_INDEX}")
     return index
+
+
+def marks_folder(index: Path) -> Path:
+    """Return where the marks of an index are: in its export's folder, or in its own where it is in none."""
+    return index.parent if (index.parent / "manifest.json").is_file() else index
 
 
 def numbers(folder: Path) -> list[int]:

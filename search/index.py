@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.fast import FastIndex
-from sentence_forge.search.generation import NO_INDEX, Generation, index_folder, newest
+from sentence_forge.search.generation import NO_INDEX, Generation, index_folder, marks_folder, newest, numbers
 from sentence_forge.search.kept import Kept
 from sentence_forge.search.pairs import most_similar_pairs
 from sentence_forge.search.queries import check_k
@@ -39,10 +39,10 @@ class Index(TextSearch):
     """
 
     def __init__(self, generation: Generation, export: Path, encoder: TextEncoder | None) -> None:
-        super().__init__(generation.folder, export, generation.manifest["fingerprint"], encoder)
+        super().__init__(str(generation.folder), export, generation.manifest["fingerprint"], encoder)
         self._generation = generation
         self._rows = generation.read_rows(["id", "title", *generation.kept_columns])
-        self.kept = Kept(generation.kept, [self._rows[name] for name in generation.kept_columns])
+        self.kept: Kept = Kept(generation.kept, [self._rows[name] for name in generation.kept_columns])
         self.ids: Sequence[str] = LazyStrings(self._rows["id"].chunks)
         self.titles: Sequence[str] = LazyStrings(self._rows["title"].chunks)
         self.vectors: np.memmap = generation.map_vectors()
@@ -78,6 +78,23 @@ class Index(TextSearch):
     def generation(self) -> int:
         """The number of this state of the index; each re-indexing makes the next one."""
         return self._generation.number
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """The generation's number."""
+        return self.generation, 0
+
+    @property
+    def marks_folder(self) -> Path:
+        """The export's folder, or the index's own where it is in none."""
+        return marks_folder(self._generation.folder)
+
+    def newest(self) -> int:
+        """Return the number of the newest generation in the folder, intact or not."""
+        return max(numbers(self._generation.folder), default=0)
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def prepare(self, *, exact: bool = False, dim: int | None = None) -> None:
         """Load now instead of at the first query: the encoder and, unless ``exact`` or cut, the fast index."""
@@ -190,6 +207,23 @@ class Index(TextSearch):
         row = pc.index(ids, pa.scalar(name, ids.type)).as_py()
         return None if row < 0 else row
 
+    def titles_of(self, rows: Sequence[int] | IntArray) -> list[str]:
+        """Return the titles of rows."""
+        return [self.titles[row] for row in rows]
+
+    def vectors_of(self, rows: Sequence[int] | IntArray) -> FloatArray:
+        """Return the vectors of rows, float32 [len(rows), dim], unit length."""
+        return self._array[rows]
+
+    def count_where(self, where: Sequence[str]) -> int:
+        """Return how many rows meet all conditions."""
+        return len(self.kept.rows_where(where))
+
+    def drawn(self, count: int, seed: int | None = None) -> list[tuple[str, str]]:
+        """Return ids and titles of at most ``count`` rows drawn by chance, others each time without ``seed``."""
+        rows = sorted(random.Random(seed).sample(range(len(self)), min(count, len(self))))
+        return [(self.ids[row], self.titles[row]) for row in rows]
+
     @property
     def repeated_rows(self) -> int:
         """How many rows have a title that an earlier row has."""
@@ -203,11 +237,7 @@ class Index(TextSearch):
         return np.sort(np.unique(codes, return_index=True)[1])
 
     def check_open(self) -> None:
-        """Refuse an index that is closed.
-
-        Raises:
-            UserError: it is.
-        """
+        """Raise a UserError where the index is closed."""
         if self._array.shape[1] == 0:
             raise UserError("the index is closed; open it again")
 
@@ -216,12 +246,3 @@ class Index(TextSearch):
         self._cut = self._fast_bytes = self.__dict__["fast"] = None
         self._array = np.empty((0, 0), np.float32)
         del self.vectors
-
-    def __enter__(self) -> Self:
-        """Return the index itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        """Close it."""
-        self.close()

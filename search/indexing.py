@@ -94,7 +94,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
             writing here, a title whose vector is zero or not finite, or a segment that was damaged meanwhile.
     """
     begun = time.monotonic()
-    _check(ids, titles)
+    check_rows(ids, titles)
     rows = Rows(ids, titles, text_hashes(titles), rejected, kept or {})
     check_links(folder)
     with writer_lock(folder):
@@ -103,13 +103,12 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
             check_fingerprint(folder, base.manifest["fingerprint"], encoder.fingerprint)
         damaged = base.damaged() if base is not None else []
         added, changed, removed = _difference(base, rows, damaged)
-        _check_lost(base, removed, rejected, most_lost)
+        check_lost(0 if base is None else base.manifest["rows"], removed, rejected, most_lost)
         live = _live_vectors(base, damaged)
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
         known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
         missing = first[~np.isin(rows.hashes[first], known)]
-        blocks = _blocks(rows, missing, segment_rows)
-        (spread or partial(encode_here, encoder))(folder, blocks, _counted(progress, len(missing)))
+        encode_rows(folder, rows, missing, encoder, segment_rows, progress, spread)
         if base is None or damaged or not same_rows(base, rows):
             sources = [*live, *read_segments(folder, encoder.fingerprint)]
             base = write_generation(folder, rows, sources, encoder.fingerprint, fast_from, _fast_before(base, damaged))
@@ -120,7 +119,12 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
                        time.monotonic() - begun)
 
 
-def _check(ids: Sequence[str], titles: Sequence[str]) -> None:
+def check_rows(ids: Sequence[str], titles: Sequence[str]) -> None:
+    """Refuse rows that are none, or whose ids repeat.
+
+    Raises:
+        UserError: says which.
+    """
     if len(ids) != len(titles):
         raise ValueError(f"{len(ids)} ids for {len(titles)} titles")
     if not len(ids):
@@ -131,13 +135,23 @@ def _check(ids: Sequence[str], titles: Sequence[str]) -> None:
             raise UserError(f"corpus: id {name!r} is that of rows {seen[name]} and {row}; ids must be unique")
 
 
-def _check_lost(base: Generation | None, removed: int, rejected: Sequence[BadRow], most: float) -> None:
-    """Refuse a corpus without many of the index's rows: most often a file that was cut short or is read wrongly."""
-    if base is None or removed <= most * base.manifest["rows"]:
+def check_lost(before: int, removed: int, rejected: Sequence[BadRow], most: float) -> None:
+    """Refuse a corpus without many of the index's rows: most often a file that was cut short or is read wrongly.
+
+    Args:
+        before: rows of the index.
+        removed: how many of them are not in the corpus.
+        rejected: rows of the corpus.
+        most: the share of ``before`` that may be removed.
+
+    Raises:
+        UserError: more are.
+    """
+    if removed <= most * before:
         return
     bad = f" ({len(rejected):,} of its rows can't be indexed; line {rejected[0].line}: {rejected[0].reason})" \
         if rejected else ""
-    raise UserError(f"corpus: {removed:,} of the index's {base.manifest['rows']:,} rows are not in it any more{bad}; "
+    raise UserError(f"corpus: {removed:,} of the index's {before:,} rows are not in it any more{bad}; "
                     "if that is meant, type corpus.most_lost=1. The index stays as it was")
 
 
@@ -162,6 +176,13 @@ def _fast_before(base: Generation | None, damaged: Sequence[Path]) -> FastIndex 
     except UserError as error:
         log.warning("%s; it will be made anew", error)
         return None
+
+
+def encode_rows(folder: Path, rows: Rows, missing: IntArray, encoder: TextEncoder, segment_rows: int,
+                progress: Callable[[int, int], None] | None, spread: Spread | None) -> None:
+    """Encode the titles at the places ``missing`` and write them as segments of ``folder``; see `index_corpus`."""
+    blocks = _blocks(rows, missing, segment_rows)
+    (spread or partial(encode_here, encoder))(folder, blocks, _counted(progress, len(missing)))
 
 
 def _counted(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:

@@ -67,6 +67,10 @@ class Kept:
         found = pc.min_max(cells.filter(pc.not_equal(cells, ""))).as_py()
         return found["min"], found["max"]
 
+    def are_numbers(self, column: str) -> bool:
+        """Return whether most cells of a column that are not empty are numbers, so that it is ordered as such."""
+        return _are_numbers(self._cells[column])
+
 
 class Condition(NamedTuple):
     """A kept column, one of ``= != >= <= > <``, and a value."""

@@ -11,13 +11,14 @@ from pathlib import Path
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.process import Parser, run
 from sentence_forge.search.display import print_json
+from sentence_forge.search.places import PLACE, open_index
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parse = Parser(prog="python -m search.mine", description="Write triplets with hard negatives from an index, for "
                    "python -m train loss=mnrl data=OUT.csv")
-    parse.add_argument("dir", metavar="DIR", help="the export's output folder, or its index folder")
+    parse.add_argument("dir", metavar="DIR", help=PLACE)
     parse.add_argument("out", metavar="OUT.csv", help="the file to write")
     parse.add_argument("--pairs-from", metavar="FILE", help="the pairs to find negatives for (anchor, positive; or "
                        "sentence1, sentence2, score; or NLI's columns); without it, the most similar titles of DIR")
@@ -33,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--range-max", type=int, default=100, metavar="R", help="look at so many of the nearest titles "
                        "(default %(default)s)")
     parse.add_argument("--exact", action="store_true", help="scan every vector instead of asking the fast index")
+    parse.add_argument("--model", metavar="FOLDER", help="of a database's index: the export whose model made it, where "
+                       "it isn't where the load has noted")
     parse.add_argument("--json", action="store_true", help="print what was done as a JSON object")
     return parse
 
@@ -43,13 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _mine(args: argparse.Namespace) -> None:
-    from sentence_forge.search.index import Index
     from sentence_forge.search.mining import mine, near_duplicates, read_pairs, write_triplets
 
     if args.k < 1:
         raise UserError(f"-k {args.k}: must be 1 or more")
     out = _new_csv(args.out)
-    with Index.open(args.dir) as index:
+    with open_index(args.dir, model=args.model) as index, index.reading():
         pairs = (read_pairs(Path(args.pairs_from), args.least_score) if args.pairs_from
                  else near_duplicates(index, args.k))
         found = mine(index, pairs, negatives=args.negatives, margin=args.margin, range_min=args.range_min,

@@ -18,7 +18,7 @@ from sentence_forge.data_readers.table import read_table, rows_at
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.index import Index
+from sentence_forge.search.text_search import TextSearch
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Mined(NamedTuple):
     without: int
 
 
-def mine(index: Index, pairs: Sequence[tuple[str, str]], *, negatives: int = 1, margin: float = 0.05,
+def mine(index: TextSearch, pairs: Sequence[tuple[str, str]], *, negatives: int = 1, margin: float = 0.05,
          range_min: int = 0, range_max: int = 100, exact: bool = False) -> Mined:
     """Return a triplet for each pair, its negatives the nearest titles of the index that are not likely positives.
 
@@ -101,13 +101,14 @@ def _check(negatives: int, margin: float, range_min: int, range_max: int) -> Non
                         f"negative{'s' * (negatives > 1)} between them")
 
 
-def _vectors(index: Index, texts: Sequence[str], role: Role) -> dict[str, FloatArray]:
+def _vectors(index: TextSearch, texts: Sequence[str], role: Role) -> dict[str, FloatArray]:
     """Return each text's unit vector: the index's where it is one of its titles, else from its encoder.
 
     Where queries have a prompt of their own, their vectors are none of the index's.
     """
     at = np.full(len(texts), -1) if role == "query" and index.asymmetric else index.rows_of(texts)
-    found = {text: index.vectors[row] for text, row in zip(texts, at, strict=True) if row >= 0}
+    there = np.flatnonzero(at >= 0)
+    found = dict(zip((texts[place] for place in there.tolist()), index.vectors_of(at[there]), strict=True))
     missing = [text for text in texts if text not in found]
     for start in range(0, len(missing), 4096):
         some = missing[start:start + 4096]
@@ -115,7 +116,7 @@ def _vectors(index: Index, texts: Sequence[str], role: Role) -> dict[str, FloatA
     return found
 
 
-def _nearest(index: Index, anchors: FloatArray, own: Sequence[set[str]], range_max: int,
+def _nearest(index: TextSearch, anchors: FloatArray, own: Sequence[set[str]], range_max: int,
              exact: bool) -> list[tuple[list[str], list[float]]]:
     """Return the ``range_max`` nearest different titles of each anchor, save its ``own`` texts, and their cosines."""
     found: list[tuple[list[str], list[float]]] = [([], []) for _ in own]
@@ -125,17 +126,17 @@ def _nearest(index: Index, anchors: FloatArray, own: Sequence[set[str]], range_m
         scores, rows = index.search_vectors(anchors[left], k, exact=exact)
         for number, row_scores, row_places in zip(list(left), scores, rows, strict=True):
             first: dict[str, float] = {}
-            for score, place in zip(row_scores, row_places, strict=True):
-                first.setdefault(index.titles[place], float(score))
+            for score, title in zip(row_scores, index.titles_of(row_places), strict=True):
+                first.setdefault(title, float(score))
             titles = [title for title in first if title not in own[number]][:range_max]
-            if len(titles) == range_max or k >= len(index.titles):  # else titles that repeat took the places
+            if len(titles) == range_max or k >= len(index):  # else titles that repeat took the places
                 found[number] = (titles, [first[title] for title in titles])
                 left.remove(number)
         k *= 4
     return found
 
 
-def near_duplicates(index: Index, k: int) -> list[tuple[str, str]]:
+def near_duplicates(index: TextSearch, k: int) -> list[tuple[str, str]]:
     """Return the index's ``k`` most similar pairs of different titles; only those that mean the same, where it knows.
 
     Raises:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,11 +47,27 @@ class Pair(NamedTuple):
     title2: str
 
 
+class KeptColumns(Protocol):
+    """The corpus's further columns that an index keeps."""
+
+    names: list[str]
+
+    def __hash__(self) -> int: ...
+
+    def values_of(self, column: str, most: int) -> dict[str, int]:
+        """Return the ``most`` commonest values of a column, and in how many rows each is."""
+
+    def bounds_of(self, column: str) -> tuple[str, str]:
+        """Return the first and the last value of a column in the order of texts; of cells that are not empty."""
+
+
 class TextSearch(ABC):
     """An index that texts are searched in; subclasses say where its vectors lie and how the nearest are found.
 
+    Rows are known by numbers, which hold as long as a block of `reading` lasts. ``len`` is how many there are.
+
     Args:
-        index: where the index is, for errors.
+        place: where the index is, for people; without a password.
         export: the export's output folder, which holds the encoder of the queries.
         fingerprint: that of the encoder that made the vectors.
         encoder: encodes the queries; by default the export's own, loaded when the first text is searched.
@@ -58,36 +76,74 @@ class TextSearch(ABC):
         UserError: ``encoder`` isn't the one that made the index.
     """
 
-    def __init__(self, index: Path, export: Path, fingerprint: str, encoder: TextEncoder | None) -> None:
-        self._index, self._export = index, export
+    kept: KeptColumns
+
+    def __init__(self, place: str, export: Path, fingerprint: str, encoder: TextEncoder | None) -> None:
+        self.place, self.export = place, export
         self.fingerprint = fingerprint
         """The fingerprint of the encoder that made the vectors."""
         self._encoder: TextEncoder | None = None
         if encoder is not None:
-            self._use(encoder)
+            self.use(encoder)
+
+    @property
+    def marks_folder(self) -> Path:
+        """Where the marks that people give its hits are."""
+        return self.export
+
+    @property
+    @abstractmethod
+    def generation(self) -> int:
+        """The number of what is searched; see `newest`."""
+
+    @property
+    @abstractmethod
+    def state(self) -> tuple[int, int]:
+        """Numbers that are others after each change of the rows."""
+
+    @abstractmethod
+    def newest(self) -> int:
+        """Return the number of the generation that who opens the index now would search."""
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Self]:
+        """Read one and the same state of the rows until the block ends, whatever a writer does meanwhile."""
+        yield self
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def prepare(self, *, exact: bool = False, dim: int | None = None) -> None:
+        """Load now what the first query would."""
 
     @property
     def encoder(self) -> TextEncoder:
         """The encoder of the queries, loaded at first use."""
         if self._encoder is None:
-            self._use(load_query_encoder(self._export, query_fingerprint(self.fingerprint)))
+            self.use(load_query_encoder(self.export, query_fingerprint(self.fingerprint)))
         assert self._encoder is not None
         return self._encoder
 
     @functools.cached_property
     def thresholds(self) -> Thresholds | None:
         """From which cosine texts mean the same, as the export found; None where it says nothing of this model."""
-        return read_thresholds(self._export, self.fingerprint)
+        return read_thresholds(self.export, self.fingerprint)
 
     @functools.cached_property
     def asymmetric(self) -> bool:
         """Whether a query is encoded otherwise than a document; False where there is no encoder to ask."""
-        if self._encoder is None and not (self._export / "manifest.json").is_file():
+        if self._encoder is None and not (self.export / "manifest.json").is_file():
             return False
         return self.encoder.role_key("query") != self.encoder.role_key("document")
 
-    def _use(self, encoder: TextEncoder) -> None:
-        check_fingerprint(self._index, query_fingerprint(self.fingerprint), encoder.fingerprint)
+    def use(self, encoder: TextEncoder) -> None:
+        """Encode queries by this encoder.
+
+        Raises:
+            UserError: it isn't the one that made the index.
+        """
+        check_fingerprint(self.place, query_fingerprint(self.fingerprint), encoder.fingerprint)
         self._encoder = encoder
 
     def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:
@@ -123,7 +179,9 @@ class TextSearch(ABC):
         self.check_open()
         if not texts:
             return []
-        return self.hits(*self.search_vectors(self.encode(texts), k, exact=exact, dim=dim, where=where))
+        vectors = self.encode(texts)
+        with self.reading():
+            return self.hits(*self.search_vectors(vectors, k, exact=exact, dim=dim, where=where))
 
     @abstractmethod
     def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
@@ -141,3 +199,49 @@ class TextSearch(ABC):
         Raises:
             UserError: it is.
         """
+
+    @abstractmethod
+    def titles_of(self, rows: Sequence[int] | IntArray) -> list[str]:
+        """Return the titles of rows."""
+
+    @abstractmethod
+    def vectors_of(self, rows: Sequence[int] | IntArray) -> FloatArray:
+        """Return the vectors of rows, float32 [len(rows), dim], unit length."""
+
+    @abstractmethod
+    def row_of(self, name: str) -> int | None:
+        """Return the row whose id is ``name``, or None."""
+
+    @abstractmethod
+    def rows_of(self, texts: Sequence[str]) -> IntArray:
+        """Return the first row whose title is each of ``texts``, int64 [len(texts)]; -1 where there is none."""
+
+    @abstractmethod
+    def count_where(self, where: Sequence[str]) -> int:
+        """Return how many rows meet all conditions."""
+
+    @abstractmethod
+    def drawn(self, count: int, seed: int | None = None) -> list[tuple[str, str]]:
+        """Return ids and titles of at most ``count`` rows drawn by chance, others each time without ``seed``."""
+
+    @abstractmethod
+    def pairs(self, k: int = 10, *, repeats: bool = False) -> list[Pair]:
+        """Return the ``k`` most similar pairs of rows, each once, best first; see `Index`."""
+
+    @property
+    @abstractmethod
+    def repeated_rows(self) -> int:
+        """How many rows have a title that an earlier row has."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections; the index can't be searched afterwards."""
+
+    def __enter__(self) -> Self:
+        """Return the index itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()

@@ -19,7 +19,7 @@ from sentence_forge.search.fast import FastIndex, build_fast
 from sentence_forge.search.generation import Generation, commit, numbers
 from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of, known_hashes
 
-_BLOCK = 8192
+BLOCK = 8192  # vectors in memory at once
 
 
 class Rows(NamedTuple):
@@ -64,14 +64,14 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
     Raises:
         UserError: the disk is full, or no source holds one of the vectors; nothing of the new generation is left.
     """
-    places = _places(folder, sources, rows.hashes)
+    blocks = gathered(folder, sources, rows.hashes)
     new = Generation(folder, max(numbers(folder), default=0) + 1, {})
     dim = sources[0].vectors.shape[1]
     # A run that was killed here may have left some of them, under the same number.
     _remove(new)
     try:
         with naming_a_full_disk(new.vectors, needs=4 * dim * len(rows.ids)):
-            fast = _write_data(new, rows, _gather(sources, places), dim, fast_from, before)
+            fast = _write_data(new, rows, blocks, dim, fast_from, before)
         return commit(new, {
             "format": 1, "fingerprint": fingerprint, "rows": len(rows.ids), "dim": dim,
             "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
@@ -105,14 +105,18 @@ def _remove(generation: Generation) -> None:
         remove(path)
 
 
-def _places(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArray:
-    """Return where ``hashes`` are in the sources, one behind the other."""
+def gathered(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> Iterator[FloatArray]:
+    """Return the vectors of ``hashes``, in their order, in blocks of float32 [<= 8192, dim].
+
+    Raises:
+        UserError: no source holds one of them.
+    """
     known = known_hashes(sources)
     if len(known):
         order = np.argsort(known, kind="stable")
         places = order.take(np.searchsorted(known, hashes, sorter=order), mode="clip")
         if np.array_equal(known[places], hashes):
-            return places
+            return _gather(sources, places)
     raise UserError(f"{folder}: vectors were damaged or removed after they were encoded, before they could be "
                     "committed; start again, the other segments are reused")
 
@@ -120,8 +124,8 @@ def _places(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArra
 def _gather(sources: Sequence[Segment], places: IntArray) -> Iterator[FloatArray]:
     """Yield the vectors at ``places`` block by block, each from the source that holds it."""
     starts = np.cumsum([0, *(len(source.hashes) for source in sources)])
-    for start in range(0, len(places), _BLOCK):
-        wanted = places[start:start + _BLOCK]
+    for start in range(0, len(places), BLOCK):
+        wanted = places[start:start + BLOCK]
         block = np.empty((len(wanted), sources[0].vectors.shape[1]), np.float32)
         owner = np.searchsorted(starts, wanted, side="right") - 1
         for number in np.unique(owner):

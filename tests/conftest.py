@@ -8,7 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -65,3 +66,18 @@ def real_data() -> Path:
     if not given or not Path(given, "stsb").is_dir():
         pytest.skip("no public data: set SENTENCE_FORGE_DATA")
     return Path(given)
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The address of a PostgreSQL server with pgvector; without the packages its tests are skipped."""
+    from database import server
+
+    with server() as url:
+        yield url
+
+
+@pytest.fixture
+def url(database: str, request: pytest.FixtureRequest) -> str:
+    """The address of an index of this test's own."""
+    return f"{database}#t{sha256(request.node.nodeid.encode()).hexdigest()[:12]}"

@@ -73,7 +73,7 @@ def test_every_import_of_ours_has_the_package_s_name_before_it() -> None:
     assert not bare
 
 
-GROUPS = ("model", "loss", "data", "suite", "corpus", "baseline", "experiment", "cluster")
+GROUPS = ("model", "loss", "data", "suite", "corpus", "baseline", "experiment", "cluster", "to")
 EVERY_OPTION = [(group, name) for group in GROUPS for name in options(group)]
 OFFERED = {"dim", "labels", "teacher_dim", "texts", "rows", "text_ids", "batch_size", "seed"}
 
@@ -88,7 +88,7 @@ def nodes(config: object, path: str = "") -> list[tuple[str, dict]]:
 @pytest.mark.parametrize(("group", "name"), EVERY_OPTION)
 def test_every_yaml_composes_and_binds_to_what_it_names(group: str, name: str) -> None:
     schema.register()
-    command = {"corpus": "export", "cluster": "export", "baseline": "eval"}.get(group, "train")
+    command = {"corpus": "export", "cluster": "export", "to": "export", "baseline": "eval"}.get(group, "train")
     with initialize_config_module("sentence_forge.configs", version_base="1.3"):
         config = OmegaConf.to_container(compose(command, [f"{group}={name}"]), resolve=False)
     for key, node in nodes(config):

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray, normalise
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.index import Index
 from sentence_forge.search.kept import conditions
 from sentence_forge.search.serve.searcher import Encoded, Found
+from sentence_forge.search.text_search import TextSearch
 
 if TYPE_CHECKING:
     from sentence_forge.search.serve.app import Service
@@ -71,20 +71,20 @@ def api_routes(service: Service) -> APIRouter:
                      exact: bool = False, filter: Where = []) -> JSONResponse:  # noqa: B006
         begun = time.perf_counter()
         found = await ask(service, [q], k, exact=exact, where=filter)
-        return JSONResponse({"took_ms": _ms(begun), **_json(service, q, found[0])})
+        return JSONResponse({"took_ms": _ms(begun), **_json(q, found[0])})
 
     @routes.post("/api/search", summary="Several queries at once")
     async def search_batch(asked: SearchBatch) -> JSONResponse:
         begun = time.perf_counter()
         found = await ask(service, asked.queries, asked.k, exact=asked.exact, where=asked.filter)
         return JSONResponse({"took_ms": _ms(begun), "results": [
-            _json(service, query, each) for query, each in zip(asked.queries, found, strict=True)]})
+            _json(query, each) for query, each in zip(asked.queries, found, strict=True)]})
 
     @routes.get("/api/similar/{row_id:path}", summary="The titles most similar to one of the index")
     async def similar(row_id: str, k: K = 10) -> JSONResponse:
         begun = time.perf_counter()
         title, found = await ask_similar(service, row_id, k)
-        return JSONResponse({"took_ms": _ms(begun), "id": row_id, **_json(service, title, found)})
+        return JSONResponse({"took_ms": _ms(begun), "id": row_id, **_json(title, found)})
 
     @routes.get("/api/pairs", summary="The most similar pairs of different titles")
     async def pairs(k: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 100) -> JSONResponse:
@@ -120,14 +120,14 @@ def _embedding_routes(routes: APIRouter, service: Service) -> None:
 
 def _health_routes(routes: APIRouter, service: Service) -> None:
     @routes.get("/healthz", summary="Whether the server answers, and from which generation")
-    async def health() -> dict[str, Any]:
+    def health() -> dict[str, Any]:
         with service.live.reading() as index:
-            return {"status": "ok", "generation": index.generation, "rows": len(index.ids)}
+            return {"status": "ok", "generation": index.generation, "rows": len(index)}
 
     @routes.get("/metrics", summary="Counters for Prometheus")
-    async def metrics() -> PlainTextResponse:
+    def metrics() -> PlainTextResponse:
         with service.live.reading() as index:
-            gauges = {"index_generation": index.generation, "index_rows": len(index.ids)}
+            gauges = {"index_generation": index.generation, "index_rows": len(index)}
         return PlainTextResponse(service.meters.text(gauges), media_type="text/plain; version=0.0.4")
 
 
@@ -139,12 +139,17 @@ async def ask(service: Service, queries: list[str], k: int, *, exact: bool = Fal
         HTTPException: a query is blank, or can't be encoded; a condition is none, or on a column that isn't kept.
     """
     _check_texts(queries)
+    if where:
+        await asyncio.to_thread(_check_conditions, service, where)
+    return await asyncio.wrap_future(service.searcher.search(queries, k, exact=exact, where=where))
+
+
+def _check_conditions(service: Service, where: Sequence[str]) -> None:
     with service.live.reading() as index:
         try:
             conditions(where, index.kept.names)
         except UserError as error:
             raise HTTPException(422, str(error)) from None
-    return await asyncio.wrap_future(service.searcher.search(queries, k, exact=exact, where=where))
 
 
 async def ask_similar(service: Service, row_id: str, k: int) -> tuple[str, Found]:
@@ -171,10 +176,10 @@ def without(found: Found, row_id: str, k: int) -> Found:
 def _row(service: Service, row_id: str) -> tuple[str, FloatArray]:
     with service.live.reading() as index:
         row = row_of(index, row_id)
-        return index.titles[row], np.array(index.vectors[row])[None]
+        return index.titles_of([row])[0], index.vectors_of([row])
 
 
-def row_of(index: Index, row_id: str) -> int:
+def row_of(index: TextSearch, row_id: str) -> int:
     """Return the row with an id.
 
     Raises:
@@ -202,9 +207,8 @@ def _check_texts(texts: list[str]) -> None:
             raise HTTPException(422, "a text holds half a character (a lone surrogate)") from None
 
 
-def _json(service: Service, query: str, found: Found) -> dict[str, Any]:
-    with service.live.reading() as index:
-        thresholds = index.thresholds
+def _json(query: str, found: Found) -> dict[str, Any]:
+    thresholds = found.thresholds
     return {"query": query, "generation": found.generation, "rows": found.rows, "hits": [
         {**hit.as_json(), **({} if thresholds is None else {"mark": thresholds.of(hit.score)}),
          **({} if under == place else {"repeats": found.hits[under].id})}

@@ -16,16 +16,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sentence_forge.encoders.protocol import TextEncoder
-from sentence_forge.runtime.errors import printable
-from sentence_forge.search.index import Index
+from sentence_forge.runtime.errors import UserError, printable
+from sentence_forge.search.places import is_address
 from sentence_forge.search.serve.guard import Guard, Limits, refusal
-from sentence_forge.search.serve.live import LiveIndex, marks_folder
+from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.serve.marks import Marks
 from sentence_forge.search.serve.meters import Meters
 from sentence_forge.search.serve.pairs import Pairs
 from sentence_forge.search.serve.searcher import Searcher
 from sentence_forge.search.serve.training import Trainer
 from sentence_forge.search.serve.view import render
+from sentence_forge.search.text_search import TextSearch
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -36,7 +37,6 @@ class Service:
     """What the routes stand on.
 
     Args:
-        folder: as the user gave it; for the commands that pages show.
         name: how the model is called: the export's folder, without its path.
         live: the index.
         searcher: encodes and searches.
@@ -48,7 +48,6 @@ class Service:
         other: another model's index of the corpus, whose hits are marked too where they differ.
     """
 
-    folder: str
     name: str
     live: LiveIndex
     searcher: Searcher
@@ -57,18 +56,19 @@ class Service:
     meters: Meters
     token: str | None
     trainer: Trainer
-    other: Index | None
+    other: TextSearch | None
 
 
-def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncoder | None = None,
-             limits: Limits | None = None, other: Index | None = None,
+def make_app(place: str | Path, *, token: str | None = None, encoder: TextEncoder | None = None,
+             model: str | None = None, limits: Limits | None = None, other: TextSearch | None = None,
              work: str | Path = "outputs/serve") -> FastAPI:
     """Return the application over an index.
 
     Args:
-        folder: an export's output folder, or the ``index`` folder in it.
+        place: an export's output folder, the ``index`` folder in it, or a database's address.
         token: see `guard.Guard`.
         encoder: of the queries; by default the export's own.
+        model: of a database, the export with the model; see `open_index`.
         limits: of one address.
         other: see `Service`; it is closed at the end.
         work: where trainings that are started from the page get their folders.
@@ -80,10 +80,12 @@ def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncod
     from sentence_forge.search.serve.marking import marking_routes
     from sentence_forge.search.serve.pages import page_routes
 
-    live, meters = LiveIndex(folder, encoder), Meters()
-    marks = Marks(marks_folder(live.folder))
-    service = Service(str(folder), live.folder.parent.resolve().name, live, Searcher(live, meters),
-                      Pairs(live), marks, meters, token, Trainer(str(folder), live, marks, Path(work)), other)
+    live, meters = LiveIndex(place, encoder, model), Meters()
+    with live.reading() as index:
+        marks, export = Marks(index.marks_folder), index.export
+    typed = str(export) if is_address(place) else str(place)
+    service = Service(export.resolve().name, live, Searcher(live, meters), Pairs(live), marks, meters, token,
+                      Trainer(typed, live, marks, Path(work)), other)
 
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -106,6 +108,7 @@ def make_app(folder: str | Path, *, token: str | None = None, encoder: TextEncod
     app.add_middleware(Guard, token=token, limits=limits or Limits(), meters=meters)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(UserError, _unreadable)
     app.add_exception_handler(Exception, _failed)
     return app
 
@@ -126,6 +129,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
     where = ".".join(printable(str(part))[:80] for part in first["loc"] if part not in ("query", "body", "path"))
     status = 400 if request.url.path.startswith("/v1/") else 422
     return await _http(request, HTTPException(status, f"{where or 'request'}: {first['msg']}"))
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    log.warning("%s", error)
+    return await _http(request, HTTPException(503, "the index can't be read now; try again later"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:

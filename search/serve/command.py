@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.process import Parser, run
+from sentence_forge.search.places import PLACE, open_index
 
 TOKEN = "SENTENCE_FORGE_TOKEN"
 
@@ -20,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parse = Parser(prog="python -m search serve", description="Show an index as a page to search and to mark hits on, "
                    "and answer other programs (GET /api has a list). Needs the serve extra.")
-    parse.add_argument("dir", metavar="DIR", help="the export's output folder, or its index folder")
+    parse.add_argument("dir", metavar="DIR", help=PLACE)
+    parse.add_argument("--model", metavar="FOLDER", help="of a database's index: the export whose model made it, where "
+                       "it isn't where the load has noted")
     parse.add_argument("--host", default="127.0.0.1", help="the address to listen on (default %(default)s: this "
                        "machine alone)")
     parse.add_argument("--port", type=int, default=8080, help="0 takes a free one (default %(default)s)")
@@ -53,7 +56,6 @@ def _serve(args: argparse.Namespace) -> None:
     try:
         import uvicorn
 
-        from sentence_forge.search.index import Index
         from sentence_forge.search.serve.app import make_app
         from sentence_forge.search.serve.guard import Limits
     except ModuleNotFoundError as missing:
@@ -62,8 +64,8 @@ def _serve(args: argparse.Namespace) -> None:
     for library in ("uvicorn.error", "faiss.loader"):
         logging.getLogger(library).setLevel(logging.WARNING)
     with listening:
-        other = None if args.against is None else Index.open(args.against)
-        app = make_app(args.dir, token=args.token, limits=Limits(rate=args.rate), other=other,
+        other = None if args.against is None else open_index(args.against)
+        app = make_app(args.dir, model=args.model, token=args.token, limits=Limits(rate=args.rate), other=other,
                        work=args.work)
         config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, proxy_headers=False,
                                 limit_concurrency=1000, timeout_keep_alive=30, timeout_graceful_shutdown=5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from sentence_forge.search.index import Index
+from sentence_forge.search.text_search import KeptColumns
 
 _MOST_LISTED = 30  # values that a list is chosen from; of more, one types and picks
 _MOST_OFFERED = 1000
@@ -31,14 +31,14 @@ class Facet:
 
 
 @lru_cache(2)
-def facets(index: Index) -> list[Facet]:
-    """Return the columns of an index that a person can filter by: dates, and those whose values repeat."""
+def facets(kept: KeptColumns) -> list[Facet]:
+    """Return the kept columns that a person can filter by: dates, and those whose values repeat."""
     found = []
-    for column in index.kept.names:
-        values = index.kept.values_of(column, _MOST_OFFERED)
+    for column in kept.names:
+        values = kept.values_of(column, _MOST_OFFERED)
         named = tuple((value, count) for value, count in values.items() if value)
         if named and all(_DATE.match(value) for value, _ in named):
-            found.append(Facet(column, "dates", tuple((day[:10], 0) for day in index.kept.bounds_of(column))))
+            found.append(Facet(column, "dates", tuple((day[:10], 0) for day in kept.bounds_of(column))))
         elif 1 < len(values) <= _MOST_LISTED:
             found.append(Facet(column, "list", named))
         elif len(values) > 1 and sum(count for _, count in named) >= 2 * len(named):  # not ids, addresses, summaries

@@ -11,73 +11,75 @@ from pathlib import Path
 from sentence_forge.encoders.fingerprint import query_fingerprint
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.generation import index_folder, newest, numbers
-from sentence_forge.search.index import Index
+from sentence_forge.search.places import open_index
+from sentence_forge.search.text_search import TextSearch
 
 log = logging.getLogger(__name__)
-
-
-def marks_folder(index: Path) -> Path:
-    """Return where the marks of an index are: in its export's folder, or in its own where it is in none."""
-    return index.parent if (index.parent / "manifest.json").is_file() else index
 
 
 class _Opened:
     """An open index and how many readers it has."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: TextSearch) -> None:
         self.index = index
         self.readers = 0
 
 
 class LiveIndex:
-    """One index that follows its folder.
+    """One index that follows its folder or database.
 
     A thread looks once in ``seconds`` whether a newer generation is there, opens it, and puts it in the old one's
     place. Who reads the old one then goes on with it; it is closed when its last reader has finished.
 
     Args:
-        folder: an export's output folder, or the ``index`` folder in it.
+        place: an export's output folder, the ``index`` folder in it, or a database's address.
         encoder: of the queries; by default the export's own.
+        model: see `open_index`.
         seconds: between two looks.
 
     Raises:
         UserError: there is no index, or no encoder for it.
     """
 
-    def __init__(self, folder: str | Path, encoder: TextEncoder | None = None, seconds: float = 1.0) -> None:
-        self.folder = index_folder(folder)
+    def __init__(self, place: str | Path, encoder: TextEncoder | None = None, model: str | None = None,
+                 seconds: float = 1.0) -> None:
+        self._place, self._model = place, model
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._failed = -1
-        self._current = _Opened(self._open(encoder))
+        self._current = _Opened(open_index(place, encoder, model=model))
+        self._current.index.prepare()
         self._watcher = threading.Thread(target=self._watch, args=(seconds,), name="generations", daemon=True)
         self._watcher.start()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Index]:
-        """Yield the newest generation; it stays open until the block ends."""
+    def reading(self) -> Iterator[TextSearch]:
+        """Yield the newest generation; it stays open, and its rows the same, until the block ends."""
         with self._lock:
             opened = self._current
             opened.readers += 1
         try:
-            yield opened.index
+            with opened.index.reading() as index:
+                yield index
         finally:
             self._leave(opened)
 
     def refresh(self) -> bool:
         """Take up a newer generation if there is one, and return whether there was."""
-        number = max(numbers(self.folder), default=0)
-        if number in (self._current.index.generation, self._failed):
-            return False
         try:
-            found = newest(self.folder)  # the newest manifest may be damaged, and the one before it is open already
-            if found is None or found.number == self._current.index.generation:
+            now = self._current.index
+            number = now.newest()
+            if number in (now.generation, self._failed):
+                return False
+            index = open_index(self._place, model=self._model)
+            if index.generation == now.generation:  # the newest is damaged, and the one before it is open already
+                index.close()
                 self._failed = number
                 return False
-            before = self._current.index.encoder
-            same = query_fingerprint(found.manifest["fingerprint"]) == before.fingerprint
-            opened = _Opened(self._open(before if same else None))
+            opened = _Opened(index)
+            if query_fingerprint(index.fingerprint) == now.encoder.fingerprint:
+                index.use(now.encoder)
+            index.prepare()
         except (UserError, OSError) as error:  # such as one that was replaced meanwhile: the next look finds it
             log.warning("a newer generation could not be opened: %s", error)
             return False
@@ -85,7 +87,7 @@ class LiveIndex:
             old, self._current = self._current, opened
             old.readers += 1
         self._leave(old)
-        log.info("generation %d, %d rows", opened.index.generation, len(opened.index.ids))
+        log.info("generation %d, %d rows", opened.index.generation, len(opened.index))
         return True
 
     def close(self) -> None:
@@ -93,11 +95,6 @@ class LiveIndex:
         self._ended.set()
         self._watcher.join()
         self._current.index.close()
-
-    def _open(self, encoder: TextEncoder | None) -> Index:
-        index = Index.open(self.folder, encoder)
-        index.prepare()
-        return index
 
     def _leave(self, opened: _Opened) -> None:
         with self._lock:

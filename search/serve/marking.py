@@ -11,14 +11,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from sentence_forge.search.index import Index
 from sentence_forge.search.serve.api import ask, row_of
 from sentence_forge.search.serve.judged import judged
 from sentence_forge.search.serve.marks import KINDS
-from sentence_forge.search.serve.proposals import LOOKED_AT, TO_TRAIN, enough, propose, queries_to_ask
+from sentence_forge.search.serve.proposals import LOOKED_AT, QUERIES, TO_TRAIN, enough, propose, queries_to_ask
 from sentence_forge.search.serve.training import STEPS
 from sentence_forge.search.serve.view import LABELLER, clean_name, labeller_of, render
-from sentence_forge.search.text_search import Hit
+from sentence_forge.search.text_search import Hit, TextSearch
+from sentence_forge.search.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from sentence_forge.search.serve.app import Service
@@ -58,9 +58,8 @@ def marking_routes(service: Service) -> APIRouter:
     @routes.get("/queue")
     async def queue(request: Request) -> HTMLResponse:
         mine = [mark for mark in service.marks.all() if mark.labeller == labeller_of(request)]
-        with service.live.reading() as index:
-            thresholds = index.thresholds
-            queries = queries_to_ask([mark.query for mark in mine], index.titles, index.generation)
+        drawn, thresholds = await asyncio.to_thread(_drawn, service)
+        queries = queries_to_ask([mark.query for mark in mine], drawn)
         found = await ask(service, queries, LOOKED_AT)
         other = None if service.other is None else await asyncio.to_thread(_ask_other, service.other, queries)
         known = {query: {mark.text for mark in mine if mark.query == query} for query in queries}
@@ -97,14 +96,20 @@ def _both_sides(service: Service) -> int:
     return sum(bool(texts["right"] and texts["wrong"]) for texts in judged(service.marks.all()).queries.values())
 
 
-def _ask_other(other: Index, queries: list[str]) -> dict[str, list[Hit]]:
+def _drawn(service: Service) -> tuple[list[str], Thresholds | None]:
+    """Return titles drawn by chance, the same until the index changes, and the index's thresholds."""
+    with service.live.reading() as index:
+        return [title for _, title in index.drawn(QUERIES, seed=sum(index.state))], index.thresholds
+
+
+def _ask_other(other: TextSearch, queries: list[str]) -> dict[str, list[Hit]]:
     return dict(zip(queries, other.search(queries, LOOKED_AT), strict=True))
 
 
 def _toggle(service: Service, query: str, row_id: str, kind: str, name: str) -> str:
     """Give a mark, or take it back where it stands already; return what stands then, or nothing."""
     with service.live.reading() as index:
-        text = index.titles[row_of(index, row_id)]
+        text = index.titles_of([row_of(index, row_id)])[0]
     if service.marks.of(query, [text], name).get(text) == kind:
         service.marks.remove(query, text, name)
         return ""

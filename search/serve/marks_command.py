@@ -12,9 +12,8 @@ from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import make_folder
 from sentence_forge.runtime.process import Parser, run
 from sentence_forge.search.display import print_json, print_lines
-from sentence_forge.search.index import index_folder
+from sentence_forge.search.generation import index_folder, marks_folder
 from sentence_forge.search.serve.judged import held_out, judged, test_file, write
-from sentence_forge.search.serve.live import marks_folder
 from sentence_forge.search.serve.marks import FILE, Marks
 
 
@@ -38,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _marks(args: argparse.Namespace) -> None:
-    folder = marks_folder(index_folder(args.dir))
+    given = Path(args.dir)  # an export whose index is in a database has marks and no index
+    folder = given if (given / FILE).is_file() else marks_folder(index_folder(given))
     if not (folder / FILE).is_file():
         raise UserError(f"{args.dir}: has no marks yet; give some on the page of python -m search serve {args.dir}")
     marks = Marks(folder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,13 +52,14 @@ def page_routes(service: Service) -> APIRouter:
         begun = time.perf_counter()
         where = where_of(request.query_params.multi_items())
         found = None if not q.strip() else (await ask(service, [q], k, where=where))[0]
-        return _hits_page(service, request, "hits" if part else "search", q, found, begun, where)
+        template = "hits" if part else "search"
+        return await asyncio.to_thread(_hits_page, service, request, template, q, found, begun, where)
 
     @routes.get("/similar")
     async def similar(request: Request, id: str, k: Annotated[int, Query(ge=1, le=MOST_HITS)] = HITS) -> HTMLResponse:
         begun = time.perf_counter()
         title, found = await ask_similar(service, id, k)
-        return _hits_page(service, request, "similar", title, found, begun)
+        return await asyncio.to_thread(_hits_page, service, request, "similar", title, found, begun)
 
     @routes.get("/pairs")
     async def pairs(request: Request) -> HTMLResponse:
@@ -66,7 +67,7 @@ def page_routes(service: Service) -> APIRouter:
             _, found = await service.pairs.best(_PATIENCE)
         except HTTPException:
             return render(service, request, "pairs", 503, lines=None)
-        thresholds = _thresholds(service)
+        thresholds = await asyncio.to_thread(_thresholds, service)
         name = labeller_of(request)
         lines = [(pair, "" if thresholds is None else thresholds.of(pair.score),
                   service.marks.of(pair.title1, [pair.title2], name).get(pair.title2, ""))
@@ -108,21 +109,16 @@ def _hits_page(service: Service, request: Request, template: str, query: str, fo
     lines = [] if found is None else lines_of(service, query, found, labeller_of(request))
     took = f"{(time.perf_counter() - begun) * 1000:.1f}"
     with service.live.reading() as index:
-        rows, shown = len(index.ids), facets(index)
-        met = len(index.kept.rows_where(where)) if where and found is not None else None
-        examples = [] if found is not None else [(index.ids[row], index.titles[row]) for row in drawn(rows, _EXAMPLES)]
+        rows, shown = len(index), facets(index.kept)
+        met = index.count_where(where) if where and found is not None else None
+        examples = [] if found is not None else index.drawn(_EXAMPLES)
     return render(service, request, template, q=query, found=found, lines=lines, took=took, rows=rows,
                   examples=examples, facets=shown, chosen=request.query_params, met=met)
 
 
-def drawn(rows: int, count: int) -> list[int]:
-    """Return ``count`` rows drawn by chance, others each time, rising."""
-    return sorted(random.sample(range(rows), min(rows, count)))
-
-
 def lines_of(service: Service, query: str, found: Found, name: str) -> list[Line]:
     """Return the hits as a page shows them: those that nearly repeat an earlier one under it."""
-    thresholds = _thresholds(service)
+    thresholds = found.thresholds
     marks = service.marks.of(query, [hit.title for hit in found.hits], name)
     lines = [Line(hit, "" if thresholds is None else thresholds.of(hit.score), marks.get(hit.title, ""))
              for hit in found.hits]

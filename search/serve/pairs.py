@@ -24,7 +24,7 @@ class Pairs:
         self._live = live
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pairs")
         self._task: asyncio.Future[list[Pair]] | None = None
-        self._generation = -1
+        self._state = (-1, 0)
 
     async def best(self, patience: float) -> tuple[int, list[Pair]]:
         """Return the generation and its `MOST` best pairs, best first.
@@ -35,11 +35,10 @@ class Pairs:
         Raises:
             HTTPException: it takes longer; it goes on, and who asks again later gets them.
         """
-        with self._live.reading() as index:
-            generation = index.generation
-        if self._task is None or self._generation != generation or (
+        generation, state = await asyncio.to_thread(self._now)
+        if self._task is None or self._state != state or (
                 self._task.done() and self._task.exception() is not None):
-            self._generation = generation
+            self._state = state
             self._task = asyncio.get_running_loop().run_in_executor(self._thread, self._find)
         try:
             return generation, await asyncio.wait_for(asyncio.shield(self._task), patience)
@@ -49,6 +48,10 @@ class Pairs:
     def close(self) -> None:
         """Wait for what is under way, and end the thread."""
         self._thread.shutdown(cancel_futures=True)
+
+    def _now(self) -> tuple[int, tuple[int, int]]:
+        with self._live.reading() as index:
+            return index.generation, index.state
 
     def _find(self) -> list[Pair]:
         with self._live.reading() as index:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
@@ -63,18 +62,15 @@ def _needed(share: float) -> int:
     return ceil(_Z**2 * share * (1 - share) / AIM**2)
 
 
-def queries_to_ask(marked: Sequence[str], titles: Sequence[str], seed: int) -> list[str]:
+def queries_to_ask(marked: Sequence[str], drawn: Sequence[str]) -> list[str]:
     """Return texts to propose hits of: queries that people asked, newest first, then titles drawn by chance.
 
     Args:
         marked: queries of marks, newest first; may repeat.
-        titles: of the index.
-        seed: draws the same titles again, so that a page that is loaded anew proposes the same.
+        drawn: `QUERIES` titles of the index drawn by chance, or all where there are fewer.
     """
     asked = list(dict.fromkeys(marked))[:QUERIES // 2]
-    draw = random.Random(seed)
-    rows = [draw.randrange(len(titles)) for _ in range(QUERIES - len(asked))]
-    return list(dict.fromkeys([*asked, *(titles[row] for row in rows)]))
+    return list(dict.fromkeys([*asked, *drawn[:QUERIES - len(asked)]]))
 
 
 def propose(found: Mapping[str, Sequence[Hit]], other: Mapping[str, Sequence[Hit]] | None,

@@ -17,10 +17,10 @@ from starlette.exceptions import HTTPException
 
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
-from sentence_forge.search.index import Index
 from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.serve.meters import Meters
-from sentence_forge.search.text_search import Hit
+from sentence_forge.search.text_search import Hit, TextSearch
+from sentence_forge.search.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,14 @@ class Found(NamedTuple):
         under: for each hit the place of an earlier one that it nearly repeats, or its own.
         generation: of the index that was searched.
         rows: of that index.
+        thresholds: from which cosine texts mean the same; None where the index doesn't know.
     """
 
     hits: list[Hit]
     under: list[int]
     generation: int
     rows: int
+    thresholds: Thresholds | None
 
 
 @dataclass(eq=False)
@@ -177,7 +179,7 @@ class Searcher:
             else:
                 job.future.set_result(hits)
 
-    def _vectors(self, index: Index, jobs: Sequence[_Job]) -> list[FloatArray]:
+    def _vectors(self, index: TextSearch, jobs: Sequence[_Job]) -> list[FloatArray]:
         """Return each job's vectors, from the cache where they are in it."""
         by_role: dict[Role | None, dict[str, FloatArray | None]] = defaultdict(dict)
         for job in jobs:
@@ -206,7 +208,7 @@ class Searcher:
             self._cache.move_to_end(key)
         return vector
 
-    def _found(self, index: Index, jobs: Sequence[_Job], vectors: Sequence[FloatArray]) -> list[list[Found]]:
+    def _found(self, index: TextSearch, jobs: Sequence[_Job], vectors: Sequence[FloatArray]) -> list[list[Found]]:
         """Return what each job's vectors find; those that ask for as many hits are searched together."""
         alike: dict[tuple[int, bool, tuple[str, ...]], list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
@@ -216,7 +218,7 @@ class Searcher:
         for (k, exact, where), numbers in alike.items():
             scores, rows = index.search_vectors(np.concatenate([vectors[number] for number in numbers]), k, exact=exact,
                                                 where=where)
-            hits = [Found(hits, folded(index, near), index.generation, len(index.ids))
+            hits = [Found(hits, folded(index, near), index.generation, len(index), index.thresholds)
                     for hits, near in zip(index.hits(scores, rows), rows, strict=True)]
             start = 0
             for number in numbers:
@@ -225,7 +227,7 @@ class Searcher:
         return found
 
 
-def folded(index: Index, rows: IntArray) -> list[int]:
+def folded(index: TextSearch, rows: IntArray) -> list[int]:
     """Return for each of ``rows`` (int64 [n]) the place of the first of them that it nearly repeats, or its own place.
 
     From the cosine on that the export calibrated as ``same``, or `ALIKE`, whichever is higher.
@@ -233,7 +235,7 @@ def folded(index: Index, rows: IntArray) -> list[int]:
     if not len(rows):
         return []
     least = ALIKE if index.thresholds is None else max(ALIKE, index.thresholds.same)
-    vectors = index.vectors[rows]
+    vectors = index.vectors_of(rows)
     near = vectors @ vectors.T >= least - 1e-6
     under: list[int] = []
     for place in range(len(rows)):

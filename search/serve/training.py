@@ -81,8 +81,9 @@ class Trainer:
 
     @property
     def possible(self) -> bool:
-        """Whether the index is an export's, so that there is a model to train on."""
-        return (self._live.folder.parent / "model").is_dir()
+        """Whether the index is in an export's folder, so that there are a model to train on and all rows."""
+        with self._live.reading() as index:
+            return isinstance(index, Index) and (index.export / "model").is_dir()
 
     def commands(self, at: Path, corpus: str, id_column: str | None) -> list[tuple[str, list[str]]]:
         """Return each step's command, without ``python -m``; ``at`` is the folder of their files."""
@@ -102,7 +103,8 @@ class Trainer:
     def shown(self) -> list[str]:
         """Return the commands as they are typed, in the folder where the corpus lies."""
         try:
-            about = json.loads((self._live.folder.parent / "manifest.json").read_text(encoding="utf-8"))["corpus"]
+            with self._live.reading() as index:
+                about = json.loads((index.export / "manifest.json").read_text(encoding="utf-8"))["corpus"]
         except (OSError, ValueError, KeyError):  # an index without an export
             about = {}
         commands = self.commands(Path(f"{self._export.name}-marked"), about.get("name", "titles.csv"),
@@ -180,6 +182,7 @@ class Trainer:
         import csv
 
         with self._live.reading() as index, path.open("w", encoding="utf-8", newline="") as file:
+            assert isinstance(index, Index)  # or no training would have begun
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["id", "title", *index.kept.names])
             for row, (name, title) in enumerate(zip(index.ids, index.titles, strict=True)):
@@ -189,6 +192,7 @@ class Trainer:
     def _compare(self, new: Path, progress: Progress) -> None:
         queries = dict([*judged(self._marks.all()).queries.items()][:MOST_QUERIES])
         with Index.open(new) as after, self._live.reading() as before:
+            assert isinstance(before, Index)
             found = changes(after, before, list(queries), K)
         progress.marked = {query: {text: kind for kind in KINDS for text in texts[kind]}
                            for query, texts in queries.items()}

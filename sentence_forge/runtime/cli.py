@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Any, NoReturn
 
 from sentence_forge.runtime.disk import shortage
-from sentence_forge.runtime.errors import UserError, printable
+from sentence_forge.runtime.errors import UserError, printable, without_passwords
 from sentence_forge.runtime.explain import explained, in_a_line
 from sentence_forge.runtime.one_name import drop_short_names
 from sentence_forge.runtime.overrides import friendly, options
@@ -50,7 +50,8 @@ def entry(config_name: str, job: Callable[[Any], None], about: str, groups: Sequ
             check_stdout()
             with contextlib.redirect_stdout(io.StringIO()) as answer:
                 _run(config_name, job, friendly(asked))
-            sys.stdout.write(answer.getvalue())  # not by Hydra's logging, which hides that it can't be written
+            # not by Hydra's logging, which hides that it can't be written
+            sys.stdout.write(without_passwords(answer.getvalue()))
         else:
             _run(config_name, job, friendly(asked))
 

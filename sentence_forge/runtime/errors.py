@@ -11,6 +11,9 @@ from collections.abc import Iterable
 # control characters except tab and newline, marks of writing direction, line separators, lone surrogates
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
                           "\ud800-\udfff]")
+# up to the last @ of an address: a password may hold any other character; without @ a colon that begins no port
+_USER_PASSWORD = re.compile(r"(\bpostg\w*:/+[^\s:/@'\"]*:)(?:[^\n]*(?=@)|(?!\d+(?:[/?#\s,'\"]|$))[^\s'\"]*)()")
+_PASSWORD = re.compile(r"((?:\bpostg\w*:\S*?|\b)password=)(?:'[^']*'|[^\s&'\"]+)")
 
 
 class UserError(Exception):
@@ -30,12 +33,23 @@ def printable(text: str) -> str:
     r"""Return a text from outside so that a terminal shows it and obeys nothing in it.
 
     Terminal escapes, other control characters and marks that turn the direction of writing are spelled out; tabs and
-    newlines stay.
+    newlines stay. Passwords in addresses of databases are left out.
 
     >>> printable("a\x1b]0;title\x07b")
     'a\\x1b]0;title\\x07b'
     """
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), without_passwords(text))
+
+
+def without_passwords(text: str) -> str:
+    """Return a text with stars in place of each password in the address of a database, also in one that is mistyped.
+
+    >>> without_passwords("to.url=postgresql://me:secret@host/db: no")
+    'to.url=postgresql://me:***@host/db: no'
+    >>> without_passwords("postgresql://host:5432/db?password=secret")
+    'postgresql://host:5432/db?password=***'
+    """
+    return _PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***\2", text))
 
 
 def one_of(names: Iterable[str], wrong: str) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from sentence_forge.runtime.errors import UserError, brief, one_of
+from sentence_forge.runtime.errors import UserError, brief, one_of, without_passwords
 
 # groups whose value may also be a path: the option that takes it, and under which key
 PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "baseline.path"),
                 "data": ("file", "data.path"), "suite": ("file", "file"), "corpus": ("file", "corpus.path")}
 TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column", "sheet",
-             "separator", "encoding")
+             "separator", "encoding", "url")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 
@@ -40,6 +40,9 @@ def friendly(arguments: Sequence[str]) -> list[str]:
     known_only = not any(argument.startswith(("--config-dir", "-cd")) or "searchpath" in argument
                          for argument in arguments)
     several = any(argument in ("-m", "--multirun") for argument in arguments)
+    if several and any(without_passwords(argument) != argument for argument in arguments):
+        raise UserError("-m writes the command's words into a file, and with them the password in an address; leave it "
+                        "to PGPASSWORD or ~/.pgpass")
     made: list[str] = []
     for argument in arguments:
         match = _OVERRIDE.fullmatch(argument)
