@@ -104,6 +104,8 @@ def test_a_server_takes_up_loads_and_the_other_model(url: str, tmp_path: Path) -
         for page in ("/?q=storm&is.source=x", "/", "/similar?id=3", "/pairs", "/queue", "/train", "/api", "/metrics"):
             answer = client.ask("GET", page, accept="text/html")
             assert answer.status == 200 and "postgresql:" not in answer.text, page
+        assert "An index in a database is not trained on from here" in client.get("/train").text
+        assert client.form("/train", {}, origin=client.address).status == 409
         mark = {"query": "storm", "id": "3", "mark": "right"}
         assert client.form("/marks", mark, origin=client.address).status == 303
         done, statuses = threading.Event(), set()

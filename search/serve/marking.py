@@ -76,7 +76,7 @@ def _training(routes: APIRouter, service: Service) -> None:
     @routes.get("/train")
     def train(request: Request, part: bool = False) -> HTMLResponse:
         return render(service, request, "training" if part else "train", progress=service.trainer.progress,
-                      steps=STEPS, possible=service.trainer.possible, commands=service.trainer.shown(),
+                      steps=STEPS, why_not=service.trainer.why_not, commands=service.trainer.shown(),
                       marks=sum(service.marks.counts().values()), to_train=TO_TRAIN, queries=_both_sides(service))
 
     @routes.post("/train")

@@ -80,10 +80,12 @@ class Trainer:
         self.progress = Progress()
 
     @property
-    def possible(self) -> bool:
-        """Whether the index is in an export's folder, so that there are a model to train on and all rows."""
+    def why_not(self) -> str:
+        """The key of the words that say why no run can begin from here; empty where one can."""
         with self._live.reading() as index:
-            return isinstance(index, Index) and (index.export / "model").is_dir()
+            if not isinstance(index, Index):
+                return "in_database"
+            return "" if (index.export / "model").is_dir() else "no_model"
 
     def commands(self, at: Path, corpus: str, id_column: str | None) -> list[tuple[str, list[str]]]:
         """Return each step's command, without ``python -m``; ``at`` is the folder of their files."""
@@ -114,7 +116,7 @@ class Trainer:
     def start(self) -> bool:
         """Start a run in a thread; False if one is under way, or there is no model."""
         with self._lock:
-            if self.progress.running or not self.possible:
+            if self.progress.running or self.why_not:
                 return False
             self.progress = Progress("marks")
         threading.Thread(target=self._run, args=(self.progress,), name="training", daemon=True).start()
