@@ -60,7 +60,7 @@ class Loop:
     precision: Precision = Precision.auto
     fast: bool = True  # no padding; false is one padded rectangle a batch
     tokens_at_once: int | None = None  # beyond it activations are computed twice; none: what fits half the memory
-    compile: bool = False  # torch.compile over few shapes; for a GPU and long runs
+    compile: Any = "auto"  # torch.compile over few shapes; auto: on CUDA where a run is long enough to repay it
     projector: int = 1000  # dev texts shown in TensorBoard's projector; 0 is off
 
     def __post_init__(self) -> None:
@@ -72,6 +72,8 @@ class Loop:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"loop.{name}: is {value}; it must be at least 1{otherwise}")
+        if self.compile != "auto" and not isinstance(self.compile, bool):
+            raise UserError(f"loop.compile: is {self.compile}; it must be auto, true or false")
         for name in ("warmup", "weight_decay", "max_grad_norm", "projector"):
             if getattr(self, name) < 0:
                 raise UserError(f"loop.{name}: is {getattr(self, name)}; it must not be negative")

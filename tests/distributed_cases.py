@@ -109,7 +109,7 @@ def step(case: Case, world: World) -> Found:
     total = torch.zeros(())
     for number, batch in enumerate(case.batches):
         with world.reducing(wrapped, number == len(case.batches) - 1):
-            value = wrapped(batch)
+            value = wrapped(module.plan(batch))
             value.backward()
         total += value.detach()
     trained = [(name, p.grad) for name, p in module.named_parameters()]

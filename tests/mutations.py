@@ -59,14 +59,14 @@ MUTATIONS = [Mutation(*each) for each in [
      "train"),
     ("train/optim.py", "peak * step / max(1, warmup)", "peak * (step + 1) / max(1, warmup)", "train"),
     # the loop
-    ("train/loop.py", "self._loss_of(batch) / plan.accumulate", "self._loss_of(batch)", "train"),
+    ("train/loop.py", "self._loss_of(planned) / plan.accumulate", "self._loss_of(planned)", "train"),
     ("train/loop.py", "if plan.max_grad_norm:", "if plan.max_grad_norm > 1e9:", "train"),
     ("train/loop.py", "value > state.best)", "value < state.best)", "train resume"),
     ("train/loop.py", "evaluations_without_better >= patience", "evaluations_without_better > patience",
      "train resume"),
     ("train/loop.py", "self.saver.wait()\n                    raise Interrupted", "raise Interrupted", "train"),
-    ("train/loop.py", "state.epoch, state.position = self.batches.epoch, self.batches.position",
-     "state.epoch = self.batches.epoch", "resume"),
+    ("train/loop.py", "state.epoch, state.position = self._ahead.epoch, self._ahead.position",
+     "state.epoch = self._ahead.epoch", "resume"),
     # checkpoints and files
     ("train/checkpoint.py", "tensor.detach().to(to or tensor.device, copy=True)", "tensor.detach()", "durability"),
     ("train/checkpoint.py", "optimizer.load_state_dict(_joined(", "(lambda state: None)(_joined(", "resume durability"),
@@ -103,10 +103,10 @@ MUTATIONS = [Mutation(*each) for each in [
     ("data_readers/derive.py", "if hypotheses[position] not in entailed]", "if True]", "readers"),
     ("data_readers/training_hashes.py", "sorted(texts)", "texts", "honesty streaming"),
     # forward
-    (f"{_COMPUTING}/flat.py", "owner[self.places] = np.repeat(np.arange(len(self.lengths)), self.lengths)",
+    (f"{_COMPUTING}/layout.py", "owner[self.places] = np.repeat(np.arange(len(self.lengths)), self.lengths)",
      "owner[self.places] = 0", "forward"),
-    (f"{_COMPUTING}/ways.py", "positions += self.chain.first_position", "positions += 0", "forward models model_kinds"),
-    (f"{_COMPUTING}/ways.py", "torch.cat(made)[self.to_device(_inverse(order))]", "torch.cat(made)", "forward"),
+    (f"{_COMPUTING}/plan.py", "positions += how.first_position", "positions += 0", "forward models model_kinds"),
+    (f"{_COMPUTING}/flat_way.py", "torch.cat(made).index_select(0, whole[\"order\"])", "torch.cat(made)", "forward"),
     (f"{_COMPUTING}/ways.py", "real = np.arange(rectangle[1])[None, :] < tokens.lengths[:, None]",
      "real = np.arange(rectangle[1])[None, :] <= tokens.lengths[:, None]", "forward encoding"),
     # search

@@ -15,15 +15,18 @@ import tiny_models
 import torch
 from conftest import TINY, Done
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sentence_forge.encoders.computing.autocast import cast_weights
-from sentence_forge.encoders.computing.flat import by_length, in_bins
 from sentence_forge.encoders.computing.forward import Forward
+from sentence_forge.encoders.computing.layout import by_length, in_bins
 from sentence_forge.encoders.computing.matmul import rows_at_once
 from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.encoders.encoder import Encoder, load_encoder
+from sentence_forge.encoders.making.build import from_scratch
 
 TEXTS = ["storm hits the coast", "a", "markets fall again as rates rise", "opera opens", "the storm " * 9,
          "winter air is bad in the north of the country this year", "rates rise", "coast " * 40] * 3
@@ -53,7 +56,7 @@ def run(forward: Forward, tokens: Tokens) -> tuple[Tensor, Tensor]:
 @pytest.fixture(params=[1, 64], ids=["", "filled"])
 def multiple(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams as they are, and filled up as on a processor where few shapes are best."""
-    monkeypatch.setattr("sentence_forge.encoders.computing.ways.rows_at_once", lambda device: request.param)
+    monkeypatch.setattr("sentence_forge.encoders.computing.flat_way.rows_at_once", lambda device: request.param)
 
 
 @pytest.mark.usefixtures("multiple")
@@ -93,7 +96,7 @@ def test_recomputing_draws_the_same_dropout_in_both_passes(tmp_path: Path, monke
         return run(Forward(encoder.model, tokens_at_once=40), tokens)
 
     recomputed = trained()
-    monkeypatch.setattr("sentence_forge.encoders.computing.ways.checkpoint",
+    monkeypatch.setattr("sentence_forge.encoders.computing.flat_way.checkpoint",
                         lambda call, *given, use_reentrant: call(*given))
     kept = trained()
     assert torch.equal(recomputed[0], kept[0])
@@ -146,7 +149,7 @@ def test_weights_are_cast_together_and_autocast_computes_the_same(family: tuple[
             found.append((*run(Forward(model, **how), tokens), counter.count))
         assert frozen.grad is None
         # the second time autocast does it
-        monkeypatch.setattr("sentence_forge.encoders.computing.ways.cast_weights", lambda model: {})
+        monkeypatch.setattr("sentence_forge.encoders.computing.flat_way.cast_weights", lambda model: {})
     (vectors, slopes, casts), (vectors_right, slopes_right, casts_right) = found
     vectors_exact, slopes_exact = run(Forward(model, **how), tokens)
     frozen.requires_grad_(True)
@@ -159,6 +162,65 @@ def test_weights_are_cast_together_and_autocast_computes_the_same(family: tuple[
     assert slopes.dtype == torch.float32
     linear = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
     assert casts <= casts_right - linear
+
+
+class Sizes(TorchDispatchMode):
+    """Keeps how large the tensors are that are made, and which operations take a tensor of booleans."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest, self.of_booleans = 0, 0
+
+    def __torch_dispatch__(self, function: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.largest = max(self.largest, made.numel())
+        self.of_booleans += any(isinstance(each, Tensor) and each.dtype == torch.bool for each in args)
+        return made
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("mode", ["mean", "max", "cls", "lasttoken", "weightedmean", ("cls", "mean")])
+def test_every_pooling_gives_what_padding_gives(mode: Any, rows: bool, tmp_path: Path) -> None:
+    transformer = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu").model[0]
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)
+    dense = Dense(pooling.get_embedding_dimension(), 7)
+    model = SentenceTransformer(modules=[transformer, pooling, dense, Normalize()], device="cpu").eval()
+    tokens = Encoder(model).tokenize(TEXTS)
+    for half in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            fast = Forward(model, rows=rows)
+            vectors, slopes = run(fast, tokens)
+            right, slopes_right = run(Forward(model, fast=False), tokens)
+        assert fast.way == "flat"
+        near, slope = (2e-2, 0.2) if half else (2e-6, 1e-5)
+        torch.testing.assert_close(vectors, right, atol=near, rtol=1e-5)
+        assert (slopes - slopes_right).norm() <= slope * slopes_right.norm()
+
+
+@pytest.mark.parametrize("mode", ["mean", "max", "cls", "lasttoken"])
+def test_one_long_text_makes_no_rectangle_of_all(mode: Any, tmp_path: Path) -> None:
+    transformer = load_encoder(tiny_models.make("bert", tmp_path, TEXTS), device="cpu").model[0]
+    width = transformer.get_embedding_dimension()
+    model = SentenceTransformer(modules=[transformer, Pooling(width, pooling_mode=mode)], device="cpu").eval()
+    texts = ["a"] * 200 + ["coast " * 60]
+    tokens, forward = Encoder(model).tokenize(texts), Forward(model)
+    run(forward, tokens)
+    with Sizes() as sizes:
+        run(forward, tokens)
+    assert sizes.largest < len(texts) * tokens.lengths.max() * width / 4
+
+
+def test_the_mask_of_rows_is_made_once_for_all_layers(tmp_path: Path) -> None:
+    counts = []
+    for layers in (1, 4):
+        encoder = Encoder(from_scratch(lambda: TEXTS, hidden=16, layers=layers, heads=2, vocabulary=60))
+        tokens, forward = encoder.tokenize(TEXTS), Forward(encoder.model.eval(), rows=True)
+        run(forward, tokens)
+        with Sizes() as sizes:
+            run(forward, tokens)
+        counts.append(sizes.of_booleans)
+    assert 0 < counts[0] == counts[1]
 
 
 def test_layers_that_are_not_linear_are_left_to_autocast() -> None:

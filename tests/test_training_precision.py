@@ -76,7 +76,7 @@ def test_gradients_in_bf16_are_near_those_in_fp32_and_kept_in_fp32() -> None:
     for bf16 in (False, True):
         side.encoder.model.zero_grad()
         loss_of = BatchLoss(side.encoder, side.losses, [Part(side.rows, side.loss)], bf16=bf16)
-        loss_of(Batch(0, task.batches[0])).backward()
+        loss_of(loss_of.plan(Batch(0, task.batches[0]))).backward()
         kept = [p.grad for p in side.encoder.model.parameters() if p.grad is not None]
         assert {each.dtype for each in kept} == {torch.float32}
         found.append(torch.cat([each.flatten() for each in kept]))

@@ -176,6 +176,10 @@ class Batches(Generic[T]):
         self.position += 1
         return self._cut[self.position - 1]
 
+    def first(self, count: int) -> list[T]:
+        """Return the first batches of the first epoch, wherever it is now."""
+        return (self._cut if self.epoch == 0 else self.epochs(0))[:count]
+
     @property
     def per_epoch(self) -> int:
         """Batches in the current epoch."""

@@ -19,7 +19,9 @@ from sentence_forge.encoders.computing.forward import Work
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.train.ahead import Ahead
 from sentence_forge.train.batches import Batches
+from sentence_forge.train.compiling import SAMPLE, compile_shapes
 from sentence_forge.train.distributed import ALONE, World
 from sentence_forge.train.generators import torch_generators
 from sentence_forge.train.interrupt import Interrupted, Signals
@@ -83,7 +85,11 @@ class Training:
         self.evaluate, self.on_better, self.tracker, self.world = evaluate, on_better, tracker, world
         self.saver = Saver(encoder.model, losses, optimizer)
         self.measured: dict[str, float] = {}
-        self._loss_of = world.together(BatchLoss(encoder, losses, parts, world, bf16=plan.bf16))
+        self._batch_loss = BatchLoss(encoder, losses, parts, world, bf16=plan.bf16)
+        self._loss_of = world.together(self._batch_loss)
+        self._ahead = Ahead(batches, plan=self._batch_loss.plan, settle=self._settle,
+                            left=(plan.total - state.step) * plan.accumulate,
+                            threaded=encoder.model.device.type == "cuda")
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._unchecked: list[_Step] = []  # reading their numbers makes a GPU wait
         self._norm = math.nan  # the last step's
@@ -100,11 +106,11 @@ class Training:
         plan, state = self.plan, self.state
         if state.step == 0:
             self._measure()
-        self.encoder.forward.work = Work()
         self.encoder.model.train()
         bar = tqdm(total=plan.total, initial=state.step, unit="step",
                    disable=None if self.world.first else True, dynamic_ncols=True)
-        with bar, Signals() as signals:
+        with bar, Signals() as signals, self._ahead:
+            self.encoder.forward.work = Work()
             while state.step < plan.total and not self._given_up():
                 begun = time.perf_counter()
                 rate = self._step()
@@ -132,6 +138,12 @@ class Training:
         self.encoder.model.eval()
         return self.measured
 
+    def _settle(self, batch: Batch) -> None:
+        """Choose how texts are embedded, and compile it where that is wanted, before the first step's clock."""
+        self._batch_loss.settle(batch)
+        if self.encoder.forward.compiled and self.encoder.forward.way == "flat":
+            compile_shapes(self._batch_loss, self.batches.first(SAMPLE))
+
     def _given_up(self) -> bool:
         patience = self.plan.patience
         return patience is not None and self.state.evaluations_without_better >= patience
@@ -142,10 +154,12 @@ class Training:
         taken = []
         total = torch.zeros((), device=self.encoder.model.device)
         for number in range(1, plan.accumulate + 1):
-            batch = next(self.batches)
+            planned = next(self._ahead)
+            batch = planned.batch
             taken.append(batch)
             with self.world.reducing(self._loss_of, number == plan.accumulate):
-                value = self._loss_of(batch) / plan.accumulate
+                value = self._loss_of(planned) / plan.accumulate
+                self._ahead.plan_next()
                 value.backward()
             total += value.detach()
             self._rows += len(batch.rows)
@@ -190,7 +204,7 @@ class Training:
         self.state.losses.clear()
         self.tracker.scalars(self.state.step, {
             "train/loss": loss, "train/learning_rate": rate, "train/gradient_norm": self._norm,
-            "train/epoch": self.batches.done, "speed/pairs_per_second": speed,
+            "train/epoch": self._ahead.done, "speed/pairs_per_second": speed,
             "speed/tokens_per_second": sum(self.world.collect(work.real)) / self._seconds,
             "speed/padding_share": work.padding_share})
         return f"loss {loss:.4f}, {speed:.0f} pairs/s"
@@ -221,7 +235,7 @@ class Training:
         """Begin a checkpoint, which is written while training goes on."""
         self._check_finite()
         state = self.state
-        state.epoch, state.position = self.batches.epoch, self.batches.position
+        state.epoch, state.position = self._ahead.epoch, self._ahead.position
         folder = self.run / "checkpoints" / f"step-{state.step}"
         others = self.world.collect(torch_generators())[1:]
         if self.world.first:

@@ -23,10 +23,14 @@ from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.files import sha256_file, write_atomic, write_json
 from sentence_forge.train import checkpoint, finish
+from sentence_forge.train.batches import Batches
+from sentence_forge.train.compiling import compiles
 from sentence_forge.train.distributed import SharedEncoder, World, leave
 from sentence_forge.train.generators import restore_generators, seed_everything
 from sentence_forge.train.loop import Training
 from sentence_forge.train.lost import remember, watched
+from sentence_forge.train.mixing import Batch
+from sentence_forge.train.optim import Plan
 from sentence_forge.train.parts import Data, lone_head, measure
 from sentence_forge.train.resume import check_environment, read_environment, same_threads
 from sentence_forge.train.sources import PartConfig, rejected_of
@@ -105,6 +109,9 @@ def _train(run: Run) -> None:
     environment = _environment(run, before)
     check_environment(run.folder, before, environment, given=run.given, anyway=run.config.resume_anyway)
     state = trainee.restore(run, resumed)
+    plan, batches = trainee.plan_from(run.config.loop)
+    trainee.encoder.forward.compiled = environment["compiled"] = compiles(
+        run.config.loop.compile, device=environment["device"], left=plan.total - state.step, before=before)
     _write_records(run, environment)
     if run.world.first:
         remember(run.folder)
@@ -114,7 +121,7 @@ def _train(run: Run) -> None:
                 trainee.save(run.folder / "untouched")
             tracker.text("config", f"```yaml\n{run.config_yaml}```")
         with watched(run.world, run.folder):
-            _loop(run, trainee, dev, tracker, resumed)
+            _loop(run, trainee, plan, batches, dev, tracker, resumed)
         leave(run.world)  # together, before the first one's report
         if run.world.first:
             finish.report(run, trainee, data, dev, tracker)
@@ -128,10 +135,10 @@ def _load_data(run: Run) -> tuple[Data, Data]:
     return data, dev
 
 
-def _loop(run: Run, trainee: Trainee, dev: Data, tracker: Tracker, resumed: Path | None) -> None:
+def _loop(run: Run, trainee: Trainee, plan: Plan, batches: Batches[Batch], dev: Data, tracker: Tracker,
+          resumed: Path | None) -> None:
     """Train to the end, measuring on dev and keeping the best model."""
     encoder, state, world = trainee.encoder, trainee.state, run.world
-    plan, batches = trainee.plan_from(run.config.loop)
     shared = SharedEncoder(encoder, world) if world.size > 1 else encoder
 
     def measured_now() -> dict[str, float]:

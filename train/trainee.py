@@ -119,7 +119,7 @@ def build_trainee(run: Run, data: Data, dev: Data, resumed: Path | None) -> Trai
     """
     config, loop = run.config, run.config.loop
     encoder = Encoder(_model(run, data, resumed), name="step 0")
-    encoder.forward = Forward(encoder.model, fast=loop.fast, tokens_at_once=loop.tokens_at_once, compiled=loop.compile)
+    encoder.forward = Forward(encoder.model, fast=loop.fast, tokens_at_once=loop.tokens_at_once)
     join(run.world, run.device)
     encoder.model.to(run.device)
     teachers = Teachers(run.device, config.plugins)

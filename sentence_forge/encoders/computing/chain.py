@@ -13,15 +13,24 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Router
-from sentence_transformers.sentence_transformer.modules import BoW, StaticEmbedding, Transformer, WordEmbeddings
-from torch import nn
+from sentence_transformers.base.modules import Dense, Normalize, Router
+from sentence_transformers.sentence_transformer.modules import (
+    BoW,
+    Dropout,
+    LayerNorm,
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+    WordEmbeddings,
+)
+from torch import Tensor, nn
 
 from sentence_forge.encoders.computing.tokens import Tokens, tokenize
 from sentence_forge.encoders.protocol import Role
 from sentence_forge.runtime.errors import UserError
 
 ENDLESS = 1_000_000  # tokens; libraries write this number or a larger one where there is no limit
+_FLAT_POOLINGS = ("mean", "max", "cls", "lasttoken")
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
 
@@ -129,9 +138,29 @@ class Chain:
         return None if table is None else len(table.weight) - self.first_position - getattr(table, "offset", 0)
 
     @property
+    def pooling(self) -> str | None:
+        """``mean``, ``max``, ``cls`` or ``lasttoken``, if all behind the transformer is that and modules for vectors.
+
+        None where a module behind it wants the texts' tokens as a rectangle.
+        """
+        pooling, rest = self.modules[1:2], self.modules[2:]
+        if not (pooling and type(pooling[0]) is Pooling and pooling[0].pooling_mode in _FLAT_POOLINGS):
+            return None
+        known = all(type(module) in (Dense, Normalize, LayerNorm, Dropout)
+                    and getattr(module, "module_input_name", "sentence_embedding") == "sentence_embedding"
+                    for module in rest)
+        return str(pooling[0].pooling_mode) if known else None
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the parameters; float32 where there are none."""
         return next((p.dtype for module in self.modules for p in module.parameters()), torch.float32)
+
+    def through(self, first: int, features: dict[str, Tensor]) -> Tensor:
+        """Return the embeddings that the modules from number ``first`` on make of features, as they call them."""
+        for module in self.modules[first:]:
+            features = module(features)
+        return features["sentence_embedding"]
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Return the texts' tokens, cut at the model's length.

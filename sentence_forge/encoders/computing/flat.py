@@ -19,107 +19,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 NAME = "sentence_forge_flat"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The positions of several texts in one stream.
-
-    Args:
-        starts: int64 ``[n]``, each text's first position.
-        lengths: int64 ``[n]``.
-        size: number of positions in the stream, unused ones included.
-        spans: for texts sorted by length: ``(number of texts, tokens a text)`` of each run of equal length, in order;
-            unused positions at the end are one more run.
-        row: for texts in rows: positions a row; no text crosses the end of a row.
-    """
-
-    starts: np.ndarray
-    lengths: np.ndarray
-    size: int
-    spans: tuple[tuple[int, int], ...] = ()
-    row: int = 0
-
-    @property
-    def within(self) -> np.ndarray:
-        """Position of each token in its text, int64 ``[tokens]``, text by text."""
-        ends = np.cumsum(self.lengths)
-        return np.arange(ends[-1]) - np.repeat(ends - self.lengths, self.lengths)
-
-    @property
-    def places(self) -> np.ndarray:
-        """Position of each token in the stream, int64 ``[tokens]``, text by text."""
-        return np.repeat(self.starts, self.lengths) + self.within
-
-    def segments(self) -> np.ndarray:
-        """Return the number of each position's text, int64 ``[rows, row]``; -1 for unused positions."""
-        owner = np.full(self.size, -1, dtype=np.int64)
-        owner[self.places] = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        return owner.reshape(-1, self.row)
-
-    def bounds(self) -> np.ndarray:
-        """Return where each text and each row's unused rest begins, and the stream's end: int32 ``[n + rows + 1]``.
-
-        The rest of a full row is an empty stretch, so the shape depends on ``n`` and the number of rows alone.
-        """
-        rows = np.arange(self.size // self.row)
-        filled = np.zeros(len(rows), dtype=np.int64)
-        np.add.at(filled, self.starts // self.row, self.lengths)
-        return np.sort(np.concatenate([self.starts, rows * self.row + filled, [self.size]])).astype(np.int32)
-
-
-def by_length(lengths: np.ndarray, multiple: int = 1) -> Layout:
-    """Lay out texts that are sorted by length.
-
-    Args:
-        lengths: int64 ``[n]``, ascending.
-        multiple: the stream is filled up, behind the last text, to a multiple of so many positions.
-    """
-    known, counts = np.unique(lengths, return_counts=True)
-    assert (np.diff(lengths) >= 0).all(), "texts must be sorted by length"
-    ends = np.cumsum(lengths)
-    spans = tuple(zip(counts.tolist(), known.tolist(), strict=True))
-    size = -(-int(ends[-1]) // multiple) * multiple
-    rest = ((1, size - int(ends[-1])),) if size > ends[-1] else ()
-    return Layout(ends - lengths, lengths, size, spans=spans + rest)
-
-
-def in_bins(lengths: np.ndarray, row: int, multiple: int = 1) -> Layout:
-    """Lay out texts in rows, several a row: the longest first, each into the fullest row that still has space for it.
-
-    Args:
-        lengths: int64 ``[n]``, in any order.
-        row: positions a row; at least the longest text.
-        multiple: the number of rows is rounded up to one of this, so that there are few shapes.
-    """
-    starts = np.empty(len(lengths), dtype=np.int64)
-    by_space: list[list[int]] = [[] for _ in range(row + 1)]
-    spaces = 0  # bit r is set if some row has r positions left
-    rows = 0
-    for text in np.argsort(-lengths, kind="stable").tolist():
-        length = int(lengths[text])
-        fitting = spaces >> length
-        if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
-            number = by_space[space].pop()
-            if not by_space[space]:
-                spaces &= ~(1 << space)
-        else:
-            number, space, rows = rows, row, rows + 1
-        starts[text] = number * row + row - space
-        by_space[space - length].append(number)
-        spaces |= 1 << (space - length)
-    return Layout(starts, lengths, -(-rows // multiple) * multiple * row, row=row)
 
 
 @contextmanager
@@ -138,6 +45,22 @@ def _no_mask(**_: Any) -> None:  # noqa: ANN401
     """Return no mask: without this function transformers would make one over the whole stream."""
 
 
+def rows_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the scores of texts in rows: 0 within a text, else minus infinity.
+
+    Once for all layers: of a mask of booleans torch would make this one in every layer.
+
+    Args:
+        segments: the number of each position's text, int64 ``[rows, row]``.
+        dtype: that attention is computed in.
+
+    Returns:
+        ``[rows, 1, row, row]``.
+    """
+    apart = segments[:, None, :, None] != segments[:, None, None, :]
+    return torch.zeros(apart.shape, dtype=dtype, device=segments.device).masked_fill_(apart, -torch.inf)
+
+
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *,
             spans: tuple[tuple[int, int], ...] = (), rows: Tensor | None = None,
             bounds: tuple[Tensor, int] | None = None, sliding_window: int | None = None, dropout: float = 0.0,
@@ -149,6 +72,9 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attent
     half = q.dtype in (torch.bfloat16, torch.float16)
     if bounds is not None and half and not dropout and q.shape == k.shape:
         return _by_kernel(q, k, v, bounds, sliding_window, scaling, causal), None
+
+    if rows is not None and rows.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
+        rows = rows.to(q.dtype)  # a model that computes in another precision than its weights have
 
     def attend(q: Tensor, k: Tensor, v: Tensor, shape: tuple[int, int], mask: Tensor | None) -> Tensor:
         batch = [each.unflatten(0, shape).transpose(1, 2) for each in (q, k, v)]
@@ -173,7 +99,7 @@ def _limited(mask: Tensor, window: int | None, *, causal: bool) -> Tensor:
     """Return a mask ``[..., length, length]`` without pairs ``window`` or more positions apart or, causal, ahead."""
     if window is None and not causal:
         return mask
-    return mask & _near(mask.shape[-1], window, causal, mask.device)
+    return mask.masked_fill(~_near(mask.shape[-1], window, causal, mask.device), -torch.inf)
 
 
 @functools.lru_cache(maxsize=8)

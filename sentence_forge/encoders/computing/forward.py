@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from sentence_forge.encoders.computing.chain import Chain, chains_of
+from sentence_forge.encoders.computing.plan import How, Plan, lay_out, shapes_of
 from sentence_forge.encoders.computing.tokens import Tokens
 from sentence_forge.encoders.computing.trial import TOLERANCE, judge, kernel_agrees, off, trial_of, try_gradients
 from sentence_forge.encoders.computing.ways import Ways
@@ -78,19 +79,40 @@ class Forward:
             queries: so many of the first texts are queries and the others documents; 0 where ``role`` says what they
                 are.
         """
-        if queries and self.asymmetric:
-            made = [self(tokens.take(np.arange(queries)), role="query")]
-            if queries < len(tokens):
-                made.append(self(tokens.take(np.arange(queries, len(tokens))), role="document"))
-            return torch.cat(made)
-        chain = self.chains["document" if queries else role]
-        if chain not in self._chosen:
-            self._chosen[chain] = self._choose(self._ways[chain], tokens)
-        if torch.is_grad_enabled() and chain not in self._trained:
-            self._trained.add(chain)
-            with self._trying(chain):
-                try_gradients(self._ways[chain], trial_of(chain, tokens), self._chosen[chain])
-        return self._ways[chain].way(self._chosen[chain])(tokens)[:, : self.model.truncate_dim]
+        made = []
+        for chain, texts in self._by_chain(tokens, role, queries):
+            self._settle(chain, texts)
+            made.append(self._ways[chain].way(self._chosen[chain])(texts))
+        return self._joined(made)
+
+    def settle(self, tokens: Tokens, *, queries: int = 0) -> dict[Chain, How]:
+        """Choose the ways that such texts take, and return how further batches are planned.
+
+        What is set in this thread now decides: whether gradients are wanted, and the precision of autocast.
+
+        Args:
+            tokens: a batch.
+            queries: as in a call.
+        """
+        for chain, texts in self._by_chain(tokens, None, queries):
+            self._settle(chain, texts)
+        return {chain: self._ways[chain].flat.how() for chain, way in self._chosen.items() if way == "flat"}
+
+    def plan(self, tokens: Tokens, hows: Mapping[Chain, How], *, queries: int = 0) -> list[tuple[Chain, Plan]]:
+        """Return what a batch is to go through, and its plans; by NumPy alone, so that a thread may do it."""
+        return [(chain, lay_out(texts, hows[chain]) if chain in hows else Plan(texts))
+                for chain, texts in self._by_chain(tokens, None, queries)]
+
+    def run(self, plans: Sequence[tuple[Chain, Plan]], given: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Return what a call returns for the texts of plans; their ``groups`` are given, one behind the other."""
+        made, first = [], 0
+        for chain, plan in plans:
+            self._settle(chain, plan.tokens)
+            own = given[first: first + len(plan.groups)]
+            first += len(own)
+            ways = self._ways[chain]
+            made.append(ways.flat.run(plan, own) if plan.streams else ways.way(self._chosen[chain])(plan.tokens))
+        return self._joined(made)
 
     @property
     def asymmetric(self) -> bool:
@@ -105,21 +127,51 @@ class Forward:
     @property
     def kernel(self) -> bool:
         """Whether the flat way uses torch's varlen kernel; known from the first batch on."""
-        return self._ways[self.chains["document"]].kernel
+        return self._ways[self.chains["document"]].flat.kernel
 
     @kernel.setter
     def kernel(self, used: bool) -> None:
         for ways in self._ways.values():
-            ways.kernel = used
+            ways.flat.kernel = used
 
-    def to_device(self, values: np.ndarray) -> Tensor:
-        """Copy to the model's device, without making a GPU wait."""
-        return self._ways[self.chains[None]].to_device(values)
+    @property
+    def compiled(self) -> bool:
+        """Whether what documents go through is compiled where gradients are wanted."""
+        return self._ways[self.chains["document"]].flat.compiled
+
+    @compiled.setter
+    def compiled(self, used: bool) -> None:
+        for ways in self._ways.values():
+            ways.flat.compiled = used
+
+    def fix_shapes(self, plans: Sequence[tuple[Chain, Plan]]) -> None:
+        """Compile the shapes that most of these plans' streams have, and no other."""
+        for chain, ways in self._ways.items():
+            own = [plan for each, plan in plans if each == chain and plan.streams]
+            ways.flat.shapes = shapes_of(own) if own else None
 
     def _count(self, texts: int, real: int, padded: int) -> None:
         self.work.texts += texts
         self.work.real += real
         self.work.padded += padded
+
+    def _joined(self, made: list[Tensor]) -> Tensor:
+        return (made[0] if len(made) == 1 else torch.cat(made))[:, : self.model.truncate_dim]
+
+    def _by_chain(self, tokens: Tokens, role: Role | None, queries: int) -> list[tuple[Chain, Tokens]]:
+        if not (queries and self.asymmetric):
+            return [(self.chains["document" if queries else role], tokens)]
+        parts = [(self.chains["query"], np.arange(queries)), (self.chains["document"], np.arange(queries, len(tokens)))]
+        return [(chain, tokens.take(texts)) for chain, texts in parts if len(texts)]
+
+    def _settle(self, chain: Chain, tokens: Tokens) -> None:
+        """Choose the way of a chain, and try its gradients if they are wanted, where that isn't done."""
+        if chain not in self._chosen:
+            self._chosen[chain] = self._choose(self._ways[chain], tokens)
+        if torch.is_grad_enabled() and chain not in self._trained:
+            self._trained.add(chain)
+            with self._trying(chain):
+                try_gradients(self._ways[chain], trial_of(chain, tokens), self._chosen[chain])
 
     def _choose(self, ways: Ways, tokens: Tokens) -> str:
         """Return the fastest way that gives each text what it gets alone."""
@@ -140,7 +192,7 @@ class Forward:
                           "stock sentence-transformers; here each text gets the vector that it has alone: texts "
                           f"are encoded {_SAID[way]}")
             if way == "flat" and self.model.device.type == "cuda":
-                ways.kernel = kernel_agrees(ways, trial, alone, HALF_TOLERANCE)
+                ways.flat.kernel = kernel_agrees(ways, trial, alone, HALF_TOLERANCE)
         return way
 
     @contextlib.contextmanager

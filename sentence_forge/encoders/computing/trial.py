@@ -52,7 +52,7 @@ def off(ways: Ways, name: str, trial: Tokens, alone: Tensor) -> float:
 
 def kernel_agrees(ways: Ways, trial: Tokens, alone: Tensor, tolerance: float) -> bool:
     """Whether the varlen kernel runs on this GPU and gives in bf16 what texts get alone."""
-    ways.kernel = True
+    ways.flat.kernel = True
     try:
         with torch.autocast("cuda", dtype=torch.bfloat16):
             apart = float((ways.flat(trial).float() - ways.way("alone")(trial).float()).abs().max() / alone.abs().max())
@@ -70,15 +70,15 @@ def try_gradients(ways: Ways, trial: Tokens, way: str) -> None:
     Both are held against texts alone in float32, in the precision that is set now: vectors and gradients may be off by
     at most twice what they are off without.
     """
-    wanted = [name for name in _SHORTCUTS if way == "flat" and getattr(ways, name)]
+    wanted = [name for name in _SHORTCUTS if way == "flat" and getattr(ways.flat, name)]
     if not wanted:
         return
     with torch.autocast(ways.device.type, enabled=False):
         right = _learnt(ways, "alone", trial)
-    ways.kernel = ways.compiled = False
+    ways.flat.kernel = ways.flat.compiled = False
     limit = max(TOLERANCE, 2 * _apart(_learnt(ways, way, trial), right))
     for name in wanted:
-        setattr(ways, name, True)
+        setattr(ways.flat, name, True)
         try:
             apart, why = _apart(_learnt(ways, way, trial), right), ""
         except _REFUSALS as error:
@@ -86,7 +86,7 @@ def try_gradients(ways: Ways, trial: Tokens, way: str) -> None:
                 raise
             apart, why = math.inf, f" ({type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]})"
         if not apart <= limit:
-            setattr(ways, name, False)
+            setattr(ways.flat, name, False)
             warn_once(f"{_SHORTCUTS[name]} isn't used: vectors and gradients are off by {apart:.1e} from those of "
                       f"texts encoded alone{why}")
 
