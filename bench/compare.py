@@ -66,11 +66,12 @@ def measure(ours: Ours, peers: Sequence[Arm], task: Task, length: Length) -> lis
             for arm, kept, count, once in zip(arms, turns, steps, cold, strict=True)]
 
 
-def told(name: str, mine: Speed, theirs: Speed, task: Task) -> dict[str, Any]:
+def told(name: str, mine: Speed, theirs: Speed, task: Task, **more: object) -> dict[str, Any]:
     """Print how much faster one side is than another, with the 95 % interval of the ratio over the turns."""
     return line(name, mine.rows_per_second, UNITS.get(task.loss, "pairs/s"), peer=theirs.name,
                 peer_value=theirs.rows_per_second, ratio_ci95=ratio_interval(mine.turns, theirs.turns), ours=mine.name,
-                **mine.more, **{f"peer_{key}": value for key, value in theirs.more.items()}, rows_of=task.rows_of)
+                **mine.more, **{f"peer_{key}": value for key, value in theirs.more.items()}, rows_of=task.rows_of,
+                **more)
 
 
 def told_cold(name: str, mine: Speed, theirs: Speed, task: Task) -> dict[str, Any]:

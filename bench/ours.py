@@ -22,6 +22,7 @@ from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.runtime import targets
 from sentence_forge.train.batches import Batches
+from sentence_forge.train.compiling import SAMPLE
 from sentence_forge.train.loop import State, Training
 from sentence_forge.train.mixing import Batch
 from sentence_forge.train.optim import Plan, adamw
@@ -77,15 +78,21 @@ class Ours:
             part.load_state_dict(first)
         keep_freed_memory()  # as a run does; the stock trainer in the same process gains by it, too
         clock = Stopwatch(self.encoder.model.device)
-        timed = _Timed(batches, skip, clock)
+        state = State()
+
+        def begin(*_: object) -> None:
+            if state.step == skip:
+                clock.start()
 
         def evaluate() -> dict[str, float]:
-            if timed.position == len(batches):
+            if state.step == len(batches):
                 clock.stop()
                 raise _EnoughError
+            begin()
             return {"none": 0.0}
 
         optimizer = adamw([self.encoder.model, self.losses], learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        optimizer.register_step_post_hook(begin)
         if watch is not None:
             optimizer.register_step_pre_hook(lambda *_: watch.keep(self._named()))
         total = len(batches)
@@ -95,12 +102,18 @@ class Ours:
         with tempfile.TemporaryDirectory() as folder, Tracker(Path(folder)) as tracker:
             with contextlib.suppress(_EnoughError), contextlib.nullcontext() if self.onednn else _by_torch():
                 Training(run=Path(folder), encoder=self.encoder, losses=self.losses,
-                         parts=[Part(self.rows, self.losses[""])], batches=timed, optimizer=optimizer, plan=plan,
-                         state=State(), evaluate=evaluate, on_better=lambda step: None, tracker=tracker).train()
+                         parts=[Part(self.rows, self.losses[""])], batches=self._batches(batches),
+                         optimizer=optimizer, plan=plan, state=state, evaluate=evaluate,
+                         on_better=lambda step: None, tracker=tracker).train()
             if watch is not None:
                 told = map(json.loads, Path(folder, "metrics.jsonl").read_text(encoding="utf-8").splitlines())
                 watch.losses += [each["train/loss"] for each in told if "train/loss" in each]
         return Turn(clock.seconds, clock.cpu_seconds, self.encoder.forward.work.padding_share, clock.peak_mib)
+
+    def _batches(self, batches: list[np.ndarray]) -> Batches[Batch]:
+        """Return a turn's batches as a second epoch: the first, whose shapes are compiled, is the same every turn."""
+        first = [Batch(0, rows) for rows in self.task.batches[:SAMPLE]]
+        return Batches(lambda epoch: [Batch(0, rows) for rows in batches] if epoch else first, epoch=1)
 
     def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
         yield from self.encoder.model.named_parameters()
@@ -124,16 +137,3 @@ def _by_torch() -> Iterator[None]:
 
 class _EnoughError(Exception):
     """Raised behind the last step: a checkpoint is no part of what is timed."""
-
-
-class _Timed(Batches[Batch]):
-    """Given batches; the clock starts when the first timed one is asked for."""
-
-    def __init__(self, batches: list[np.ndarray], skip: int, clock: Stopwatch) -> None:
-        super().__init__(lambda epoch: [Batch(0, rows) for rows in batches])
-        self._skip, self._clock = skip, clock
-
-    def __next__(self) -> Batch:
-        if self.position == self._skip:
-            self._clock.start()
-        return super().__next__()

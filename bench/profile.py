@@ -21,7 +21,8 @@ from bench.lines import line
 
 OPERATORS = {
     "optimizer": ("_fused_adamw_", "_foreach_norm", "_foreach_mul_", "linalg_vector_norm", "clip_grad"),
-    "attention": ("scaled_dot_product", "bmm", "aten::_softmax", "attn", "_fused_sdp", "_masked_softmax"),
+    "attention": ("scaled_dot_product", "_attention_", "bmm", "aten::_softmax", "attn", "_fused_sdp",
+                  "_masked_softmax"),
     "products": ("mm", "linear", "matmul"),
 }  # by a part of their names; those that compute nothing are host, the others elementwise
 VIEWS = {f"aten::{name}" for name in (
@@ -97,6 +98,11 @@ def where_it_goes(train: Callable[[], object], *, skip: int, steps: int) -> dict
     raise RuntimeError(f"the training took {taken} steps, and {skip + 2 * steps} are needed")
 
 
+def place_of(operator: str) -> str:
+    """Return the place that an operator's time is told under."""
+    return next((place for place, names in OPERATORS.items() if any(name in operator for name in names)), "elementwise")
+
+
 def _by_place(profiler: profile, step: float, steps: int) -> dict[str, float]:
     places = dict.fromkeys(PLACES, 0.0)
     kernels = 0.0
@@ -105,8 +111,7 @@ def _by_place(profiler: profile, step: float, steps: int) -> dict[str, float]:
         if not ours:
             kernels += event.self_device_time_total / 1000 / steps
         elif "::" in event.key and not event.key.startswith("autograd::") and event.key not in VIEWS:
-            place = next((each for each, names in OPERATORS.items() if any(name in event.key for name in names)),
-                         "elementwise")
+            place = place_of(event.key)
             spent = event.self_device_time_total if torch.cuda.is_available() else event.self_cpu_time_total
             places[place] += spent / 1000 / steps
     places["compiled"] = max(0.0, kernels - sum(places.values()))  # kernels that no operator started

@@ -22,7 +22,7 @@ from bench.lines import slope
 from bench.machine import commit as commit_of
 from bench.machine import facts, kind
 from bench.plot import draw
-from bench.profile import PLACES, where_it_goes
+from bench.profile import PLACES, place_of, where_it_goes
 from bench.quality import interval
 from bench.results import RESULTS
 from bench.results import results_of_this_kind as results_folder
@@ -145,8 +145,13 @@ def test_the_interval_of_a_ratio_is_that_of_the_turns() -> None:
     assert 180 <= inside <= 198, "of 200, at 95 %"
 
 
-def test_the_gpu_set_goes_its_whole_way_on_a_cpu(lines_of: Callable[..., list[dict]]) -> None:
-    lines = lines_of("gpu", "--device", "cpu", "--quick")
+def test_the_gpu_set_goes_its_whole_way_on_a_cpu(lines_of: Callable[..., list[dict]],
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    # the compiler itself takes minutes
+    monkeypatch.setattr(torch, "compile", lambda model=None, **_: (lambda made: made) if model is None else model)
+    lines = lines_of("gpu", "--device", "cpu", "--quick", "--compile")
     assert not [line for line in lines if line["name"].startswith(("failed", "left out"))]
     assert all(line["within"] for line in lines if "within" in line)
     rounded = [line for line in lines if line["name"].startswith("check: bf16") and line["peer"] == "padded"]
@@ -155,8 +160,23 @@ def test_the_gpu_set_goes_its_whole_way_on_a_cpu(lines_of: Callable[..., list[di
                for line in rounded), "what bf16 costs is held against what it costs the padded way"
     told = " ".join(line["name"] for line in lines)
     for part in ("machine", "matrix products", "check: bf16, gradients", "batch 8", "batch 16", "utilisation",
-                 "a step, products", "launches", "epoch", "encode"):
+                 "a step, products", "ours, compiled, a step, attention", "launches", "encode"):
         assert part in told
+    for size in (8, 16):
+        peers = [line["peer"] for line in lines if "target_ratio" in line and f"batch {size}" in line["name"]]
+        assert peers == ["stock trainer, tuned"] * 2 + ["stock trainer, tuned, torch_compile"]
+        epochs = [line for line in lines if line["name"].startswith("gpu epoch") and f"batch {size}," in line["name"]]
+        assert len(epochs) == 2 and all(line["target"] == 60 for line in epochs)
+    targets = [line["name"] for line in lines if line.get("target") == 0.4]
+    assert targets and all("batch 16" in name for name in targets)
+
+
+def test_attention_of_a_gpu_is_told_as_attention() -> None:
+    for name in ("aten::_efficient_attention_forward", "aten::_flash_attention_backward", "torch_attn::_varlen_attn",
+                 "aten::_scaled_dot_product_cudnn_attention"):
+        assert place_of(name) == "attention"
+    assert [place_of(name) for name in ("aten::addmm", "aten::_foreach_norm", "aten::gelu")] == [
+        "products", "optimizer", "elementwise"]
 
 
 def test_a_step_is_told_by_where_it_goes() -> None:
