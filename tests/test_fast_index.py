@@ -92,3 +92,13 @@ def test_index_uses_the_fast_index_and_exact_agrees(tmp_path: Path) -> None:
     assert fast == exact
     assert [hit.rank for hit in fast[0]] == [1, 2, 3, 4, 5]
     assert verify(tmp_path) == []
+
+
+def test_fast_hits_have_the_exact_cosines_whatever_the_queries_length(tmp_path: Path) -> None:
+    titles = titles_like(1500)
+    encoder = build(tmp_path, titles, fast_from=50)
+    queries = 3 * encoder.encode(titles[:20])
+    with Index.open(tmp_path, encoder) as index:
+        assert index.fast is not None and index.fast.candidates(10) < len(titles)
+        fast, exact = (index.search_vectors(queries, 10, exact=each)[0] for each in (False, True))
+    np.testing.assert_allclose(fast, exact, atol=1e-6)
