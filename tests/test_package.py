@@ -28,7 +28,7 @@ count = 0
 with initialize_config_module("sentence_forge.configs", version_base="1.3"):
     for group in sorted(each.name for each in folder.iterdir() if each.is_dir()):
         for name in options(group):
-            command = {"corpus": "export", "cluster": "export", "baseline": "eval"}.get(group, "train")
+            command = {"corpus": "export", "cluster": "export", "to": "export", "baseline": "eval"}.get(group, "train")
             compose(command, [f"{group}={name}"])
             count += 1
 assert count > 20, count
