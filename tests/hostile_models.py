@@ -153,6 +153,7 @@ MODEL = {"AutoConfig": "configuration_evil.EvilConfig", "AutoModel": "modeling_e
 TOKENIZER = {"AutoTokenizer": ["tokenization_evil.EvilTokenizer", None]}
 
 CASES: dict[str, Make] = {
+    "a million layers": config(num_hidden_layers=10**6),
     "a module of its own": module("evil.Evil"),
     "a module of its own in the folder's root": module("evil.Evil", path=""),
     "a module of its own alone": module("evil.Evil", path="", keep=False),

@@ -14,6 +14,7 @@ from sentence_forge.runtime.errors import UserError
 _OWN_MODULES = "sentence_transformers."
 _LARGEST = 1 << 26  # bytes of a JSON file with settings
 _LONGEST_PROMPT = 10_000  # characters, which each text of a role begins with
+_MOST_LAYERS = 10_000  # of a model; each is made before weights are looked for, which takes for ever in a crafted one
 _SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
@@ -47,6 +48,9 @@ def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True)
                 _vet_attention(file, about)
             if file.name != "config.json":
                 _vet_arguments(file, about)
+            layers = about.get("num_hidden_layers") if isinstance(about, dict) else None
+            if isinstance(layers, int) and layers > _MOST_LAYERS:
+                raise UserError(f"{file}: num_hidden_layers is {layers:,}; at most {_MOST_LAYERS:,} are built")
         for name in _SHARDS:
             index = _read(part / name)
             shards = index.get("weight_map") if isinstance(index, dict) else None
