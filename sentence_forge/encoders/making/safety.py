@@ -29,7 +29,7 @@ def vet(folder: Path, *, trust_remote_code: bool = False, adapters: bool = True)
     Raises:
         UserError: names the file and what it wants.
     """
-    for file in folder.rglob("*"):  # safetensors calls them missing
+    for file in folder.rglob("*.safetensors"):  # the library says that they are missing
         if file.is_file() and not os.access(file, os.R_OK):
             raise UserError(f"{file}: may not be read by you; change its rights (chmod a+r), or copy it as its owner")
     parts = [folder, *_vet_modules(folder, _read(folder / "modules.json"), trust_remote_code)]
