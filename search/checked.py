@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,16 +24,35 @@ def read_columns(path: Path, columns: Sequence[str], rows: int) -> pa.Table:
         FileNotFoundError: there is no such file.
         UserError: it is damaged, or does not hold these columns with ``rows`` rows.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with naming_damage(path), pq.ParquetFile(path) as file:
+        table = file.read(columns=list(columns))
+    return checked_columns(table, path, columns, rows)
+
+
+@contextlib.contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Raise a ``UserError`` that names ``path`` where pyarrow can't read it; a missing file stays one."""
+    import pyarrow as pa
+
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read(columns=list(columns)).combine_chunks()
+        yield
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({(str(error).splitlines() or ['unreadable'])[0]})") from None
+
+
+def checked_columns(table: pa.Table, path: Path, columns: Sequence[str], rows: int) -> pa.Table:
+    """Return what was read of ``path``, each column in one chunk.
+
+    Raises:
+        UserError: it is not ``rows`` rows of these columns, or a cell is null.
+    """
+    import pyarrow as pa
+
+    table = table.combine_chunks()
     fits = [name in table.column_names and not table[name].null_count and table[name].type in (
         (pa.binary(HASH_BYTES),) if name == "sha" else (pa.string(), pa.large_string())) for name in columns]
     if len(table) != rows or not all(fits):

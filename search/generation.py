@@ -165,7 +165,8 @@ def _is_ours(generation: Generation) -> bool:
     counts = [about.get(key) for key in ("rows", "dim", "distinct")]
     if fast is not None:
         needed.add(generation.fast.name)
-        counts.append(fast.get("k_factor") if isinstance(fast, dict) else None)
+        of_fast = ("k_factor", *(("cells", "probes") if isinstance(fast, dict) and "cells" in fast else ()))
+        counts += [fast.get(key) if isinstance(fast, dict) else None for key in of_fast]
     kept = about.get("kept", [])
     return (isinstance(kept, list) and all(isinstance(name, str) for name in kept)
             and about.get("generation") == generation.number and isinstance(about.get("fingerprint"), str)

@@ -13,7 +13,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from sentence_forge.data_readers.lazy import LazyStrings
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
@@ -22,6 +21,7 @@ from sentence_forge.search.generation import NO_INDEX, Generation, index_folder,
 from sentence_forge.search.kept import Kept
 from sentence_forge.search.pairs import most_similar_pairs
 from sentence_forge.search.queries import check_k
+from sentence_forge.search.stored import StoredRows
 from sentence_forge.search.text_search import Hit, Pair, TextSearch
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,12 @@ class Index(TextSearch):
     def __init__(self, generation: Generation, export: Path, encoder: TextEncoder | None) -> None:
         super().__init__(str(generation.folder), export, generation.manifest["fingerprint"], encoder)
         self._generation = generation
-        self._rows = generation.read_rows(["id", "title", *generation.kept_columns])
-        self.kept: Kept = Kept(generation.kept, [self._rows[name] for name in generation.kept_columns])
-        self.ids: Sequence[str] = LazyStrings(self._rows["id"].chunks)
-        self.titles: Sequence[str] = LazyStrings(self._rows["title"].chunks)
+        count, kept = generation.manifest["rows"], dict(zip(generation.kept, generation.kept_columns, strict=True))
+        self._rows = StoredRows(generation.rows, ["id", "title", *kept.values()], count)
+        self.kept: Kept = Kept({name: self._rows.texts(column) for name, column in kept.items()},
+                               lambda name: self._rows.column(kept[name]), count)
+        self.ids: Sequence[str] = self._rows.texts("id")
+        self.titles: Sequence[str] = self._rows.texts("title")
         self.vectors: np.memmap = generation.map_vectors()
         self._array = np.asarray(self.vectors)
         self._fast_bytes = generation.map_fast()  # by the time it is needed, a writer may have removed the file
@@ -159,7 +161,7 @@ class Index(TextSearch):
         if about is None:
             return None
         try:
-            return FastIndex.load(self._generation.fast, self._array, about["k_factor"], self._fast_bytes)
+            return FastIndex.load(self._generation.fast, self._array, about, self._fast_bytes)
         except UserError as error:
             log.warning("%s. Until then every query scans all vectors", error)
             return None
@@ -195,7 +197,7 @@ class Index(TextSearch):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        titles = self._rows["title"].chunk(0)
+        titles = self._rows.column("title").chunk(0)
         return pc.fill_null(pc.index_in(pa.array(texts, titles.type), titles), -1).to_numpy().astype(np.int64)
 
     def row_of(self, name: str) -> int | None:
@@ -203,7 +205,7 @@ class Index(TextSearch):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        ids = self._rows["id"].chunk(0)
+        ids = self._rows.column("id").chunk(0)
         row = pc.index(ids, pa.scalar(name, ids.type)).as_py()
         return None if row < 0 else row
 
@@ -233,7 +235,7 @@ class Index(TextSearch):
         """Return the first row of each distinct title, ascending."""
         import pyarrow.compute as pc
 
-        codes = pc.dictionary_encode(self._rows["title"].chunk(0)).indices.to_numpy()
+        codes = pc.dictionary_encode(self._rows.column("title").chunk(0)).indices.to_numpy()
         return np.sort(np.unique(codes, return_index=True)[1])
 
     def check_open(self) -> None:

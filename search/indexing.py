@@ -168,11 +168,11 @@ def _live_vectors(base: Generation | None, damaged: Sequence[Path]) -> list[Segm
 
 
 def _fast_before(base: Generation | None, damaged: Sequence[Path]) -> FastIndex | None:
-    """Return the last generation's fast index, to learn no new code book; None where there is none or it is damaged."""
-    if base is None or base.manifest["fast"] is None or {base.fast, base.vectors} & set(damaged):
+    """Return the last generation's fast index, to learn nothing anew; None where there is none or it is damaged."""
+    if base is None or base.manifest["fast"] is None or {base.fast, base.rows, base.vectors} & set(damaged):
         return None
     try:
-        return FastIndex.load(base.fast, base.map_vectors(), base.manifest["fast"]["k_factor"])
+        return FastIndex.load(base.fast, base.map_vectors(), base.manifest["fast"])
     except UserError as error:
         log.warning("%s; it will be made anew", error)
         return None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sentence_forge.data_readers.lazy import LazyStrings
 from sentence_forge.encoders.similarity import IntArray
 from sentence_forge.runtime.errors import UserError, one_of
 
@@ -25,19 +24,20 @@ class Kept:
     """Kept columns, a cell a row; safe to read from several threads.
 
     Args:
-        names: of the columns.
-        cells: a column of strings each, without nulls, in one chunk.
+        texts: the cells by column, to read single ones.
+        column: returns all cells of a column, strings without nulls in one chunk; called as a question needs them.
+        rows: how many there are.
     """
 
-    def __init__(self, names: Sequence[str], cells: Sequence[pa.ChunkedArray]) -> None:
-        self.names = list(names)
-        self._cells = dict(zip(names, cells, strict=True))
-        self._texts = {name: LazyStrings(column.chunks) for name, column in self._cells.items()}
+    def __init__(self, texts: Mapping[str, Sequence[str]], column: Callable[[str], pa.ChunkedArray],
+                 rows: int) -> None:
+        self.names = list(texts)
+        self._texts, self._column, self._rows = texts, column, rows
         self._matching: dict[tuple[str, ...], IntArray] = {}
 
     def of_row(self, row: int) -> dict[str, str]:
         """Return a row's cells by column, those that are empty left out."""
-        return {name: texts[row] for name, texts in self._texts.items() if texts[row]}
+        return {name: cell for name, texts in self._texts.items() if (cell := texts[row])}
 
     def rows_where(self, where: Sequence[str]) -> IntArray:
         """Return the rows that meet all conditions, int64, rising; those of the last few calls are remembered.
@@ -47,7 +47,7 @@ class Kept:
         """
         key = tuple(where)
         if (rows := self._matching.get(key)) is None:
-            rows = matching_rows(conditions(where, self.names), self._cells)
+            rows = matching_rows(conditions(where, self.names), self._column, self._rows)
             self._matching = {**dict([*self._matching.items()][1 - _REMEMBERED:]), key: rows}
         return rows
 
@@ -55,7 +55,7 @@ class Kept:
         """Return the ``most`` commonest values of a column, and in how many rows each is."""
         import pyarrow.compute as pc
 
-        counts = pc.value_counts(self._cells[column].combine_chunks())
+        counts = pc.value_counts(self._column(column).combine_chunks())
         found = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
         return dict(sorted(found, key=lambda each: (-each[1], each[0]))[:most])
 
@@ -63,13 +63,13 @@ class Kept:
         """Return the first and the last value of a column in the order of texts; of cells that are not empty."""
         import pyarrow.compute as pc
 
-        cells = self._cells[column]
+        cells = self._column(column)
         found = pc.min_max(cells.filter(pc.not_equal(cells, ""))).as_py()
         return found["min"], found["max"]
 
     def are_numbers(self, column: str) -> bool:
         """Return whether most cells of a column that are not empty are numbers, so that it is ordered as such."""
-        return _are_numbers(self._cells[column])
+        return _are_numbers(self._column(column))
 
 
 class Condition(NamedTuple):
@@ -98,7 +98,7 @@ def conditions(texts: Sequence[str], columns: Sequence[str]) -> list[Condition]:
     return found
 
 
-def matching_rows(wanted: Sequence[Condition], columns: Mapping[str, pa.ChunkedArray]) -> IntArray:
+def matching_rows(wanted: Sequence[Condition], cells_of: Callable[[str], pa.ChunkedArray], rows: int) -> IntArray:
     """Return the rows that meet all conditions, int64, rising.
 
     Order is that of numbers where the value and most of the column's cells are numbers, and cells that are none are
@@ -106,14 +106,15 @@ def matching_rows(wanted: Sequence[Condition], columns: Mapping[str, pa.ChunkedA
 
     Args:
         wanted: the conditions.
-        columns: strings, of equal length, without nulls.
+        cells_of: returns a column's strings, without nulls.
+        rows: how many there are.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    keep = np.ones(len(next(iter(columns.values()))), bool)
+    keep = np.ones(rows, bool)
     for column, operator, value in wanted:
-        cells, compare = columns[column], getattr(pc, _COMPARE[operator])
+        cells, compare = cells_of(column), getattr(pc, _COMPARE[operator])
         if operator in ("=", "!="):
             meets = compare(cells, pa.scalar(value, cells.type))
         elif re.match(_NUMBER, value) and _are_numbers(cells):

@@ -112,7 +112,7 @@ def _contradictions(generation: Generation) -> list[str]:
 
 def _fast_problems(generation: Generation, vectors: np.ndarray) -> list[str]:
     try:
-        fast = FastIndex.load(generation.fast, vectors, generation.manifest["fast"]["k_factor"])
+        fast = FastIndex.load(generation.fast, vectors, generation.manifest["fast"])
     except UserError as error:
         return [str(error)]
     recall = recall_at_10(fast, *sample_queries(vectors))

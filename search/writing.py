@@ -15,9 +15,11 @@ from sentence_forge.encoders.similarity import FloatArray, IntArray
 from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove, sha256_file
-from sentence_forge.search.fast import FastIndex, build_fast
+from sentence_forge.search.fast import FastIndex
+from sentence_forge.search.fast_build import Before, build_fast
 from sentence_forge.search.generation import Generation, commit, numbers
 from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of, known_hashes
+from sentence_forge.search.stored import write_rows
 
 BLOCK = 8192  # vectors in memory at once
 
@@ -59,19 +61,20 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
         sources: hold a vector for each of ``rows.hashes``.
         fingerprint: of the encoder that made the vectors.
         fast_from: rows from which a fast index is built.
-        before: the fast index that there was; see `search.fast.build_fast`.
+        before: the fast index of the first source's vectors; see `search.fast_build`.
 
     Raises:
         UserError: the disk is full, or no source holds one of the vectors; nothing of the new generation is left.
     """
-    blocks = gathered(folder, sources, rows.hashes)
+    places = located(folder, sources, rows.hashes)
+    old = None if before is None else Before(before, np.where(places < len(sources[0].hashes), places, -1))
     new = Generation(folder, max(numbers(folder), default=0) + 1, {})
     dim = sources[0].vectors.shape[1]
     # A run that was killed here may have left some of them, under the same number.
     _remove(new)
     try:
         with naming_a_full_disk(new.vectors, needs=4 * dim * len(rows.ids)):
-            fast = _write_data(new, rows, blocks, dim, fast_from, before)
+            fast = _write_data(new, rows, gather(sources, places), dim, fast_from, old)
         return commit(new, {
             "format": 1, "fingerprint": fingerprint, "rows": len(rows.ids), "dim": dim,
             "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
@@ -84,17 +87,16 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
 
 
 def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: int, fast_from: int,
-                before: FastIndex | None) -> dict[str, Any] | None:
+                before: Before | None) -> dict[str, Any] | None:
     """Write all files but the manifest; return the manifest's entry on the fast index."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     write_rejected(new.rejected, rows.rejected)
-    pq.write_table(pa.table({"id": pa.array(rows.ids, pa.large_string()),
-                             "title": pa.array(rows.titles, pa.large_string()),
-                             "sha": hash_column(rows.hashes),
-                             **{f"kept-{place}": pa.array(cells, pa.large_string())
-                                for place, cells in enumerate(rows.kept.values())}}), new.rows, use_dictionary=False)
+    write_rows(new.rows, pa.table({"id": pa.array(rows.ids, pa.large_string()),
+                                   "title": pa.array(rows.titles, pa.large_string()),
+                                   "sha": hash_column(rows.hashes),
+                                   **{f"kept-{place}": pa.array(cells, pa.large_string())
+                                      for place, cells in enumerate(rows.kept.values())}}))
     _write_npy(new.vectors, (len(rows.ids), dim), blocks)
     vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
     return build_fast(vectors, new.fast, before=before) if len(vectors) >= fast_from else None
@@ -106,7 +108,12 @@ def _remove(generation: Generation) -> None:
 
 
 def gathered(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> Iterator[FloatArray]:
-    """Return the vectors of ``hashes``, in their order, in blocks of float32 [<= 8192, dim].
+    """Return the vectors of ``hashes``, in their order, in blocks of float32 [<= 8192, dim]; see `located`."""
+    return gather(sources, located(folder, sources, hashes))
+
+
+def located(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArray:
+    """Return where the vector of each of ``hashes`` is, counted through all sources, the first that holds it.
 
     Raises:
         UserError: no source holds one of them.
@@ -116,13 +123,13 @@ def gathered(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> Iterat
         order = np.argsort(known, kind="stable")
         places = order.take(np.searchsorted(known, hashes, sorter=order), mode="clip")
         if np.array_equal(known[places], hashes):
-            return _gather(sources, places)
+            return places
     raise UserError(f"{folder}: vectors were damaged or removed after they were encoded, before they could be "
                     "committed; start again, the other segments are reused")
 
 
-def _gather(sources: Sequence[Segment], places: IntArray) -> Iterator[FloatArray]:
-    """Yield the vectors at ``places`` block by block, each from the source that holds it."""
+def gather(sources: Sequence[Segment], places: IntArray) -> Iterator[FloatArray]:
+    """Yield the vectors at ``places``, float32 [<= 8192, dim], each from the source that holds it."""
     starts = np.cumsum([0, *(len(source.hashes) for source in sources)])
     for start in range(0, len(places), BLOCK):
         wanted = places[start:start + BLOCK]

@@ -18,7 +18,8 @@ from sentence_forge.encoders.encoder import Encoder, load_encoder
 from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.progress import progress
-from sentence_forge.search.fast import FastIndex, build_fast, recall_at_10, sample_queries
+from sentence_forge.search.fast import FastIndex, recall_at_10, sample_queries
+from sentence_forge.search.fast_build import Before, build_fast
 
 TITLES = Path(__file__).parent.parent / "data_readers" / "sample" / "en" / "titles.csv"
 
@@ -188,13 +189,13 @@ def test_a_code_book_is_used_again_while_it_keeps_its_promise(tmp_path: Path) ->
     about = build_fast(vectors, old)
     assert about is not None
     vectors[::100] = unit_vectors(40, 32, seed=1)
-    again = build_fast(vectors, new, before=FastIndex.load(old, vectors, about["k_factor"]))
+    again = build_fast(vectors, new, before=Before(FastIndex.load(old, vectors, about), np.full(4000, -1)))
     assert again is not None and again["recall_at_10"] >= 0.999
     assert np.array_equal(book(new), book(old))
-    recall = recall_at_10(FastIndex.load(new, vectors, again["k_factor"]), *sample_queries(vectors))
+    recall = recall_at_10(FastIndex.load(new, vectors, again), *sample_queries(vectors))
     assert recall == again["recall_at_10"]
 
     others = np.abs(unit_vectors(4000, 32, seed=2)) ** 4  # as another corpus: the old code book says little of it
     others /= np.linalg.norm(others, axis=1, keepdims=True)
-    learnt = build_fast(others, new, before=FastIndex.load(old, vectors, 1))
+    learnt = build_fast(others, new, before=Before(FastIndex.load(old, vectors, {"k_factor": 1}), np.full(4000, -1)))
     assert learnt is None or not np.array_equal(book(new), book(old))

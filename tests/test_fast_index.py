@@ -10,7 +10,9 @@ from corpora import WordEncoder, build, titles_like, unit_vectors
 
 from sentence_forge.encoders.similarity import cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.fast import FastIndex, build_fast, sub_quantisers
+from sentence_forge.search.codes import sub_quantisers
+from sentence_forge.search.fast import FastIndex
+from sentence_forge.search.fast_build import build_fast
 from sentence_forge.search.index import Index
 from sentence_forge.search.verify import verify
 
@@ -64,7 +66,7 @@ def test_fast_index_keeps_its_promise_and_its_scores_are_exact(tmp_path: Path) -
     assert about is not None
     assert about["recall_at_10"] >= 0.999
     assert (tmp_path / "index.faiss").stat().st_size < vectors.nbytes / 10
-    fast = FastIndex.load(tmp_path / "index.faiss", vectors, about["k_factor"])
+    fast = FastIndex.load(tmp_path / "index.faiss", vectors, about)
     queries = unit_vectors(300, 64)[::3]
     scores, rows = fast.search(queries, 10)
     expected, _ = cosine_top_k(vectors, queries, 10)

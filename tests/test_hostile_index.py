@@ -20,7 +20,8 @@ from faults import end_at_last
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import sealed, unsealed
-from sentence_forge.search.fast import FastIndex, sub_quantisers
+from sentence_forge.search.codes import sub_quantisers
+from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.index import Index
 from sentence_forge.search.segments import segment_folder, text_hashes, write_segment
 from sentence_forge.search.verify import verify
@@ -113,7 +114,7 @@ def test_the_frame_is_that_of_faiss_for_any_dimension(dim: int, tmp_path: Path) 
     vectors = np.random.default_rng(dim).standard_normal((77, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     another(f"PQ{sub_quantisers(dim)}x4fs", 77, dim)(tmp_path / "file")
-    assert FastIndex.load(tmp_path / "file", vectors, 20).codes.ntotal == 77
+    assert FastIndex.load(tmp_path / "file", vectors, {"k_factor": 20}).codes.ntotal == 77
 
 
 def fuzz(folder: Path, count: int, seed: int = 0) -> int:
@@ -124,6 +125,7 @@ def fuzz(folder: Path, count: int, seed: int = 0) -> int:
     """
     vectors = np.load(folder / "vectors-1.npy")
     intact = (folder / "index-1.faiss").read_bytes()
+    about = unsealed(folder / "manifest-1.json")["fast"]
     around, taken = sorted(folder.parent.rglob("*")), 0
     for first in range(0, count, 100):
         child = os.fork()
@@ -132,7 +134,7 @@ def fuzz(folder: Path, count: int, seed: int = 0) -> int:
             try:
                 end_at_last()
                 faiss.omp_set_num_threads(1)
-                status = sum(_one(folder, vectors, intact, random.Random(f"{seed} {number}"))
+                status = sum(_one(folder, vectors, about, intact, random.Random(f"{seed} {number}"))
                              for number in range(first, min(first + 100, count)))
             finally:
                 os._exit(status)
@@ -143,14 +145,14 @@ def fuzz(folder: Path, count: int, seed: int = 0) -> int:
     return taken
 
 
-def _one(folder: Path, vectors: np.ndarray, intact: bytes, draw: random.Random) -> bool:
+def _one(folder: Path, vectors: np.ndarray, about: dict, intact: bytes, draw: random.Random) -> bool:
     data = bytearray(intact)
     for _ in range(draw.choice((1, 1, 2, 4))):
         data[draw.randrange(min(len(data), 400) if draw.random() < 0.8 else len(data))] = draw.randrange(256)
     if draw.random() < 0.1:
         del data[draw.randrange(len(data)):]
     try:
-        fast = FastIndex.load(folder / "none", vectors, 20, np.frombuffer(bytes(data), np.uint8))
+        fast = FastIndex.load(folder / "none", vectors, about, np.frombuffer(bytes(data), np.uint8))
     except UserError:
         return False
     scores, rows = fast.search(vectors[:3].copy(), 10)

@@ -73,7 +73,8 @@ def kept_columns(kept: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return what filters and facets ask of the kept columns: bounds, commonest values, whether they are numbers."""
     import pyarrow as pa
 
-    columns = Kept(list(kept), [pa.chunked_array([pa.array(cells, pa.large_string())]) for cells in kept.values()])
+    cells = {name: pa.chunked_array([pa.array(cells, pa.large_string())]) for name, cells in kept.items()}
+    columns = Kept(kept, cells.__getitem__, len(next(iter(kept.values()), ())))
     return {name: {"numbers": columns.are_numbers(name), "bounds": columns.bounds_of(name),
                    "values": list(columns.values_of(name, MOST_VALUES).items())} for name in columns.names}
 

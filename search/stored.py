@@ -1,0 +1,106 @@
+"""The rows of a generation as they lie in their file: a few are in memory whole, of many a thousand are read at a time.
+
+Whoever shows ten hits of ten million titles needs ten of them. So a file of `LAZY_FROM` rows or more is written in
+groups of `GROUP` rows, not compressed, and opened as a memory map: a title costs the reading of its group, some 0.1 ms.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from sentence_forge.data_readers.lazy import LazyStrings
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.search.checked import checked_columns, naming_damage, read_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+GROUP = 1024
+LAZY_FROM = 300_000
+_GROUPS_KEPT = 256
+
+
+def write_rows(path: Path, table: pa.Table) -> None:
+    """Write the file of a generation's rows: id, title, sha and the kept columns."""
+    import pyarrow.parquet as pq
+
+    lazily = {"row_group_size": GROUP, "compression": "none", "write_statistics": False}
+    pq.write_table(table, path, use_dictionary=False, **(lazily if len(table) >= LAZY_FROM else {}))
+
+
+class StoredRows:
+    """Columns of strings by name; safe to read from several threads. The file may be removed meanwhile: it stays open.
+
+    Args:
+        path: the file of rows.
+        columns: their names.
+        rows: how many rows it must hold.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or holds something else; where rows are read later, then.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], rows: int) -> None:
+        import pyarrow.parquet as pq
+
+        self._path, self._columns, self._rows = path, list(columns), rows
+        self._lock = threading.Lock()  # an open Parquet file is for one thread at a time
+        self._table: pa.Table | None = None
+        with naming_damage(path):
+            self._file = pq.ParquetFile(path, memory_map=True)
+            about = self._file.metadata
+            groups = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
+        if len(groups) < 2 or groups[:-1] != [GROUP] * (len(groups) - 1) or groups[-1] > GROUP:
+            self._file.close()  # few rows, or written by an earlier version
+            self._table = read_columns(path, columns, rows)
+        elif sum(groups) != rows:
+            raise UserError(f"{path}: damaged, it holds {sum(groups)} rows, but the manifest says {rows}")
+        self._group = lru_cache(_GROUPS_KEPT)(self._read_group)
+        self._sizes = groups
+
+    def texts(self, name: str) -> Sequence[str]:
+        """Return a column as a sequence of strings that are read as they are asked for."""
+        if self._table is not None:
+            return LazyStrings(self._table[name].chunks)
+        return LazyStrings([_Cells(self, number, name, size) for number, size in enumerate(self._sizes)])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return all of a column in one chunk; where rows are read as asked for, it is read anew each time."""
+        if self._table is not None:
+            return self._table[name]
+        with self._lock, naming_damage(self._path):
+            table = self._file.read(columns=[name])
+        return checked_columns(table, self._path, [name], self._rows)[name]
+
+    def cells(self, group: int, name: str) -> pa.Array:
+        """Return a column's cells in one group of rows."""
+        return self._group(group)[name].chunk(0)
+
+    def _read_group(self, number: int) -> pa.Table:
+        with self._lock, naming_damage(self._path):
+            table = self._file.read_row_group(number, columns=self._columns, use_threads=False)
+        return checked_columns(table, self._path, self._columns, self._sizes[number])
+
+
+class _Cells(Sequence[str]):
+    """A column's strings in one group of rows."""
+
+    def __init__(self, rows: StoredRows, group: int, name: str, size: int) -> None:
+        self._of = (group, name)
+        self._rows, self._size = rows, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        cells = self._rows.cells(*self._of)
+        return cells[index].to_pylist() if isinstance(index, slice) else cells[index].as_py()
