@@ -7,8 +7,8 @@ cosine of about 0.92, and neighbourhoods are denser than those of as many real t
 making of these vectors, as they would the encoding. Vectors are read from disk, memory-mapped.
 
 Each size of ``--sizes`` is built in ``--work`` (three times the size of its vectors, for a while), measured and
-removed; its lines go to ``scale.json`` together, and a size that is there is not measured again. 32 GB of disk and 24
-GiB of memory are enough for ten million.
+removed. Lines go to ``scale.json`` as a step ends (building, searching, the peer), and a step that is there is not done
+again: a run that was cut goes on. Take 50 GB of disk and 24 GiB of memory for ten million.
 """
 
 from __future__ import annotations
@@ -90,45 +90,55 @@ def main() -> None:
     file = (given.results or results_of_this_kind()) / "scale.json"
     results = Results(file, "python -m bench.scale <export>", read_lines(file))
     for rows in sorted(map(int, given.sizes.split(","))):
-        if all(each.get("rows") != rows for each in results.lines):
-            results.add(*measure(given.export, given.work / str(rows), rows, given.fast_from, not given.no_peer))
+        measure(given.export, given.work / str(rows), rows, given.fast_from, not given.no_peer, results)
     found = {each["rows"]: each["value"] for each in results.lines if each["name"] == "fast_query"}
     if len(found) > 1:
         line("fast_query, slope", slope(found), "log time / log rows", sizes=len(found))
 
 
-def measure(export: Path, work: Path, rows: int, fast_from: int, peer: bool) -> list[dict[str, Any]]:
-    """Build an index of ``rows`` rows in ``work``, measure it, remove it, and return the lines."""
-    shutil.rmtree(work, ignore_errors=True)  # a run that was killed left it: its build can't be timed any more
+def measure(export: Path, work: Path, rows: int, fast_from: int, peer: bool, results: Results) -> None:
+    """Build an index of ``rows`` rows in ``work``, measure it and remove it; keep each step's lines as it ends."""
+    steps = {each["name"] for each in results.lines if each["rows"] == rows}
+    if "cold_start" in steps and ("fast_query, hnsw" in steps or not peer):
+        return
     with Index.open(export) as source:
-        made = Made(np.asarray(source.vectors), source.fingerprint)
-        titles = source.titles
-        texts = [f"{titles[row % len(titles)]} [{row}.0]" for row in range(rows)]
         generator = np.random.default_rng(rows)
-        queries = np.array(source.vectors[generator.integers(0, min(rows, len(titles)), FAST)])
-    queries = normalise(queries + generator.normal(scale=0.01, size=queries.shape).astype(np.float32))
-    changed = set(generator.choice(rows, max(1, round(SHARE * rows)), replace=False).tolist())
-    ids = list(map(str, range(rows)))
+        queries = np.array(source.vectors[generator.integers(0, min(rows, len(source)), FAST)])
+        queries = normalise(queries + generator.normal(scale=0.01, size=queries.shape).astype(np.float32))
+        changed = set(generator.choice(rows, max(1, round(SHARE * rows)), replace=False).tolist())
+        if "reindex" not in steps or not (work / "queries.npy").is_file():
+            shutil.rmtree(work, ignore_errors=True)  # a run that was killed left it: its build can't be timed any more
+            lines = _built(work, source, rows, changed, fast_from)
+            with Index.open(work) as index:
+                np.save(work / "tenth.npy", cosine_top_k(index.vectors, queries, 10)[0][:, -1])
+            np.save(work / "queries.npy", queries)
+            results.add(*(each for each in lines if each["name"] not in steps))
+    if "cold_start" not in steps:
+        results.add(*_searched(work, queries, rows))
+    if peer:
+        results.add(*_peer(work, rows, {each["name"]: each for each in results.lines if each["rows"] == rows}))
+    shutil.rmtree(work)
+
+
+def _built(work: Path, source: Index, rows: int, changed: set[int], fast_from: int) -> list[dict[str, Any]]:
+    """Return the lines of building the index and of bringing it up to date once ``changed`` rows have changed."""
+    made = Made(np.asarray(source.vectors), source.fingerprint)
+    titles, ids = source.titles, list(map(str, range(rows)))
+    texts = [f"{titles[row % len(titles)]} [{row}.0]" for row in range(rows)]
 
     def indexed(texts: list[str]) -> float:
         made.seconds = 0
         return seconds(lambda: index_corpus(work / "index", ids, texts, made, fast_from=fast_from)) - made.seconds
 
-    try:
-        built = indexed(texts)
-        again = indexed([f"{text[:-3]}.1]" if row in changed else text for row, text in enumerate(texts)])
-        del texts
-        return [line("build", built, "s", rows=rows), line("reindex", again, "s", rows=rows, changed=len(changed)),
-                *_searched(work, queries, rows, peer)]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    built = indexed(texts)
+    again = indexed([f"{text[:-3]}.1]" if row in changed else text for row, text in enumerate(texts)])
+    return [line("build", built, "s", rows=rows), line("reindex", again, "s", rows=rows, changed=len(changed))]
 
 
-def _searched(work: Path, queries: FloatArray, rows: int, peer: bool) -> list[dict[str, Any]]:
-    """Return the lines of what an index costs that is there: queries, recall, memory, disk, cold start; the peer's."""
-    np.save(work / "queries.npy", queries)
+def _searched(work: Path, queries: FloatArray, rows: int) -> list[dict[str, Any]]:
+    """Return the lines of what an index costs that is there: queries, recall, memory, disk, cold start."""
     with Index.open(work) as index:
-        tenth = cosine_top_k(index.vectors, queries, 10)[0][:, -1]
+        tenth = np.load(work / "tenth.npy")
         scores = np.concatenate([index.search_vectors(query[None], 10)[0] for query in queries])
         recall = float((scores >= tenth[:, None] - 1e-6).mean())
         fast = [seconds(lambda query=query: index.hits(*index.search_vectors(query[None], 10))) for query in queries]
@@ -139,23 +149,25 @@ def _searched(work: Path, queries: FloatArray, rows: int, peer: bool) -> list[di
                  for kind in ("vectors", "index", "rows")}
     searching, own = map(float, _run("-c", SEARCH, str(work), str(work / "queries.npy"), str(FAST)).split())
     cold = [seconds(lambda: _run("-c", SEARCH, str(work), str(work / "queries.npy"), "1")) for _ in range(COLD)]
-    found = [
+    return [
         line("fast_query", 1000 * median(fast), "ms", rows=rows, p95=_p95(fast), recall=recall, index=about),
         line("exact_query", 1000 * median(exact), "ms", rows=rows, p95=_p95(exact)),
         line("resident_memory", searching, "MiB", rows=rows, not_mapped=own),
         line("disk", sum(parts.values()) / 2**20, "MiB", rows=rows, parts=parts),
         line("cold_start", median(cold), "s", rows=rows, slowest=max(cold)),
     ]
-    if peer:
-        np.save(work / "tenth.npy", tenth)
-        told = json.loads(_run("-m", "bench.scale_peer", str(work), str(recall)))
-        found += [
-            line("fast_query, hnsw", told["median"], "ms", peer="ours", peer_value=1000 * median(fast), rows=rows,
-                 p95=told["p95"], recall=told["recall"], ef_search=told["ef_search"]),
-            line("build, hnsw", told["build"], "s", rows=rows),
-            line("resident_memory, hnsw", told["resident"], "MiB", peer="ours, not mapped", peer_value=own, rows=rows),
-        ]
-    return found
+
+
+def _peer(work: Path, rows: int, ours: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of FAISS's HNSW on the same vectors, beside those of ours, by name."""
+    told = json.loads(_run("-m", "bench.scale_peer", str(work), str(ours["fast_query"]["recall"])))
+    return [
+        line("fast_query, hnsw", told["median"], "ms", peer="ours", peer_value=ours["fast_query"]["value"], rows=rows,
+             p95=told["p95"], recall=told["recall"], ef_search=told["ef_search"]),
+        line("build, hnsw", told["build"], "s", rows=rows),
+        line("resident_memory, hnsw", told["resident"], "MiB", peer="ours, not mapped",
+             peer_value=ours["resident_memory"]["not_mapped"], rows=rows),
+    ]
 
 
 def _p95(times: Sequence[float]) -> float:
