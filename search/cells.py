@@ -128,10 +128,6 @@ class Cells:
             scores[place], near[place] = cosines[best], names[best]
         return scores, near
 
-    def fits(self, rows: int) -> bool:
-        """Return whether there are about as many cells as are learnt for ``rows`` rows."""
-        return 2 / 3 < len(self._sizes) / cells_for(rows) < 3 / 2
-
     def cell_of_rows(self) -> IntArray:
         """Return the cell of each row, int64 [rows]; -1 of one that is in none, in a crafted file."""
         found = np.full(self._rows, -1, np.int64)
@@ -177,6 +173,11 @@ def _empty(dim: int, cells: int) -> Any:  # noqa: ANN401 - FAISS's types lack wh
 def cells_for(rows: int) -> int:
     """Return how many cells that many rows are put in."""
     return round(CELLS_A_ROOT * rows ** 0.5)
+
+
+def about_right(cells: int, rows: int) -> bool:
+    """Return whether ``cells`` are about as many as are learnt for ``rows`` rows."""
+    return 2 / 3 < cells / cells_for(rows) < 3 / 2
 
 
 def learn_cells(vectors: FloatArray) -> Learnt:

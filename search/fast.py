@@ -35,11 +35,13 @@ class FastIndex:
         codes: all of them, as FAISS's index by inner product, or cells.
         vectors: float32 [n, dim], unit length; may be a memory map.
         k_factor: candidates re-scored for each hit asked for.
+        cells_tried: rows that there were when cells were last tried and not taken; 0 for never.
     """
 
-    def __init__(self, codes: faiss.Index | Cells, vectors: FloatArray, k_factor: int) -> None:
+    def __init__(self, codes: faiss.Index | Cells, vectors: FloatArray, k_factor: int, cells_tried: int = 0) -> None:
         self.codes = codes
         self.k_factor = k_factor
+        self.cells_tried = cells_tried
         self._vectors = np.asarray(vectors)  # a memmap's own indexing costs more than the gather
 
     @classmethod
@@ -61,7 +63,7 @@ class FastIndex:
         (rows, dim), k_factor = vectors.shape, about["k_factor"]
         codes = Cells(path, data, rows, dim, about, RECALL_AT * k_factor) if "cells" in about else \
             read_codes(path, data, rows, dim)
-        return cls(codes, vectors, k_factor)
+        return cls(codes, vectors, k_factor, about.get("cells_tried", 0))
 
     def candidates(self, k: int) -> int:
         """Return how many rows are re-scored for ``k`` hits."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sentence_forge.encoders.similarity import FloatArray, IntArray
-from sentence_forge.search.cells import Cells, learn_cells, write_cells
+from sentence_forge.search.cells import Cells, about_right, cells_for, learn_cells, write_cells
 from sentence_forge.search.codes import factory, make_codes
 from sentence_forge.search.fast import RECALL, RECALL_AT, FastIndex, recall_at_10, sample_queries
 
@@ -57,7 +57,9 @@ def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL, before:
     Returns:
         What the manifest keeps: ``factory``, ``k_factor``, ``recall_at_10``, the number of ``queries`` it was measured
         with; of cells also how many there are, ``cells``, how many are scanned, ``probes``, and the median
-        milliseconds of a query that scans these, ``ms``, and of one that scans all, ``all_ms``.
+        milliseconds of a query that scans these, ``ms``, and of one that scans all, ``all_ms``; of codes that were
+        better than cells ``cells_tried``, the rows at which that was found: cells are tried again when there are about
+        twice as many.
         None, and no file, if nothing keeps the promise: the exact scan answers then.
     """
     trial = _Trial(vectors, path, promise)
@@ -72,11 +74,13 @@ def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL, before:
 
 def _attempts(trial: _Trial, before: Before | None, cells: bool) -> Iterator[About | None]:
     """Yield what each kind of fast index comes to, the one whose queries cost least first."""
-    old = None if before is None else before.fast.codes
-    if cells:
-        if before is not None and isinstance(old, Cells) and old.fits(len(before.rows)):
-            yield trial.cells_again(old, before)
+    old, tried = (None, 0) if before is None else (before.fast.codes, before.fast.cells_tried)
+    if cells and before is not None and isinstance(old, Cells) and about_right(len(old.learnt.centres), trial.rows):
+        yield trial.cells_again(old, before)
+    if cells and not about_right(cells_for(tried), trial.rows):
         yield trial.new_cells()
+        tried = trial.rows
+    trial.cells_tried = tried
     if before is not None and not isinstance(old, Cells):
         yield trial.codes(old, (before.fast.k_factor,))
     yield trial.codes(None, K_FACTORS)
@@ -86,7 +90,7 @@ class _Trial:
     """Fast indexes of ``vectors``, each built in the same file and measured with the same queries."""
 
     def __init__(self, vectors: FloatArray, path: Path, promise: float) -> None:
-        self.recall = 0.0
+        self.rows, self.recall, self.cells_tried = len(vectors), 0.0, 0
         self._vectors, self._path, self._promise = vectors, path, promise
         self._queries, self._tenth = sample_queries(vectors)
 
@@ -99,7 +103,7 @@ class _Trial:
             about: About = {"factory": factory(codes.d), "k_factor": k_factor}
             if self._keeps(FastIndex(codes, self._vectors, k_factor), about):
                 faiss.write_index(codes, str(self._path))
-                return about
+                return about | ({"cells_tried": self.cells_tried} if self.cells_tried else {})
         return None
 
     def new_cells(self) -> About | None:

@@ -165,8 +165,9 @@ def _is_ours(generation: Generation) -> bool:
     counts = [about.get(key) for key in ("rows", "dim", "distinct")]
     if fast is not None:
         needed.add(generation.fast.name)
-        of_fast = ("k_factor", *(("cells", "probes") if isinstance(fast, dict) and "cells" in fast else ()))
-        counts += [fast.get(key) if isinstance(fast, dict) else None for key in of_fast]
+        known = fast if isinstance(fast, dict) else {}
+        counts += [known.get("k_factor"), *(known[key] for key in ("cells_tried",) if key in known),
+                   *(known.get(key) for key in ("cells", "probes") if "cells" in known)]
     kept = about.get("kept", [])
     return (isinstance(kept, list) and all(isinstance(name, str) for name in kept)
             and about.get("generation") == generation.number and isinstance(about.get("fingerprint"), str)

@@ -93,7 +93,7 @@ def test_without_recall_or_without_gain_all_codes_are_scanned(vectors: np.ndarra
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast_build, "MOST_TIME", 0.0)
     about = build_fast(vectors, tmp_path / "file")
-    assert about is not None and "cells" not in about
+    assert about is not None and "cells" not in about and about["cells_tried"] == ROWS
     assert not isinstance(FastIndex.load(tmp_path / "file", vectors, about).codes, Cells)
     assert build_fast(vectors, tmp_path / "file", promise=1.01) is None and not (tmp_path / "file").exists()
 
@@ -147,7 +147,8 @@ def test_another_file_of_cells_is_named_and_every_vector_scanned(change, tmp_pat
     assert verify(folder)[0].startswith(f"{file}: is not a fast index")
 
 
-@pytest.mark.parametrize("numbers", [{"cells": 10**9}, {"probes": -1}, {"cells": "9"}, {"probes": 10**9}])
+@pytest.mark.parametrize("numbers", [{"cells": 10**9}, {"probes": -1}, {"cells": "9"}, {"probes": 10**9},
+                                     {"cells_tried": "9"}])
 def test_a_manifest_with_other_numbers_of_cells_harms_nothing(numbers: dict, tmp_path: Path) -> None:
     folder = tmp_path / "index"
     build(folder, TITLES, fast_from=100)
@@ -191,3 +192,16 @@ def test_cells_that_are_too_few_for_the_rows_are_learnt_anew(vectors: np.ndarray
     before = Before(FastIndex.load(tmp_path / "old", vectors[:1500], old), np.r_[:1500, np.full(ROWS - 1500, -1)])
     again = build_fast(vectors, tmp_path / "new", before=before)
     assert again is not None and again["cells"] == 2 * old["cells"]
+
+
+def test_cells_that_were_not_taken_are_not_tried_at_each_reindexing(vectors: np.ndarray, tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without_gain:
+        without_gain.setattr(fast_build, "MOST_TIME", 0.0)
+        about = build_fast(vectors[:2000], tmp_path / "old")
+    assert about is not None
+    for rows, in_cells in ((2500, False), (ROWS, True)):
+        before = Before(FastIndex.load(tmp_path / "old", vectors[:2000], about), np.full(rows, -1))
+        again = build_fast(vectors[:rows], tmp_path / "new", before=before)
+        assert again is not None and ("cells" in again) == in_cells
+        assert again.get("cells_tried") == (None if in_cells else 2000)
