@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.values import check_seed, check_shares
 
 
 class Schedule(Enum):
@@ -79,11 +80,6 @@ class Loop:
                 raise UserError(f"loop.{name}: is {getattr(self, name)}; it must not be negative")
 
 
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**32:  # what NumPy's generators take
-        raise UserError(f"seed: is {seed}; give a whole number from 0 to {2**32 - 1}")
-
-
 @dataclass
 class Train:
     """``python -m train``."""
@@ -106,7 +102,7 @@ class Train:
     plugins: list[str] = field(default_factory=list)  # your packages that _target_ may name
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
+        check_seed(self.seed)
         if self.suite and self.data_dir is None and any("folder" in task for task in self.suite.values()):
             raise UserError("suite= needs data_dir= (or SENTENCE_FORGE_DATA), the folder that holds its files")
         if self.score_range is not None and self.file is None and self.resume is None:
@@ -125,6 +121,7 @@ class Eval:
     file: str | None = None  # scored pairs, for suite=file; judgements, for suite=mine
     score_range: list[float] | None = None  # of file; none: found by all its scores
     dims: list[int] | None = None  # also cut the vectors to these; none: to those it was trained for
+    blend: list[float] | None = None  # of a run, also the models that are so much of the way from its beginning to it
     output: str = MISSING
     resamples: int = 2000  # of the bootstrap
     seed: int = 0
@@ -132,7 +129,8 @@ class Eval:
     plugins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
+        check_seed(self.seed)
+        check_shares(self.blend or (), "blend")
 
 
 class ExportPrecision(Enum):
@@ -214,6 +212,10 @@ class Export:
 
     model: Any = None
     corpus: Corpus = field(default_factory=Corpus)
+    blend: Any = None  # of a run: this share of the way from its beginning to its end, or auto: the best by suite=
+    suite: dict[str, Any] = field(default_factory=dict)  # for blend=auto; none: the run's own
+    file: str | None = None  # scored pairs, for suite=file; judgements, for suite=mine
+    score_range: list[float] | None = None  # of file; none: found by all its scores
     dim: int | None = None  # keep the first so many numbers of each vector, for a model trained with dims=
     out: str = MISSING
     only: Only | None = None
@@ -226,6 +228,9 @@ class Export:
     data_dir: str | None = None  # its STSb measures the exported encoders; without it the sample's dev pairs do
     device: Device = Device.auto
     plugins: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_shares(() if self.blend in (None, "auto") else (self.blend,), "blend", ", or auto")
 
 
 def register() -> None:

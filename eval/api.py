@@ -89,9 +89,19 @@ def measured(config: DictConfig, encoders: Mapping[str, Encoder] | None = None) 
         raise UserError(f"resamples: is {settings.resamples}; it must be at least 1 (2000 is usual)")
     tasks, data_dir = _tasks(settings)
     others = [_node(name) for name in settings.models]
+    if settings.blend is not None:
+        if "model" in encoders:
+            raise UserError("blend: is of a run, whose folder keeps what it began from; give the run as the model")
+        from sentence_forge.encoders.making.blend import run_of
+
+        run_of(settings.model)
     abouts = [_about(node) for node in [settings.model, *others]]  # a folder that is no model shows here
+    from sentence_forge.encoders.computing.device import pick_device
+    from sentence_forge.encoders.making.weights import source_folder
+    from sentence_forge.eval.blends import with_blends
     from sentence_forge.eval.evaluate import evaluate
     from sentence_forge.eval.report.models import with_models
+    from sentence_forge.eval.tasks.nli import load_head
 
     def on_tasks(node: Mapping[str, Any] | None, key: str, before: Evaluation | None = None, *,
                  deep: bool = False) -> Evaluation:
@@ -100,9 +110,17 @@ def measured(config: DictConfig, encoders: Mapping[str, Encoder] | None = None) 
         return evaluate(encoder, tasks, data_dir, resamples=settings.resamples, seed=settings.seed, baseline=before,
                         head=head, seen=seen, deep=deep, dims=dims)
 
+    def on_blend(encoder: Encoder) -> Evaluation:
+        encoder.model.to(pick_device(settings.device.value))
+        head = load_head(source_folder(settings.model), encoder.dim, settings.plugins)
+        return evaluate(encoder, tasks, data_dir, resamples=settings.resamples, seed=settings.seed, head=head,
+                        deep=False)
+
     compared = settings.baseline is not None or "baseline" in encoders
     baseline = on_tasks(settings.baseline, "baseline") if compared else None
     first = on_tasks(settings.model, "model", baseline, deep=True)
+    if settings.blend is not None:
+        first = with_blends(first, settings.model, settings.blend, settings.plugins, on_blend)
     return with_models(first, [on_tasks(node, "models", baseline) for node in others], abouts)
 
 

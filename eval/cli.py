@@ -22,6 +22,7 @@ Measure a model; writes report.json, report.md and report.html.
   python -m eval model=<run> baseline=minilm suite=mine file=judged.csv   on your own queries (query,title,grade)
   python -m eval model=<a> baseline=<b> models=[<c>,<d>]             several in one table; seeds as mean and sd
   python -m eval model=<a> 'dims=[384,192,96]'                       what cutting the vectors loses
+  python -m eval model=<run> 'blend=[0.25,0.5,0.75]' suite=[stsb,sts]     what was gained and lost on the way
   python -m eval.compare outputs/*/*                                 a leaderboard of what was measured before
 
 A folder, a run or a hub id is a model. suite=[sts,retrieval] measures several; score_range=[0,5] is the file's.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 if TYPE_CHECKING:
+    from sentence_forge.eval.blends import BlendRow
     from sentence_forge.eval.dims import DimRow
     from sentence_forge.eval.tasks.judged import MissedQuery
 
@@ -227,6 +228,7 @@ class ReportJson(TypedDict):
     max_length: int | None
     trained_on: dict[str, int] | None
     dims: NotRequired[list[DimRow]]
+    blends: NotRequired[list[BlendRow]]
     baseline: NotRequired[Baseline]
     models: NotRequired[list[ModelRow]]
     seeds: NotRequired[list[SeedsRow]]

@@ -16,6 +16,8 @@ Write a model as a folder and as ONNX, and index a corpus with it.
   python -m export model=minilm out=my-model                        the model alone
   python -m export only=index corpus=titles.csv out=news            the corpus changed: encode what is new
   python -m export model=<run> corpus=titles.csv out=small dim=96   vectors cut to 96 numbers (a run with dims=)
+  python -m export model=<run> blend=0.5 out=mixed                  halfway between the run's beginning and its end
+  python -m export model=<run> blend=auto suite=dev.csv out=mixed   the share that your scored pairs choose
   python -m export model=minilm corpus=titles.csv out=quick precision=int8    encoded with int8 weights, on a CPU
   python -m export model=minilm corpus=titles.csv out=quick precision=bf16    encoded with bf16 weights, on a GPU
   python -m export model=minilm corpus=titles.csv out=news cluster=ray cluster.workers=8
@@ -32,7 +34,7 @@ only=index stops where more than corpus.most_lost= (0.1) of the index's rows are
 
 def main() -> None:
     """Export; see ``configs/export.yaml``."""
-    entry("export", _job, ABOUT, ("model", "corpus", "cluster", "to"))
+    entry("export", _job, ABOUT, ("model", "corpus", "cluster", "to", "suite"))
 
 
 def _job(config: DictConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from sentence_forge.runtime.files import is_own_file, sha256_file, staged_folder
 log = logging.getLogger(__name__)
 
 
-def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
+def write_model(encoder: Encoder, source: Path | None, out: Path, blend: Mapping[str, Any] | None = None) -> None:
     """Write ``out/model``: a folder that stock ``SentenceTransformer(path)`` loads, with its card.
 
     Args:
         encoder: the model.
         source: the folder it was loaded from; a run's records of its training there are copied.
         out: the export's folder.
+        blend: how it was blended of the beginning and the end of its training, where it was.
     """
     about = read_about(source) if source is not None else {}
     with encoder.model.truncate_embeddings(None):
@@ -40,6 +41,8 @@ def write_model(encoder: Encoder, source: Path | None, out: Path) -> None:
         about |= {"whole_dim": whole, "dims": [each for each in about.get("dims", []) if each <= encoder.dim]}
     about |= {"dim": encoder.dim, "max_length": encoder.max_length, "prompts": encoder.prompts,
               "fingerprint": encoder.fingerprint}
+    if blend:
+        about = {key: value for key, value in about.items() if key != "measured"} | {"blend": dict(blend)}
     with staged_folder(out / "model", replace=True) as folder:
         encoder.model.save_pretrained(str(folder), create_model_card=False)
         head = () if "whole_dim" in about else ("loss.safetensors", "loss.json")  # it takes uncut vectors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,10 @@ def settings_of(config: DictConfig) -> Export:
     if OmegaConf.is_missing(config, "out"):
         raise UserError("out: is needed; give out=<folder>")
     settings: Export = OmegaConf.to_object(config)  # type: ignore[assignment]
-    if settings.only is not None and (HydraConfig.get().runtime.choices.get("model") or settings.dim is not None):
-        raise UserError(f"only={settings.only.value} takes the model in {settings.out} as it is; leave model= and dim= "
-                        "out, or export to another folder")
+    of_a_model = HydraConfig.get().runtime.choices.get("model") or None, settings.dim, settings.blend
+    if settings.only is not None and of_a_model != (None, None, None):
+        raise UserError(f"only={settings.only.value} takes the model in {settings.out} as it is; leave model=, dim= "
+                        "and blend= out, or export to another folder")
     return settings
 
 
@@ -105,11 +107,13 @@ def _check_pushable(settings: Export, out: Path) -> None:
 
 def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | None) -> None:
     unfinished(out)  # refused before anything slow
+    if given is not None and settings.blend is not None:
+        raise UserError("blend: is of a run, whose folder keeps what it began from; give the run as the model")
     source = None if given is not None else _source(settings)
     rows = None if corpus is None else read_rows(settings, corpus)
     from sentence_forge.eval.geometry import language_of
 
-    encoder = _encoder(settings, source, given)
+    encoder, blend = _encoder(settings, source, given)
     precision = "fp32" if settings.precision is None else settings.precision.value
     if precision == "int8":
         _check_int8(encoder, out)
@@ -127,7 +131,7 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
         else:
             log.info("going on with the unfinished export in %s", out)
         if begun is None or "onnx" not in begun:
-            about |= _write_model(encoder, source, out, data_dir, language)
+            about |= _write_model(encoder, source, out, data_dir, language, blend)
         else:
             about |= {key: begun[key] for key in _OF_THE_MODEL}
         if precision == "bf16":
@@ -137,7 +141,7 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
         write_json(out / MANIFEST, {"state": "unfinished", **about})
         check_precision(out, precision, about)
         about |= {"model": None if settings.model is None else settings.model.get("path"), "dim": encoder.dim,
-                  "max_length": encoder.max_length}
+                  "max_length": encoder.max_length, **({"blend": blend} if blend else {})}
         if rows is not None:
             using = corpus_encoder(out, precision, encoder.model.device.type, about, lambda: encoder)
             about["index"] = index_rows(out, rows, using, settings)
@@ -168,15 +172,23 @@ def _source(settings: Export) -> Path | None:
     return source_folder(settings.model)
 
 
-def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> Encoder:
-    """Return the encoder to export, its adapters merged and its vectors cut; one that was given is left as it is."""
+def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> tuple[Encoder, dict[str, Any]]:
+    """Return the encoder to export and how it was blended; one that was given is left as it is.
+
+    Adapters are merged, weights blended where that is wanted, and vectors cut.
+    """
     from sentence_forge.encoders.computing.device import pick_device
     from sentence_forge.encoders.encoder import Encoder
     from sentence_forge.encoders.making.lora import merged
     from sentence_forge.runtime import targets
 
+    blend: dict[str, Any] = {}
     if given is None:
         model = merged(targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: []))
+        if settings.blend is not None:
+            from sentence_forge.export.blend import blended
+
+            model, blend = blended(settings, model, pick_device(settings.device.value))
         model.to(pick_device(settings.device.value))
     elif any(weights.dtype.itemsize < 4 for weights in given.model.parameters()):
         raise UserError("model: an export holds float32 weights; give an encoder that was loaded in float32")
@@ -185,7 +197,7 @@ def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> En
         model = copy.deepcopy(model) if model is given.model and settings.dim is not None else model
     if settings.dim is not None:
         _truncate(model, settings.dim, source)
-    return Encoder(model, name=settings.out)
+    return Encoder(model, name=settings.out), blend
 
 
 def _truncate(model: SentenceTransformer, dim: int, source: Path | None) -> None:
@@ -200,14 +212,14 @@ def _truncate(model: SentenceTransformer, dim: int, source: Path | None) -> None
                     " (train with dims= does that)", dim)
 
 
-def _write_model(encoder: Encoder, source: Path | None, out: Path, data_dir: Path | None,
-                 language: str) -> dict[str, Any]:
+def _write_model(encoder: Encoder, source: Path | None, out: Path, data_dir: Path | None, language: str,
+                 blend: Mapping[str, Any]) -> dict[str, Any]:
     """Write the model's folder and ONNX files, and calibrate the thresholds; return the manifest's keys on them."""
     from sentence_forge.eval.geometry import calibrate
     from sentence_forge.export.model import write_model, write_onnx_files
     from sentence_forge.search.thresholds import LEAST_PRECISION
 
-    write_model(encoder, source, out)
+    write_model(encoder, source, out, blend)
     onnx, left_out = write_onnx_files(encoder, out, data_dir, language)
     thresholds = calibrate(encoder, data_dir, language)
     same = thresholds["same"]

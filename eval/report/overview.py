@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from sentence_forge.eval.report.blends import blends_table
 from sentence_forge.eval.report.formatting import count, headline, hundred, interval, mean_sd, measure_name
 from sentence_forge.eval.report.sentences import trained_on
 from sentence_forge.eval.report.tables import Bar, Cell, Column, Table, columns, gain, number
@@ -13,7 +14,7 @@ from sentence_forge.eval.schema import ReportJson, Score, TaskGain, TaskRow, Tra
 
 def overview(about: ReportJson) -> list[Table]:
     """Return the tables over all tasks, those that would be empty left out."""
-    made = (tasks_table(about), models_table(about), dims_table(about), trust_table(about))
+    made = (tasks_table(about), models_table(about), dims_table(about), blends_table(about), trust_table(about))
     return [table for table in made if table is not None]
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from sentence_forge.eval.evaluate import Evaluation
 from sentence_forge.eval.report import plots
+from sentence_forge.eval.report.blends import blends_plot, blends_table
 from sentence_forge.eval.report.formatting import measure_name
 from sentence_forge.eval.report.html import render
 from sentence_forge.eval.report.overview import dims_table, models_table, task_title, tasks_table, trust_table
@@ -61,8 +62,10 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
     measure, first = next(iter(about["averages"].items()))
     over = (f"average of {first['tasks']} tasks" if first["tasks"] > 1 else
             next(task_title(name, row) for name, row in about["tasks"].items() if row["measure"] == measure))
+    drawn = blends_plot(about)
     return {"title": f"{about['model']}: evaluation", "about": about, "measure": measure, "first": first, "over": over,
             "tasks": tasks_table(about), "models": models_table(about), "dims": dims_table(about),
+            "blends": blends_table(about), "blends_plot": drawn and (Markup(drawn[0]), drawn[1]),
             "multiples": _small_multiples(evaluation), "compared": evaluation.baseline is not None}
 
 

@@ -174,6 +174,20 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str, *, before:
     return _plot(x, y, body, "step", name, f"{name} over training steps")
 
 
+def by_share(shares: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """Return differences from the beginning over the share of the end, a line each with its colour class."""
+    levels = [0.0, *(value for _, values in lines for value in values)]
+    x, y = across(min(shares), max(shares)), upwards(min(levels), max(levels))
+    zero = _px(y([0.0])[0])
+    body = f'<path class="before" d="M{_px(x.start)} {zero}H{_px(x.stop)}"/>'
+    for hue_class, values in lines:
+        at = list(zip(x(shares), y(values), strict=True))
+        body += f'<path class="share {hue_class}" d="{_path(at)}"/><g class="knots">' + "".join(
+            f'<circle cx="{_px(a)}" cy="{_px(b)}" r="3"/>' for a, b in at) + "</g>"
+    return _plot(x, y, body, "share of the end", "difference from the beginning × 100",
+                 "what is gained on one task and lost on the others by the share of the end")
+
+
 def _plot(x: Axis, y: Axis, body: str, x_name: str, y_name: str, says: str) -> str:
     grid = "".join(f'<path d="M{_px(x.start)} {_px(at)}H{_px(x.stop)}"/>' for at in y(y.ticks()))
     marks = "".join(f'<text x="{_px(at)}" y="{HEIGHT - _BOTTOM + 16}">{tick:g}</text>'

@@ -24,7 +24,8 @@ def model_card(about: Mapping[str, Any]) -> str:
 
     Args:
         about: ``dim``, ``max_length``, ``fingerprint``; ``training`` and ``measured`` where there was any;
-            ``prompts`` by role; ``whole_dim`` where vectors are cut, ``dims`` where they may be.
+            ``prompts`` by role; ``whole_dim`` where vectors are cut, ``dims`` where they may be; ``blend`` where the
+            weights lie between those before the training and those after it.
     """
     from huggingface_hub import ModelCardData
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -32,7 +33,7 @@ def model_card(about: Mapping[str, Any]) -> str:
     templates = Environment(loader=PackageLoader("sentence_forge.encoders"), autoescape=False, trim_blocks=True,
                             lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
     templates.filters["cell"] = _cell
-    optional = dict.fromkeys(("training", "measured", "whole_dim", "dims"))
+    optional = dict.fromkeys(("training", "measured", "whole_dim", "dims", "blend"))
     training = about.get("training") or {}
     if "base" not in training:  # a run that hasn't ended has noted its best step, no more
         training = {}

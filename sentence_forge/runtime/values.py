@@ -51,6 +51,32 @@ def check_dims(dims: Sequence[int], dim: int, key: str) -> tuple[int, ...]:
     return tuple(sorted(dims, reverse=True))
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy's generators don't take.
+
+    Raises:
+        UserError: it is negative, or above 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed: is {seed}; give a whole number from 0 to {2**32 - 1}")
+
+
+def check_shares(shares: Sequence[Any], key: str, otherwise: str = "") -> None:
+    """Refuse what is no share.
+
+    Args:
+        shares: as given.
+        key: the config key that they were given by, for the error.
+        otherwise: what else the key takes, for the error.
+
+    Raises:
+        UserError: one is no number from 0 to 1.
+    """
+    for share in shares:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise UserError(f"{key}: is {brief(str(share))}; give a number from 0 to 1{otherwise}")
+
+
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
     origin = get_origin(hint) or hint
     if origin in (Union, types.UnionType):
