@@ -1,8 +1,8 @@
 """The tables of RESULTS.md about Chinese news, from what the commands wrote, so that no figure is typed.
 
-``python -m bench.news EVALUATION... [--judged LINES]``: an evaluation is the folder that ``python -m eval model=<run>
-baseline=e5_small suite=news_zh output=<recipe>-<seed>`` wrote; seeds of a recipe become one row. LINES is what
-``python -m bench.judge score`` printed.
+``python -m bench.news [EVALUATION...] [--judged LINES] [--systems LINES]``: an evaluation is the folder that ``python
+-m eval model=<run> baseline=e5_small suite=news_zh output=<recipe>-<seed>`` wrote; seeds of a recipe become one row.
+LINES are what ``python -m bench.judge score`` and ``python -m bench.bm25 tasks`` printed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from sentence_forge.runtime.process import run
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.news", description=__doc__)
-    parser.add_argument("evaluations", nargs="+", type=Path)
+    parser.add_argument("evaluations", nargs="*", type=Path)
     parser.add_argument("--judged", type=Path, help="lines of python -m bench.judge score")
+    parser.add_argument("--systems", type=Path, help="lines of python -m bench.bm25 tasks")
     arguments = parser.parse_args(argv)
-    return run(lambda: _print(arguments.evaluations, arguments.judged))
+    return run(lambda: _print(arguments.evaluations, arguments.judged, arguments.systems))
 
 
-def _print(evaluations: Sequence[Path], judged: Path | None) -> None:
-    lines = of_recipes(evaluations)
-    if judged is not None:
-        lines += ["", *of_judged([json.loads(line) for line in judged.read_text(encoding="utf-8").splitlines()])]
-    sys.stdout.write("\n".join(lines) + "\n")
+def _print(evaluations: Sequence[Path], judged: Path | None, systems: Path | None) -> None:
+    tables = [of_recipes(evaluations)] if evaluations else []
+    for path, table_of in ((judged, of_judged), (systems, of_systems)):
+        if path is not None:
+            tables.append(table_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]))
+    sys.stdout.write("\n\n".join("\n".join(table) for table in tables) + "\n")
 
 
 def of_recipes(folders: Sequence[Path]) -> list[str]:
@@ -70,14 +72,27 @@ def of_recipes(folders: Sequence[Path]) -> list[str]:
 def of_judged(lines: Sequence[dict[str, Any]]) -> list[str]:
     """Return a table of a row a search, from what ``bench.judge`` measured; gains are over the first search."""
     names = ("ndcg@10", "precision@10", "mrr@10")
-    rows = []
+    return _table(["", *names, "judged"], ([line["name"], *(_cell(line, name) for name in names),
+                                            f"{100 * line['judged']:.0f} %"] for line in lines))
+
+
+def of_systems(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table of a row a system, from what ``bench.bm25 tasks`` measured; gains are over the vectors."""
+    rows: dict[str, list[str]] = {}
+    header = {}
     for line in lines:
-        cells = [f"{line[name]:.1f} [{line[f'{name}_ci95'][0]:.1f}, {line[f'{name}_ci95'][1]:.1f}]"
-                 if f"{name}_delta" not in line else
-                 _gain(line[name] / 100, line[f"{name}_delta"] / 100, [end / 100 for end in line[f"{name}_delta_ci95"]])
-                 for name in names]
-        rows.append([line["name"], *cells, f"{100 * line['judged']:.0f} %"])
-    return _table(["", *names, "judged"], rows)
+        task, _, system = line["name"].partition(", ")
+        measure = line["unit"].removesuffix(" x 100")
+        header[f"{task}, {measure}"] = None
+        rows.setdefault(system, [system]).append(_cell(line, measure))
+    return _table(["", *header], rows.values())
+
+
+def _cell(line: dict[str, Any], name: str) -> str:
+    """Return a measure with its interval, or with what it gains where a line says that."""
+    if f"{name}_delta" not in line:
+        return f"{line[name]:.1f} [{line[f'{name}_ci95'][0]:.1f}, {line[f'{name}_ci95'][1]:.1f}]"
+    return _gain(line[name] / 100, line[f"{name}_delta"] / 100, [end / 100 for end in line[f"{name}_delta_ci95"]])
 
 
 def _report(folder: Path) -> dict[str, Any]:

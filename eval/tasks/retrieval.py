@@ -17,7 +17,7 @@ from sentence_forge.data_readers.formats.files import read_rows
 from sentence_forge.data_readers.formats.rows import BadRow, Row
 from sentence_forge.data_readers.table import read_table
 from sentence_forge.encoders.protocol import Role, TextEncoder
-from sentence_forge.eval.ranking import K, rank
+from sentence_forge.eval.ranking import Gains, K, rank
 from sentence_forge.eval.stats import Floats, Seed
 from sentence_forge.eval.tasks.base import (
     Bools,
@@ -126,15 +126,19 @@ class LabelledRetrieval(_TitleTask):
         Raises:
             UserError: a vector is not finite.
         """
+        measures = rank(*query_and_document_vectors(rows, encoder), self.gains(rows)).measures
+        found = {name: measures[name] for name in (f"precision@{K}", f"ndcg@{K}", f"mrr@{K}")}
+        return _result(self.label, rows, encoder, found, resamples, seed)
+
+    def gains(self, rows: Titles) -> Gains:
+        """Return which titles are right for which: all others of its category, and a title itself does not compete."""
         _, label = np.unique(rows.labels, return_inverse=True)
 
-        def gains(chunk: NDArray[np.int_]) -> tuple[Floats, Bools]:
+        def of(chunk: NDArray[np.int_]) -> tuple[Floats, Bools]:
             others = chunk[:, None] != np.arange(len(label))
             return ((label[chunk, None] == label) & others).astype(np.float64), others
 
-        measures = rank(*query_and_document_vectors(rows, encoder), gains).measures
-        found = {name: measures[name] for name in (f"precision@{K}", f"ndcg@{K}", f"mrr@{K}")}
-        return _result(self.label, rows, encoder, found, resamples, seed)
+        return of
 
 
 @dataclass(kw_only=True)
@@ -171,12 +175,16 @@ class KnownItem(_TitleTask):
         Raises:
             UserError: a vector is not finite.
         """
-        def gains(chunk: NDArray[np.int_]) -> tuple[Floats, None]:
-            return (chunk[:, None] == np.arange(len(rows.titles))).astype(np.float64), None
-
-        measures = rank(*query_and_document_vectors(rows, encoder), gains).measures
+        measures = rank(*query_and_document_vectors(rows, encoder), self.gains(rows)).measures
         found = {name: measures[name] for name in (f"mrr@{K}", f"ndcg@{K}", "recall@1", f"recall@{K}")}
         return _result(self.label, rows, encoder, found, resamples, seed)
+
+    def gains(self, rows: Titles) -> Gains:
+        """Return which titles are right for which query: its own alone, among all."""
+        def of(chunk: NDArray[np.int_]) -> tuple[Floats, None]:
+            return (chunk[:, None] == np.arange(len(rows.titles))).astype(np.float64), None
+
+        return of
 
 
 def query_and_document_vectors(rows: TaskRows, encoder: TextEncoder) -> tuple[Floats, Floats]:
