@@ -1,13 +1,16 @@
-# make demo: the main job on the embedded data.  make check test: what CI runs.  VENV= names another environment.
+# make demo: the main job on the embedded data; make demo-zh MODEL=<a Chinese model>: in Chinese.  make check test: what CI runs.  VENV= names another environment.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo install test test-slow soak mutants bench check docs clean
+.PHONY: demo demo-zh install test test-slow soak mutants bench check docs clean
 
 demo: $(VENV)/.installed
 	@VENV=$(VENV) sh examples/demo.sh
+
+demo-zh: $(VENV)/.installed
+	@VENV=$(VENV) sh examples/demo.sh zh $(MODEL)
 
 install: $(VENV)/.installed-dev
 

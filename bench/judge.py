@@ -4,13 +4,16 @@
 what (pooling, as TREC does it; Voorhees and Harman 2005). Fill in the column grade: 2 answers the query, 1 in part, 0
 not. ``python -m bench.judge keep POOL.csv`` adds the grades to those that are kept, by a hash of the title, so that no
 title is published. ``python -m bench.judge score SEARCH...`` prints nDCG@10, precision@10 and MRR@10 of each, and what
-it gains over the first. A search is an export, or a file that ``python -m search DIR --queries FILE --json`` printed.
+it gains over the first. ``python -m bench.judge show SEARCH...`` prints a Markdown table of the queries with the grades
+of each search's first five, ``--titles`` with their titles, too, to be read side by side. A search is an export, or a
+file that ``python -m search DIR --queries FILE --json`` printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -34,10 +37,11 @@ Grades = dict[tuple[str, str], float]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.judge", description=__doc__)
-    parser.add_argument("what", choices=["pool", "keep", "score"])
+    parser.add_argument("what", choices=["pool", "keep", "score", "show"])
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--queries", type=Path, default=sample_path("zh", "queries"), help="columns query, relevant")
     parser.add_argument("--grades", type=Path, default=KEPT, help="the grades that are kept (default %(default)s)")
+    parser.add_argument("--titles", action="store_true", help="show: the titles, too, which are the data's")
     parser.add_argument("--out", type=Path, default=Path("pool.csv"), help="of pool (default %(default)s)")
     arguments = parser.parse_args(argv)
     return run(lambda: _run(arguments))
@@ -55,6 +59,9 @@ def _run(arguments: argparse.Namespace) -> None:
     found = {str(path): hits(path, list(queries)) for path in arguments.paths}
     if arguments.what == "pool":
         write_csv(arguments.out, ("query", "title", "grade", "relevant"), pooled(queries, list(found.values()), grades))
+        return
+    if arguments.what == "show":
+        sys.stdout.write("\n".join(table_of_queries(found, grades, arguments.titles)) + "\n")
         return
     score(list(queries), found, grades)
 
@@ -119,6 +126,34 @@ def score(queries: Sequence[str], found: Mapping[str, Mapping[str, Sequence[str]
         before = before or now
         line(name, 100 * now[f"ndcg@{K}"][0], f"nDCG@{K} x 100", queries=int((right > 0).sum()),
              judged=round(float(np.mean([grade is not None for row in cells for grade in row])), 4), **more)
+
+
+def table_of_queries(found: Mapping[str, Mapping[str, Sequence[str]]], grades: Grades, titles: bool) -> list[str]:
+    """Return a Markdown table of a row a query and a column a search: the grades of its first five hits, in order.
+
+    A hit without a grade is ``-``.
+
+    Args:
+        found: for each search its hits by query, the best first.
+        grades: by query and hash of the title.
+        titles: whether each grade is followed by its title.
+    """
+    searches = list(found.values())
+    rows = [["query", *(Path(name).stem for name in found)], ["---"] * (len(found) + 1)]
+    for query in searches[0]:
+        cells = []
+        for search in searches:
+            graded = [(grades.get((query, hashed(title))), title) for title in search[query][:5]]
+            said = ["-" if grade is None else f"{grade:g}" for grade, _ in graded]
+            cells.append("<br>".join(f"{grade} {cell(title)}" for grade, (_, title) in zip(said, graded, strict=True))
+                         if titles else " ".join(said))
+        rows.append([cell(query), *cells])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def hashed(title: str) -> str:

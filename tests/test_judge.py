@@ -55,6 +55,18 @@ def rule(row: dict[str, str]) -> str:
     return "2" if row["query"] in row["title"] else "1" if row["title"].endswith(("3", "8")) else "0"
 
 
+def test_queries_are_shown_with_the_grades_of_their_first_five(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pool", "one.jsonl", "two.jsonl") == 0
+    graded(here / "pool.csv", lambda row: "" if row["title"].endswith("14") else rule(row))
+    assert run("keep", "pool.csv") == 0
+    assert run("show", "one.jsonl", "two.jsonl") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0] == "| query | one | two |" and len(rows) == 2 + len(QUERIES)
+    assert rows[2] == "| storm coast | 2 2 2 2 2 | - 0 0 1 0 |"  # the titles from the first, and from the last by twos
+    assert run("show", "one.jsonl", "--titles") == 0
+    assert "| storm coast | 2 storm coast report 0<br>2 storm coast news 1<br>" in capsys.readouterr().out
+
+
 def test_from_pool_to_scores(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pool", "one.jsonl", "two.jsonl") == 0
     rows = graded(here / "pool.csv", rule)
