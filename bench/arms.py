@@ -44,8 +44,8 @@ class Watch:
     def keep(self, named: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Copy the gradients that stand in the parameters now."""
         if len(self.kept) < self.gradients:
-            self.kept.append({name: parameter.grad.detach().float().cpu().clone() for name, parameter in named
-                              if parameter.grad is not None})
+            self.kept.append({name: parameter.grad.detach().to_dense().float().cpu().clone()
+                              for name, parameter in named if parameter.grad is not None})
 
 
 class Arm(Protocol):

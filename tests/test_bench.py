@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("accelerate")
 
@@ -27,6 +28,7 @@ from bench.quality import interval
 from bench.results import RESULTS
 from bench.results import results_of_this_kind as results_folder
 from bench.scale import Made
+from bench.steps import SixteenBits
 from bench.stock import Stock
 from bench.tasks import SHAPE, Task, load, tiny, without_dropout
 from bench.train import Case
@@ -102,6 +104,23 @@ def test_training_beside_the_stock_trainer_prints_its_lines(lines_of: Callable[.
         low, high = line["ratio_ci95"]
         assert 0 <= low <= line["ratio"] <= high and line["turns"] * line["steps"] > 0 < line["peer_seconds"]
         assert 0 <= line["padding_share"] < line["peer_padding_share"] < 1
+
+
+@pytest.mark.parametrize("change", ["table", "dropout"])
+def test_a_step_is_timed_beside_itself_with_one_thing_changed(lines_of: Callable[..., list[dict]], change: str) -> None:
+    (told,) = lines_of("steps", change, "--quick", "--seconds", "0", "--batch", "4")
+    low, high = told["ratio_ci95"]
+    assert told["peer"] == "as it is" and told["steps"] >= 2 and 0 < low <= high
+
+
+def test_dropout_by_sixteen_bits_keeps_its_share_and_the_mean() -> None:
+    torch.manual_seed(0)
+    given = torch.ones(1001, 999)
+    with SixteenBits():
+        made = torch.nn.functional.dropout(given, 0.1, training=True)
+        assert torch.nn.functional.dropout(given, 0.1, training=False) is given
+    assert float((made == 0).float().mean()) == pytest.approx(0.1, abs=0.002)
+    assert float(made.mean()) == pytest.approx(1.0, abs=0.002)
 
 
 def test_fair_peers_are_measured_and_a_run_that_was_cut_goes_on(lines_of: Callable[..., list[dict]], tmp_path: Path,

@@ -29,6 +29,7 @@ from sentence_forge.train.mixing import Batch
 from sentence_forge.train.optim import Plan, learning_rate_at
 from sentence_forge.train.rows import BatchLoss, Part
 from sentence_forge.train.saver import Saver
+from sentence_forge.train.table import by_rows, gradients
 from sentence_forge.train.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class Training:
         self._ahead = Ahead(batches, plan=self._batch_loss.plan, settle=self._settle,
                             left=(plan.total - state.step) * plan.accumulate,
                             threaded=encoder.model.device.type == "cuda")
+        if encoder.model.device.type == "cpu" and world.size == 1 and not encoder.forward.compiled:
+            by_rows(encoder.model)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._unchecked: list[_Step] = []  # reading their numbers makes a GPU wait
         self._norm = math.nan  # the last step's
@@ -165,9 +168,10 @@ class Training:
             self._rows += len(batch.rows)
             state.rows_seen += len(batch.rows)
         total = self.world.mean(total)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        found = gradients(self._parameters)
+        norm = torch.nn.utils.get_total_norm(found)
         if plan.max_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, plan.max_grad_norm, norm)
+            torch._foreach_mul_(found, (plan.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         rate = learning_rate_at(state.step, peak=plan.learning_rate, warmup=plan.warmup,
                                 total=plan.total, schedule=plan.schedule)
         for group in self.optimizer.param_groups:

@@ -12,6 +12,7 @@ from torch import nn
 from sentence_forge.configs.schema import Loop, Precision
 from sentence_forge.encoders.computing.device import multiplies_in_bf16
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.train.table import AdamW
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,10 @@ def make_plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Plan:
                        or (loop.precision is Precision.auto and device.type == "cuda")))
 
 
-def adamw(modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def adamw(modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float) -> AdamW:
     """Return AdamW over everything trainable in ``modules``, without decay on biases and normalisation weights.
 
-    Those are the parameters with fewer than two dimensions. The kernel is the fused one, a single pass over the
-    parameters on CPU and GPU alike.
+    Those are the parameters with fewer than two dimensions.
 
     Raises:
         UserError: nothing is trainable.
@@ -73,7 +73,7 @@ def adamw(modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: f
     decayed = [p for p in parameters if p.ndim >= 2]
     rest = [p for p in parameters if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    return AdamW([group for group in groups if group["params"]], lr=learning_rate)
 
 
 def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, schedule: str) -> float:

@@ -7,29 +7,31 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_forge.losses.loss_set import LossSet
 from sentence_forge.train import checkpoint
 from sentence_forge.train.checkpoint import Snapshot
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Saver:
     """Takes a snapshot at once and writes it in a thread; one at a time.
 
     Args:
-        model: is copied once, to the CPU, as the form that snapshots are saved in.
+        model: is copied once, to the CPU and without its weights, as the form that snapshots are saved in.
         losses: likewise.
         optimizer: its state is part of a checkpoint.
     """
 
     def __init__(self, model: SentenceTransformer, losses: LossSet, optimizer: torch.optim.Optimizer) -> None:
         self.model, self.losses, self.optimizer = model, losses, optimizer
-        self._twins = copy.deepcopy(model).cpu(), copy.deepcopy(losses).cpu()  # now, while there is room on a GPU
+        self._twins = _shell(model), _shell(losses)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -80,6 +82,18 @@ class Saver:
         model, losses = self._twins
         checkpoint.write(folder, on_cpu, model=model, losses=losses, best=best)
         checkpoint.prune(folder.parent.parent, keep)
+
+
+def _shell(module: Module) -> Module:
+    """Return a copy of a module on the CPU: tensors of its state are not filled yet, and tokenizers are shared."""
+    state = [each for each in module.state_dict(keep_vars=True).values() if isinstance(each, Tensor)]
+    empty: dict[int, Any] = {id(each): torch.empty_like(each, device="cpu") for each in state}
+    for each in state:
+        if isinstance(each, nn.Parameter):
+            empty[id(each)] = nn.Parameter(empty[id(each)], each.requires_grad)
+    tokenizers = [getattr(part, "tokenizer", None) for part in module.modules()]
+    shared = {id(each): each for each in tokenizers if each is not None}
+    return copy.deepcopy(module, empty | shared).cpu()
 
 
 def _on_cpu(taken: Snapshot, ready: torch.cuda.Event | None) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -70,8 +71,8 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None, *,  #
             return flat_tokens(tokenizer.encode_batch_fast(list(texts), add_special_tokens=False), max_length)
         if in_words:
             ids = [tokenizer.tokenize(text) for text in texts]
-            return _stream([each[:max_length] for each in ids],
-                           sum(max_length is not None and len(each) > max_length for each in ids))
+            kept = [each[:max_length] for each in ids]
+            return _stream(kept, [*map(len, kept)], sum(map(operator.gt, map(len, ids), map(len, kept))))
         if not tokenizer.is_fast:
             return _in_python(tokenizer, texts, max_length)
         backend = tokenizer.backend_tokenizer
@@ -99,20 +100,21 @@ def refuse_what_is_no_text(texts: Sequence[str]) -> None:
 
 def flat_tokens(encodings: Sequence[Any], max_length: int | None) -> Tokens:
     """Return what the Rust tokenizer made of texts, cut at ``max_length``, as one stream."""
-    ids = [encoding.ids for encoding in encodings]
-    truncated = sum(len(each) == max_length and bool(encoding.overflowing)
-                    for each, encoding in zip(ids, encodings, strict=True))
-    return _stream(ids, truncated)
+    lengths = [*map(len, encodings)]
+    truncated = sum(length == max_length and bool(encoding.overflowing)
+                    for length, encoding in zip(lengths, encodings, strict=True))
+    # a list of lists would wake the garbage collector, which looks through all that torch has imported
+    return _stream((encoding.ids for encoding in encodings), lengths, truncated)
 
 
 def _in_python(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> Tokens:  # noqa: ANN401
     ids = tokenizer(list(texts), truncation=max_length is not None, max_length=max_length)["input_ids"] if texts else []
     at_the_limit = [text for text, each in zip(texts, ids, strict=True) if len(each) == max_length]
     whole = tokenizer(at_the_limit, verbose=False)["input_ids"] if at_the_limit else []
-    return _stream(ids, sum(len(each) > (max_length or 0) for each in whole))
+    return _stream(ids, [*map(len, ids)], sum(len(each) > (max_length or 0) for each in whole))
 
 
-def _stream(ids: Sequence[list[int]], truncated: int) -> Tokens:
-    offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(each) for each in ids], out=offsets[1:])
+def _stream(ids: Iterable[list[int]], lengths: Sequence[int], truncated: int) -> Tokens:
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
     return Tokens(np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=offsets[-1]), offsets, truncated)

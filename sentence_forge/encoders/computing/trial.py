@@ -120,7 +120,7 @@ def trial_of(chain: Chain, tokens: Tokens) -> Tokens:
     if not len(some.ids):
         return some
     window = max((getattr(chain.config, name, None) or 0) for name in ("sliding_window", "local_attention"))
-    longest = min(2 * window or 64, chain.max_length or 512)
+    longest = min(2 * window or 32, chain.max_length or 512)
     pieces = [np.resize(some.ids, max(1, length)) for length in (longest, longest * 7 // 8, longest // 16)]
     ends = some.offsets[-1] + np.cumsum([len(piece) for piece in pieces])
     return Tokens(np.concatenate([some.ids, *pieces]), np.concatenate([some.offsets, ends]))
