@@ -1,7 +1,7 @@
 """A training step beside the same one with a single thing changed: step by step in turn, in one process.
 
 ``python -m bench.steps table``: AdamW passes over a whole vocabulary, as torch's does, and not over its rows with
-moments alone. ``python -m bench.steps dropout``: dropout draws 16 bits a place instead of a number each, which was tried
+moments alone. ``python -m bench.steps dropout``: dropout draws 16 bits a place, not a number, which was tried
 and left. MiniLM by mnrl on SNLI, of the folder $SENTENCE_FORGE_DATA: ``--batch 16``, ``--precision fp32`` or ``bf16``,
 ``--seconds 60`` of steps. A ratio above 1 is a change that makes a step longer. ``--quick`` is a tiny model on the
 sample.
@@ -111,7 +111,7 @@ class SixteenBits(TorchFunctionMode):
         return (_dropout if function is F.dropout else function)(*args, **(kwargs or {}))
 
 
-def _dropout(given: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+def _dropout(given: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:
     """Return what ``torch.nn.functional.dropout`` returns, by another draw; 0.1 becomes 0.100006."""
     if not training or not p:
         return given

@@ -94,7 +94,7 @@ def test_the_best_checkpoint_is_never_the_untouched_one(command: Command, tmp_pa
 
 def test_a_training_that_made_the_model_worse_says_so(command: Command, tmp_path: Path) -> None:
     for name, same in (("train", 0), ("dev", 5)):  # what is alike in dev is taught to be unlike
-        rows = "".join(f"word{i} text{i},word{i + k} text{i + k},{same if k == 0 else 5 - same}\n"
+        rows = "".join(f"word{i} text{i},word{i + k} text{i + k} again,{same if k == 0 else 5 - same}\n"
                        for i in range(20) for k in (0, 7))
         (tmp_path / f"{name}.csv").write_text("sentence1,sentence2,score\n" + rows)
     done = command("train", "loss=cosine", "data=train.csv", "data.dev_path=dev.csv", *TINY, "loop.max_steps=6",
