@@ -2,9 +2,9 @@
 
 ``python -m bench.all [NAME ...] [--results FOLDER]`` runs all, or those named; three quarters of an hour on two
 idle cores, of which ``train`` takes half an hour and goes on where it was cut.
-``gpu`` is run only where it is named, and needs no data. Titles are exported once into ``outputs/bench``, where a later
-run finds them; remove that folder to export anew. The data is the folder $SENTENCE_FORGE_DATA. A bench that
-fails is named at the end; the others run.
+``gpu``, which needs no data, and ``int8`` are run only where they are named. Titles are exported once into
+``outputs/bench``, where a later run finds them; remove that folder to export anew. The data is the folder
+$SENTENCE_FORGE_DATA. A bench that fails is named at the end; the others run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ BENCHES: dict[str, Sequence[str]] = {
     "checkpoint": ["checkpoint"],
     "intervals": ["intervals"],
     "gpu": ["gpu"],
+    "int8": ["int8", str(EXPORTS / "en")],
 }
+NAMED_ONLY = ("gpu", "int8")
 
 
 def main() -> int:
@@ -44,7 +46,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
     given = parser.parse_args()
-    names = given.names or [name for name in BENCHES if name != "gpu"]
+    names = given.names or [name for name in BENCHES if name not in NAMED_ONLY]
     if unknown := set(names) - set(BENCHES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(BENCHES)}")
     if names != ["gpu"] and not Path(os.environ.get("SENTENCE_FORGE_DATA") or "none").is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "datasets", "accelerate", "numpy",
-            "faiss-cpu", "onnxruntime", "fastapi", "uvicorn")
+            "faiss-cpu", "onnxruntime", "openvino", "fastapi", "uvicorn")
 
 
 def facts() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.values import check_seed, check_shares
@@ -141,6 +141,14 @@ class ExportPrecision(Enum):
     bf16 = "bf16"
 
 
+class Backend(Enum):
+    """What encodes a corpus on a CPU; auto is OpenVINO for fp32 where it is installed and faster when tried."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
 class ClusterKind(Enum):
     """What encodes a corpus: this process, or a cluster's workers."""
 
@@ -220,6 +228,7 @@ class Export:
     out: str = MISSING
     only: Only | None = None
     precision: ExportPrecision | None = None  # none: fp32, or with only=index what the index is
+    backend: Backend = Backend.auto  # with only=index auto is what the index is by
     cluster: Cluster = field(default_factory=Cluster)
     to: To = field(default_factory=To)
     push: str | None = None  # owner/name of the hub: the model and its card go there
@@ -236,13 +245,11 @@ class Export:
 def register() -> None:
     """Give Hydra the typed skeletons, named in each command's defaults list, and the functions that YAML may call."""
     from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
 
     from sentence_forge.configs import draw
     from sentence_forge.runtime.locks import new_folder
 
     draw.register()
     OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)
-    store = ConfigStore.instance()
     for name, node in (("train", Train), ("eval", Eval), ("export", Export)):
-        store.store(name=f"{name}_schema", node=node)
+        ConfigStore.instance().store(name=f"{name}_schema", node=node)

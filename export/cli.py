@@ -21,6 +21,7 @@ Write a model as a folder and as ONNX, and index a corpus with it.
   python -m export model=minilm corpus=titles.csv out=quick precision=int8    encoded with int8 weights, on a CPU
   python -m export model=minilm corpus=titles.csv out=quick precision=bf16    encoded with bf16 weights, on a GPU
   python -m export model=minilm corpus=titles.csv out=news cluster=ray cluster.workers=8
+  python -m export model=minilm corpus=titles.csv out=news backend=openvino   encoded by OpenVINO, on a CPU
   python -m export model=minilm corpus=titles.csv out=news to=postgres to.url=postgresql://localhost/mine#news
   python -m export model=<run> out=my-model push=<owner>/<name>     and to the hub; push_dry_run=true only says what
   python -m search news "query"

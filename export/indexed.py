@@ -11,6 +11,7 @@ from sentence_forge.configs.schema import ClusterKind, Export, TargetKind
 from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.formats.reading import Reading
 from sentence_forge.data_readers.titles import Corpus, read_corpus
+from sentence_forge.encoders.backends import ONNXRUNTIME, OPENVINO
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
@@ -76,13 +77,18 @@ def corpus_encoder(out: Path, precision: str, device: str, about: Mapping[str, A
         out: the export.
         precision: fp32, int8 or bf16.
         device: where to compute; int8 is for CPUs, bf16 for GPUs.
-        about: the export's manifest.
+        about: the export's manifest; see ``export.backend`` for what it says of OpenVINO.
         model: gives the model through torch.
+
+    Raises:
+        UserError: the index is by OpenVINO, which is not installed here.
     """
-    if precision == "int8" or (precision == "fp32" and device == "cpu" and "fp32" in about.get("onnx", {})):
+    by_openvino = about.get("openvino", {"used": False})["used"]
+    on_cpu = precision == "fp32" and device == "cpu" and "fp32" in about.get("onnx", {})
+    if precision == "int8" or by_openvino or on_cpu:
         from sentence_forge.encoders.onnx import OnnxEncoder
 
-        return OnnxEncoder(out, precision)
+        return OnnxEncoder(out, precision, OPENVINO if by_openvino else ONNXRUNTIME)
     if precision == "bf16":
         from sentence_forge.encoders.encoder import in_bf16
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from sentence_forge.data_readers.training_hashes import FILE as TRAINING_TEXTS
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
-from sentence_forge.encoders.encoder import Encoder, in_bf16
+from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.fingerprint import INT8
 from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors
+from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.eval.geometry import calibration_pairs
 from sentence_forge.eval.stats import spearman
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
@@ -108,13 +109,13 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
     return about, {}
 
 
-def measured_in_bf16(encoder: Encoder, data_dir: Path | None, language: str) -> dict[str, Any]:
-    """Return the manifest's entry on the model with bf16 weights; it has a ``reason`` where it loses too much.
+def measured_in_bf16(encoder: Encoder, lower: TextEncoder, data_dir: Path | None, language: str) -> dict[str, Any]:
+    """Return the manifest's entry on ``lower``, the model in bf16; it has a ``reason`` where it loses too much.
 
     The pairs are those of ``write_onnx_files``.
     """
     name, pairs = scored_pairs(data_dir, language)
-    reference, made = (each.encode(pairs.texts) for each in (encoder, in_bf16(encoder)))
+    reference, made = (each.encode(pairs.texts) for each in (encoder, lower))
     return _beside_fp32("bf16", name, pairs.texts, pairs, made, reference,
                         spearman_of(pairs.texts, reference, pairs))
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sentence_forge.encoders.fingerprint import BF16, INT8
+from sentence_forge.encoders.fingerprint import BF16, BY_OPENVINO, INT8
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
@@ -72,7 +72,7 @@ class RayCluster:
 
     def _spread(self, ray: Any, folder: Path, back: list[Block], blocks: Iterator[Block],  # noqa: ANN401
                 tell: Callable[[int], None]) -> None:
-        gpu = ray.cluster_resources().get("GPU", 0) >= 1 and not self.fingerprint.endswith(INT8)
+        gpu = ray.cluster_resources().get("GPU", 0) >= 1 and not self.fingerprint.endswith((INT8, BY_OPENVINO))
         kind = ray.remote(num_cpus=self.cpus, num_gpus=int(gpu))(_Worker)
         running: dict[Any, tuple[Any, Block | None]] = {}  # a call that runs, its worker, its block if it encodes
         idle: list[Any] = []

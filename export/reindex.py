@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import Export
+from sentence_forge.configs.schema import Backend, Export
 from sentence_forge.encoders.onnx import read_export
+from sentence_forge.export.backend import weigh_openvino
 from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import write_json
@@ -32,6 +33,8 @@ def reindex(settings: Export, out: Path, corpus: Path | None) -> None:
     device = pick_device(settings.device.value)
     with writer_lock(out):
         about = _indexable(settings, out)  # once more: another process may have exported here meanwhile
+        about["openvino"] = weigh_openvino(settings, out, device, about, rows.titles)
+        write_json(out / MANIFEST, read_export(out) | {"openvino": about["openvino"]})  # so that a kill keeps it
         using = corpus_encoder(out, about["precision"], device, about,
                                lambda: _exported(out, about["fingerprint"], device))
         about |= {"index": index_rows(out, rows, using, settings), "corpus": about_corpus(settings, corpus, rows),
@@ -52,10 +55,19 @@ def _indexable(settings: Export, out: Path) -> dict[str, Any]:
         raise UserError(f"{out}: its export was not finished; type the command that began it again, with model= and "
                         "the same precision=, and it goes on")
     precision = about["precision"] if settings.precision is None else settings.precision.value
-    if precision != about["precision"] and (out / "index").is_dir():
+    indexed = (out / "index").is_dir()
+    if indexed and precision != about["precision"]:
         raise UserError(f"precision={precision}: the index in {out} is {about['precision']}; leave precision= out, or "
                         "export to another folder")
     check_precision(out, precision, about)
+    if indexed or "index" in about:
+        about.setdefault("openvino", {"used": False})  # older exports don't say so
+    asked = settings.backend
+    if indexed and asked is not Backend.auto and about["openvino"]["used"] != (asked is Backend.openvino):
+        raise UserError(f"backend={asked.value}: the index in {out} is {'' if about['openvino']['used'] else 'not '}by "
+                        "OpenVINO; leave backend= out, or export to another folder")
+    if precision != about["precision"]:
+        about.pop("openvino", None)
     return about | {"precision": precision}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_forge.configs.schema import ClusterKind, Export, Only, TargetKind
 from sentence_forge.data_readers.formats.files import file_of
 from sentence_forge.encoders.onnx import read_export
+from sentence_forge.export.backend import weigh_openvino
 from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows
 from sentence_forge.export.reindex import reindex
 from sentence_forge.runtime.errors import UserError
@@ -134,16 +135,23 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
             about |= _write_model(encoder, source, out, data_dir, language, blend)
         else:
             about |= {key: begun[key] for key in _OF_THE_MODEL}
+            if "openvino" in begun and begun["precision"] == precision:  # titles may be encoded by it already
+                about["openvino"] = begun["openvino"]
+        write_json(out / MANIFEST, {"state": "unfinished", **about})
+        device = encoder.model.device.type
+        if rows is not None:
+            about["openvino"] = weigh_openvino(settings, out, device, about, rows.titles)
         if precision == "bf16":
             from sentence_forge.export.model import measured_in_bf16
 
-            about["bf16"] = measured_in_bf16(encoder, data_dir, language)
+            lower = corpus_encoder(out, precision, device, about, lambda: encoder)
+            about["bf16"] = measured_in_bf16(encoder, lower, data_dir, language)
         write_json(out / MANIFEST, {"state": "unfinished", **about})
         check_precision(out, precision, about)
         about |= {"model": None if settings.model is None else settings.model.get("path"), "dim": encoder.dim,
                   "max_length": encoder.max_length, **({"blend": blend} if blend else {})}
         if rows is not None:
-            using = corpus_encoder(out, precision, encoder.model.device.type, about, lambda: encoder)
+            using = corpus_encoder(out, precision, device, about, lambda: encoder)
             about["index"] = index_rows(out, rows, using, settings)
         write_json(out / MANIFEST, {"state": "finished", **about})
     log.info("exported to %s", out)

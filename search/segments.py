@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sentence_forge.encoders.fingerprint import precision_of, same_model
+from sentence_forge.encoders.fingerprint import backend_of, precision_of, same_model
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove, staged_folder
 from sentence_forge.runtime.manifests import read_manifest, write_manifest
@@ -89,8 +89,8 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
             remove(folder)
             continue
         if of != fingerprint:
-            how = f"in another precision; go on with precision={precision_of(of)}" if same_model(of, fingerprint) \
-                else "of another model; go on with that model"
+            how = (f"in another way; go on with precision={precision_of(of)} backend={backend_of(of)}"
+                   if same_model(of, fingerprint) else "of another model; go on with that model")
             raise UserError(f"{index}: holds an unfinished index {how}, remove the folder, or write to another one "
                             "(out=)")
         segments.append(segment)

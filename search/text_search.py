@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from sentence_forge.encoders.fingerprint import query_fingerprint
+from sentence_forge.encoders.fingerprint import BY_OPENVINO, query_fingerprint
 from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.encoders.similarity import FloatArray, IntArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
@@ -143,7 +143,8 @@ class TextSearch(ABC):
         Raises:
             UserError: it isn't the one that made the index.
         """
-        check_fingerprint(self.place, query_fingerprint(self.fingerprint), encoder.fingerprint)
+        check_fingerprint(self.place, query_fingerprint(self.fingerprint),
+                          encoder.fingerprint.removesuffix(BY_OPENVINO))  # in fp32 the same vectors
         self._encoder = encoder
 
     def encode(self, texts: Sequence[str], role: Role = "query") -> FloatArray:

@@ -1,4 +1,4 @@
-"""Fingerprints: a sha256 of everything that decides a model's vectors, with a suffix for the precision.
+"""Fingerprints: a sha256 of everything that decides a model's vectors, with suffixes for precision and backend.
 
 Two encoders with the same fingerprint give the same vectors, so an index is only searched by an encoder of its own
 fingerprint.
@@ -10,6 +10,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from sentence_forge.encoders.backends import ONNXRUNTIME, OPENVINO
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 INT8 = "-int8"  # suffix: the model's ONNX file with int8 weights
 BF16 = "-bf16"  # suffix: the model with bf16 weights
+BY_OPENVINO = "-openvino"  # suffix after these: computed by OpenVINO; without it by torch or ONNX Runtime
 
 # The entries of a transformers config that change vectors while all weights keep their shapes. The other entries show
 # in the shapes, or describe who wrote the config.
@@ -29,7 +32,8 @@ def fingerprint(model: SentenceTransformer) -> str:
     """Return the hex sha256 of a model's weights, tokenizer, modules, lengths and prompts.
 
     The folder's name and place don't count, and neither does the library version that wrote it. An encoder that
-    computes in another precision than the weights' adds a suffix, ``INT8`` or ``BF16``.
+    computes in another precision than the weights' adds a suffix, ``INT8`` or ``BF16``, and one that OpenVINO computes
+    adds ``BY_OPENVINO``.
     """
     import torch
 
@@ -79,27 +83,41 @@ def _tokenizer(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401 - of transform
 
 
 def precision_of(fingerprint: str) -> str:
-    """Return the precision that a fingerprint's suffix names: ``fp32``, ``int8`` or ``bf16``.
+    """Return the precision that a fingerprint names: ``fp32``, ``int8`` or ``bf16``.
 
-    >>> precision_of("1a2b-int8")
-    'int8'
+    >>> precision_of("1a2b-int8"), precision_of("1a2b-openvino")
+    ('int8', 'fp32')
     """
-    return next((suffix[1:] for suffix in (INT8, BF16) if fingerprint.endswith(suffix)), "fp32")
+    bare = fingerprint.removesuffix(BY_OPENVINO)
+    return next((suffix[1:] for suffix in (INT8, BF16) if bare.endswith(suffix)), "fp32")
+
+
+def backend_of(fingerprint: str) -> str:
+    """Return what computes an exported file for a fingerprint, as ``encoders.backends`` calls it.
+
+    >>> backend_of("1a2b-openvino"), backend_of("1a2b-int8")
+    ('openvino', 'onnxruntime')
+    """
+    return OPENVINO if fingerprint.endswith(BY_OPENVINO) else ONNXRUNTIME
 
 
 def query_fingerprint(fingerprint: str) -> str:
     """Return the fingerprint of the encoder to use for queries against an index with this fingerprint.
 
-    It is the same one, except for bf16: that precision is for encoding many texts on a GPU. Queries of a bf16 index
-    are encoded by the same weights in fp32, which needs neither a GPU nor torch.
+    It is the same one, except for what is for encoding many texts: bf16 and OpenVINO. Queries of such an index are
+    encoded by the same weights in fp32 through ONNX Runtime, which starts sooner and is on every machine. OpenVINO's
+    vectors in fp32 are the same: an export holds them to ONNX Runtime's as it holds those to torch's.
+
+    >>> query_fingerprint("1a2b-bf16-openvino")
+    '1a2b'
     """
-    return fingerprint.removesuffix(BF16)
+    return fingerprint.removesuffix(BY_OPENVINO).removesuffix(BF16)
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two fingerprints are of the same model in whatever precision."""
-    return _without_precision(one) == _without_precision(other)
+    """Whether two fingerprints are of the same model in whatever precision, by whatever backend."""
+    return _of_weights(one) == _of_weights(other)
 
 
-def _without_precision(fingerprint: str) -> str:
-    return fingerprint.removesuffix(INT8).removesuffix(BF16)
+def _of_weights(fingerprint: str) -> str:
+    return fingerprint.removesuffix(BY_OPENVINO).removesuffix(INT8).removesuffix(BF16)

@@ -1,20 +1,20 @@
-"""The encoder of an export: ONNX Runtime and a tokenizer, without torch, so that the first query is answered soon."""
+"""The encoder of an export: its ONNX file and a tokenizer, without torch, so that the first query is answered soon."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 
+from sentence_forge.encoders.backends import ONNXRUNTIME, OPENVINO, Compute, compute_by
 from sentence_forge.encoders.computing.tokens import Tokens, flat_tokens, refuse_what_is_no_text
 from sentence_forge.encoders.corpus import encode_blocks, encode_texts, with_rows
+from sentence_forge.encoders.fingerprint import BF16, BY_OPENVINO
 from sentence_forge.encoders.protocol import Role, TextEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
@@ -28,21 +28,24 @@ class OnnxEncoder(TextEncoder):
 
     Args:
         export: the export's folder; its ``manifest.json`` names the file, its sha256 and how texts become tokens.
-        precision: fp32 or int8.
+        precision: fp32 or int8; with OpenVINO also bf16, which is computed from the fp32 file.
+        backend: what computes, see ``encoders.backends``.
 
     Raises:
-        UserError: the export has no such file, or one that is not what its manifest says.
+        UserError: the export has no such file, or one that is not what its manifest says; or this machine can't compute
+            so.
     """
 
-    def __init__(self, export: Path, precision: str = "fp32") -> None:
-        about = read_export(export).get("onnx", {}).get(precision)
+    def __init__(self, export: Path, precision: str = "fp32", backend: str = ONNXRUNTIME) -> None:
+        bf16 = precision == "bf16"
+        about = read_export(export).get("onnx", {}).get("fp32" if bf16 else precision)
         if about is None:
             raise UserError(f"{export}: holds no {precision} ONNX model; export it again with the onnx extra installed")
         check_files(export, about["files"])
-        self.fingerprint: str = about["fingerprint"]
+        self.fingerprint: str = about["fingerprint"] + BF16 * bf16 + BY_OPENVINO * (backend == OPENVINO)
         self.name = str(export)
         self.dim: int = about["dim"]
-        self._vectors = OnnxVectors(export / about["file"], export / TOKENIZER, about)
+        self._vectors = OnnxVectors(export / about["file"], export / TOKENIZER, about, backend=backend, bf16=bf16)
 
     def role_key(self, role: Role | None) -> str:
         """Return a key of how texts of this role are encoded: roles with equal keys give equal vectors."""
@@ -74,10 +77,12 @@ class OnnxVectors:
         how: ``dim``, ``max_length``, ``prompts`` by role, ``special_tokens``, ``pad_id``, ``left_padding``; newer
             exports also have ``truncation_side``, and ``equal_lengths``: whether a batch may hold one length only.
         tokens_a_batch: most tokens, padding included, in a batch; few, so that their activations stay in the cache.
+        backend: what computes, see ``encoders.backends``.
+        bf16: whether OpenVINO computes in bf16.
     """
 
     def __init__(self, file: Path, tokenizer: Path, how: Mapping[str, Any], *,
-                 tokens_a_batch: int = TOKENS_A_BATCH) -> None:
+                 tokens_a_batch: int = TOKENS_A_BATCH, backend: str = ONNXRUNTIME, bf16: bool = False) -> None:
         self.tokens_a_batch = tokens_a_batch
         self.equal_lengths = bool(how.get("equal_lengths"))
         self._how = how
@@ -85,11 +90,7 @@ class OnnxVectors:
         if how["max_length"] is not None:
             self._tokenizer.enable_truncation(how["max_length"], direction=how.get("truncation_side", "right"))
         self._tokenizer.no_padding()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = _threads()
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self._inputs = {entry.name for entry in self._session.get_inputs()}
+        self.compute: Compute = compute_by(backend, file, bf16=bf16)
 
     def __call__(self, texts: Iterable[str], *, role: Role | None = None, out: np.ndarray | None = None,
                  progress: Callable[[int], None] | None = None) -> np.ndarray:
@@ -124,19 +125,6 @@ class OnnxVectors:
         ids = np.full(real.shape, self._how["pad_id"], dtype=np.int64)
         ids[real] = tokens.ids
         return self.compute({"input_ids": ids, "attention_mask": real.astype(np.int64)})
-
-    def compute(self, given: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
-        """Compute padded inputs, int64 ``[batch, length]``; return what hands the vectors over."""
-        made = self._session.run(None, {name: value for name, value in given.items() if name in self._inputs})[0]
-        return lambda: made
-
-
-def _threads() -> int:
-    """Return how many threads compute a batch: ``$OMP_NUM_THREADS``, as for torch, else as many as may run here."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 
 def check_files(export: Path, files: Mapping[str, str]) -> None:
