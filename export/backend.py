@@ -14,6 +14,7 @@ import numpy as np
 from sentence_forge.configs.schema import Backend, ClusterKind, Export
 from sentence_forge.encoders.backends import ONNXRUNTIME, OPENVINO, has_openvino
 from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors
+from sentence_forge.encoders.similarity import FloatArray
 from sentence_forge.runtime.errors import UserError
 
 LEAST_TITLES = 5000  # of a corpus; for fewer, trying takes longer than it saves
@@ -48,7 +49,7 @@ def weigh_openvino(settings: Export, out: Path, device: str, about: Mapping[str,
                   and settings.cluster.kind is ClusterKind.none)  # a cluster's workers may have GPUs, or no OpenVINO
     if asked is Backend.onnxruntime or (asked is Backend.auto and not worthwhile):
         return {"used": False}
-    tried = _try(out, about, titles) if unfit is None else {"reason": unfit}
+    tried: dict[str, Any] = _try(out, about, titles) if unfit is None else {"reason": unfit}
     if "reason" in tried:
         if asked is Backend.openvino:
             raise UserError(f"backend=openvino: {tried['reason']}; without backend= ONNX Runtime or torch encodes")
@@ -83,7 +84,9 @@ def _try(out: Path, about: Mapping[str, Any], titles: Sequence[str]) -> dict[str
 
     file, bf16 = about["onnx"]["fp32"], about["precision"] == "bf16"
     drawn = [titles[row] for row in np.random.default_rng(0).permutation(len(titles))[:TRIED]]
-    arms, made, taken = {}, {}, {}
+    arms: dict[str, OnnxVectors] = {}
+    made: dict[str, FloatArray] = {}
+    taken: dict[str, list[float]] = {}
     try:
         for name in (ONNXRUNTIME, OPENVINO):
             arms[name] = OnnxVectors(out / file["file"], out / TOKENIZER, file, backend=name,
