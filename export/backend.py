@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sentence_forge.configs.schema import Backend, ClusterKind, Export
+from sentence_forge.configs.choices import Backend, ClusterKind
+from sentence_forge.configs.schema import Export
 from sentence_forge.encoders.backends import ONNXRUNTIME, OPENVINO, has_openvino
 from sentence_forge.encoders.onnx import TOKENIZER, OnnxVectors
 from sentence_forge.encoders.similarity import FloatArray

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import ClusterKind, Export, TargetKind
+from sentence_forge.configs.choices import ClusterKind, TargetKind
+from sentence_forge.configs.schema import Export
 from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.formats.reading import Reading
 from sentence_forge.data_readers.titles import Corpus, read_corpus

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sentence_transformers import SentenceTransformer
 
 from sentence_forge.data_readers.training_hashes import FILE as TRAINING_TEXTS
 from sentence_forge.encoders.card import ABOUT, model_card, read_about
@@ -163,3 +164,15 @@ def _how(encoder: Encoder) -> dict[str, Any]:
 
 def _files(out: Path, file: Path) -> dict[str, Any]:
     return {"file": file.name, "files": {name: sha256_file(out / name) for name in (file.name, TOKENIZER)}}
+
+
+def cut(model: SentenceTransformer, dim: int, source: Path | None) -> None:
+    """Cut a model's vectors to their first ``dim`` numbers; say so where it was not trained for that."""
+    from sentence_forge.encoders.making.build import truncate
+
+    truncate(model, dim)
+    trained = read_about(source).get("dims", []) if source is not None else []
+    if dim not in trained:
+        log.warning("dim=%d: the model was not trained to be cut there%s; python -m eval model=... 'dims=[%d]' says "
+                    "what that loses", dim, f", but to {', '.join(map(str, trained))}" if trained else
+                    " (train with dims= does that)", dim)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import Backend, Export
+from sentence_forge.configs.choices import Backend
+from sentence_forge.configs.schema import Export
 from sentence_forge.encoders.onnx import read_export
 from sentence_forge.export.backend import weigh_openvino
 from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows

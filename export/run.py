@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.schema import ClusterKind, Export, Only, TargetKind
+from sentence_forge.configs.choices import ClusterKind, Only, TargetKind
+from sentence_forge.configs.schema import Export
 from sentence_forge.data_readers.formats.files import file_of
 from sentence_forge.encoders.onnx import read_export
 from sentence_forge.export.backend import weigh_openvino
@@ -22,7 +23,6 @@ from sentence_forge.runtime.manifests import MANIFEST
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from sentence_transformers import SentenceTransformer
 
     from sentence_forge.encoders.encoder import Encoder
 
@@ -188,6 +188,7 @@ def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> tu
     from sentence_forge.encoders.computing.device import pick_device
     from sentence_forge.encoders.encoder import Encoder
     from sentence_forge.encoders.making.lora import merged
+    from sentence_forge.export.model import cut
     from sentence_forge.runtime import targets
 
     blend: dict[str, Any] = {}
@@ -204,20 +205,8 @@ def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> tu
         model = merged(given.model)
         model = copy.deepcopy(model) if model is given.model and settings.dim is not None else model
     if settings.dim is not None:
-        _truncate(model, settings.dim, source)
+        cut(model, settings.dim, source)
     return Encoder(model, name=settings.out), blend
-
-
-def _truncate(model: SentenceTransformer, dim: int, source: Path | None) -> None:
-    from sentence_forge.encoders.card import read_about
-    from sentence_forge.encoders.making.build import truncate
-
-    truncate(model, dim)
-    trained = read_about(source).get("dims", []) if source is not None else []
-    if dim not in trained:
-        log.warning("dim=%d: the model was not trained to be cut there%s; python -m eval model=... 'dims=[%d]' says "
-                    "what that loses", dim, f", but to {', '.join(map(str, trained))}" if trained else
-                    " (train with dims= does that)", dim)
 
 
 def _write_model(encoder: Encoder, source: Path | None, out: Path, data_dir: Path | None, language: str,

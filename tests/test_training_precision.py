@@ -14,7 +14,8 @@ from resuming import cut_at, same_end, without_times
 
 from bench.ours import Ours
 from bench.tasks import Task, load, tiny
-from sentence_forge.configs.schema import Loop, Precision
+from sentence_forge.configs.choices import Precision
+from sentence_forge.configs.schema import Loop
 from sentence_forge.losses.base import Loss
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.train import run

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sentence_forge.configs.schema import Loop, Precision
+from sentence_forge.configs.choices import Precision
+from sentence_forge.configs.schema import Loop
 from sentence_forge.encoders.computing.device import multiplies_in_bf16
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.train.table import AdamW
