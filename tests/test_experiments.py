@@ -31,6 +31,9 @@ RECIPES = {
     "news_zh_static": (None, None, 256, 3, 0.2, None, "Distill"),
     "news_zh_three_layers": ("intfloat/multilingual-e5-small", None, 64, 3, 1e-4, None, "Distill"),
     "matryoshka": ("google-bert/bert-base-uncased", "allnli", 128, 1, 2e-5, 75, "MultipleNegativesRanking"),
+    "minilm_nli": ("sentence-transformers/all-MiniLM-L6-v2", None, 128, 3, 2e-5, None, "MultipleNegativesRanking"),
+    "minilm_stsb": ("sentence-transformers/all-MiniLM-L6-v2", None, 16, 4, 2e-5, None, "CoSENT"),
+    "budget": ("sentence-transformers/all-MiniLM-L6-v2", None, 32, 3, 2e-5, None, "MultipleNegativesRanking"),
     "quick": ("sentence-transformers/all-MiniLM-L6-v2", None, 32, 3, 5e-5, None, "MultipleNegativesRanking"),
 }
 WORDS = ("the", "a", "dog", "cat", "man", "woman", "child", "runs", "eats", "sings", "in", "on", "house", "red")
@@ -59,8 +62,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sts.append(f"{split}\tx\tx\t2012\t{number}\t{number % 6}\t{text(number)}\t{text(number * 2 + 1)}")
     (folder / "stsbenchmark.tsv").write_text("\n".join(sts) + "\n")
     (folder / "stsb").mkdir()
-    (folder / "stsb" / "dev.csv").write_text("sentence1,sentence2,score\n" + "".join(
-        f"{text(number)},{text(number * 3 + 1)},{number % 6}\n" for number in range(30)))
+    for name in ("train", "dev"):
+        (folder / "stsb" / f"{name}.csv").write_text("sentence1,sentence2,score\n" + "".join(
+            f"{text(number)},{text(number * 3 + 1)},{number % 6}\n" for number in range(30)))
     titles = [f"京津冀秋冬 {text(number)}" for number in range(400)]
     labelled = ["title,label", *(f"{title},{'财经' if number % 2 else '体育'}" for number, title in enumerate(titles))]
     scored = ["sentence1,sentence2,score", *(f"{text(row)},{text(row * 3 + 1)},{row % 2}" for row in range(300))]
@@ -70,8 +74,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder / f"news_zh_{name}.csv.gz", labelled)
     for name in ("afqmc/train", "lcqmc/dev", "bq/dev", "stsb_zh_cnsd/dev"):
         write(folder / f"{name}.csv.gz", scored)
-    for name in ("csnli/dev", "ocnli/train_10k", "cmnli/dev"):
-        write(folder / f"nli_zh_{name}.csv.gz", triples)
+    for name in ("zh_csnli/dev", "zh_ocnli/train_10k", "zh_cmnli/dev", "en_snli/train_sample20k", "en_mnli/dev_matched",
+                 "en_lingnli/train", "en_newprotocols/train"):
+        write(folder / f"nli_{name}.csv.gz", triples)
     (folder / "hard.csv").write_text("anchor,positive,negative\n" + "".join(
         f"{text(number)},{text(100 + number)},{text(200 + number)}\n" for number in range(60)))
     return folder
@@ -99,7 +104,8 @@ def test_a_recipe_comes_to_what_its_paper_says(name: str) -> None:
     assert plain["model"].get("path") == path and plain["model"]["max_length"] == longest
     assert plain["data"].get("name") == data and plain["loss"]["_target_"].endswith(f".{loss}")
     assert (loop["batch_size"], loop["epochs"], loop["learning_rate"]) == (batch, epochs, rate)
-    assert loop["max_steps"] == (1000 if loss == "Distill" else 300 if name.startswith("news_zh") else None)
+    assert loop["max_steps"] == (1000 if loss == "Distill" else 200 if name == "minilm_nli" else
+                                 300 if name.startswith("news_zh") or name == "budget" else None)
     assert (loop["warmup"], loop["weight_decay"]) == ((0, 0) if name == "simcse" else (0.1, 0.01))
     if name in ("sbert_nli_mnrl", "matryoshka"):
         assert plain["data"]["reverse"] is True

@@ -143,7 +143,7 @@ def test_an_unfinished_index_of_another_model_is_not_continued(tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         index_corpus(tmp_path, ["1", "2"], ["a", "b"], Failing(), segment_rows=1)
-    with pytest.raises(UserError, match=r"in another precision; go on with precision=fp32"):
+    with pytest.raises(UserError, match=r"in another way; go on with precision=fp32 backend=onnxruntime"):
         read_segments(tmp_path, WordEncoder().fingerprint + "-bf16")
     with pytest.raises(UserError, match="unfinished index of another model"):
         index_corpus(tmp_path, ["1", "2"], ["a", "b"], WordEncoder("other"))

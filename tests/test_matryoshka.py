@@ -174,7 +174,7 @@ def test_an_export_at_a_dimension_is_searched_and_trained_at_it(command: Command
 def test_an_export_at_no_dimension_of_the_model_is_refused(command: Command, run: Path, tmp_path: Path) -> None:
     for more, expected in [([f"model={run}", "dim=64"], "error: dim: 64 is more than the model's 32 dimensions"),
                            ([f"model={run}", "dim=0"], "error: dim: 0 is no number of dimensions"),
-                           (["only=index", "dim=4"], "leave model= and dim= out")]:
+                           (["only=index", "dim=4"], "leave model=, dim= and blend= out")]:
         done = command("export", *more, f"out={tmp_path / 'out'}")
         assert done.code == 2 and expected in done.err
         assert not (tmp_path / "out").exists()
