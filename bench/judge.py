@@ -54,6 +54,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.what == "keep":
         for path in arguments.paths:
             grades |= read_pool(path)
+        arguments.grades.parent.mkdir(parents=True, exist_ok=True)
         write_csv(arguments.grades, _COLUMNS, [(*key, f"{grade:g}") for key, grade in sorted(grades.items())])
         return
     found = {str(path): hits(path, list(queries)) for path in arguments.paths}

@@ -36,7 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str) -> int:
-    return judge.main([*words, "--queries", "queries.csv", "--grades", "grades.csv", "--out", "pool.csv"])
+    return judge.main([*words, "--queries", "queries.csv", "--grades", "kept/grades.csv", "--out", "pool.csv"])
 
 
 def graded(path: Path, grade: object) -> list[dict[str, str]]:
@@ -75,7 +75,7 @@ def test_from_pool_to_scores(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert set(titles) == {*TITLES[:10], *TITLES[::-2]} and titles == sorted(
             titles, key=lambda title: sha256(title.encode()).hexdigest())
     assert run("keep", "pool.csv") == 0
-    kept = (here / "grades.csv").read_text()
+    kept = (here / "kept" / "grades.csv").read_text()
     assert len(kept.splitlines()) == len(rows) + 1 and not any(title in kept for title in TITLES)
     capsys.readouterr()
     assert run("score", "one.jsonl", "two.jsonl") == 0
