@@ -9,8 +9,10 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 demo: $(VENV)/.installed
 	@VENV=$(VENV) sh examples/demo.sh
 
-demo-zh: $(VENV)/.installed
-	@VENV=$(VENV) sh examples/demo.sh zh $(MODEL)
+demo-zh:
+	@test -n "$(MODEL)" || { echo "error: MODEL: is not given; type make demo-zh MODEL=<folder of a Chinese model, or a name such as e5_small>" >&2; exit 2; }
+	@$(MAKE) --no-print-directory $(VENV)/.installed
+	@VENV=$(VENV) sh examples/demo.sh zh "$(MODEL)"
 
 install: $(VENV)/.installed-dev
 

@@ -14,7 +14,11 @@ case $language in
 en) model=minilm
     added="Smugglers hid cocaine under crates of pineapples, customs officers say,crime"
     first="drugs hidden among fruit" second="interest rates stay where they are" ;;
-zh) model="${2:?"error: MODEL: is not given; type make demo-zh MODEL=<folder of a Chinese model, or a name such as e5_small>"}"
+zh) model="${2:-}"
+    if [ -z "$model" ]; then
+        echo "error: MODEL: is not given; type demo.sh zh <folder of a Chinese model, or a name such as e5_small>" >&2
+        exit 2
+    fi
     added="海关在一批菠萝底下查获四十公斤毒品,社会"
     first="水果里藏毒" second="考大学报志愿" ;;
 *) echo "error: $language: there is no such demonstration; give en or zh" >&2; exit 2 ;;
@@ -48,7 +52,7 @@ Done.
 Next:
   $bin -m search serve $news --open                      a page over it: search, mark hits, train on them
   $bin -m search $news                                   ask more
-  $bin -m train model=$model loss=cosine data.language=$language                     another loss: softmax, triplet, batch_hard
-  $bin -m train model=$model loss=cosine data=pairs.csv               your own pairs
+  $bin -m train model='$model' loss=cosine data.language=$language                     another loss: softmax, triplet, batch_hard
+  $bin -m train model='$model' loss=cosine data=pairs.csv               your own pairs
   $bin -m export model=$run corpus=titles.csv out=mine   your own titles
 EOF

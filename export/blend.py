@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SHARES = tuple(number / 10 for number in range(11))
 KEEPS = 0.95
-"""``blend=auto`` takes the smallest share with so much of the best one's gain: what is lost elsewhere grows faster."""
+"""``blend=auto`` takes the smallest share with so much of the best one's gain, to stay near the beginning."""
 
 
 def blended(settings: Export, end: SentenceTransformer, device: str) -> tuple[SentenceTransformer, dict[str, Any]]:
@@ -40,12 +40,16 @@ def blended(settings: Export, end: SentenceTransformer, device: str) -> tuple[Se
     found = between(settings.model, end, settings.plugins)
     about: dict[str, Any] = {**found.fingerprints}
     if settings.blend == "auto":
-        scores = _scores(found, tasks, data_dir, device)
+        scores, measured_on = _scores(found, tasks, data_dir, device)
         share = chosen(scores)
         about["scores"] = {f"{each:g}": score for each, score in scores.items()}
-        about["measured_on"] = list(tasks)
-        log.info("blend=auto: %g, the least share with %d %% of the best gain on %s", share, round(100 * KEEPS),
-                 ", ".join(tasks))
+        about["measured_on"] = measured_on
+        if share == 0:
+            log.warning("blend=auto: no share is better than the beginning on %s, which is exported; give blend=1 for "
+                        "the run as it ended", ", ".join(measured_on))
+        else:
+            log.info("blend=auto: %g, the least share with %d %% of the best gain on %s", share, round(100 * KEEPS),
+                     ", ".join(measured_on))
     else:
         share = float(settings.blend)
     return found.at(share).to(device), {"share": share, **about}
@@ -83,16 +87,18 @@ def _tasks(settings: Export) -> tuple[dict[str, Task], Path | None]:
     return tasks, data_dir
 
 
-def _scores(found: Between, tasks: Mapping[str, Task], data_dir: Path | None, device: str) -> dict[float, float]:
-    """Return each share's mean score over the tasks."""
+def _scores(found: Between, tasks: Mapping[str, Task], data_dir: Path | None,
+            device: str) -> tuple[dict[float, float], list[str]]:
+    """Return each share's mean score over the tasks, and those whose files are there."""
     from sentence_forge.encoders.encoder import Encoder
     from sentence_forge.eval.evaluate import evaluate
 
-    scores = {}
+    scores, measured_on = {}, list[str]()
     for share in SHARES:
         encoder = Encoder(found.at(share).to(device), name=f"blend={share:g}")
         results = evaluate(encoder, tasks, data_dir, resamples=1, deep=False).results
+        measured_on = list(results)
         scores[share] = float(np.mean([result.value for result in results.values()]))
         log.info("blend=%g: %.4f (%s)", share, scores[share],
                  ", ".join(f"{name} {result.value:.4f}" for name, result in results.items()))
-    return scores
+    return scores, measured_on

@@ -5,7 +5,7 @@ centres, each row is in the cell of its nearest one, and what it differs from it
 query's nearest centres are found by codes, too, and scored exactly. FAISS scans the cells' codes in the mapped file:
 opening an index reads the centres alone.
 
-FAISS reads none of the file's structure; sizes are checked here, and any bytes are codes.
+FAISS reads none of the lists' structure; sizes are checked here, and any bytes are codes.
 """
 
 from __future__ import annotations

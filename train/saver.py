@@ -92,7 +92,7 @@ def _shell(module: Module) -> Module:
         if isinstance(each, nn.Parameter):
             empty[id(each)] = nn.Parameter(empty[id(each)], each.requires_grad)
     tokenizers = [getattr(part, "tokenizer", None) for part in module.modules()]
-    shared = {id(each): each for each in tokenizers if each is not None}
+    shared = {id(each): each for each in tokenizers if each is not None and not isinstance(each, nn.Module)}
     return copy.deepcopy(module, empty | shared).cpu()
 
 

@@ -3,7 +3,7 @@
 A batch has some hundreds of a vocabulary's tokens, and an epoch often a fifth of them, but a dense gradient, its norm
 and AdamW pass over the whole table, half of a small model. Here the table's gradient is sparse, and the moments of the
 rows that have some lie one behind the other. A row without moments has a gradient of zero, so that AdamW would only
-shrink it: what is computed is the same.
+shrink it: what is computed is the same, up to rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OF_ALL = inspect.unwrap(torch.optim.Adam.step)  # without the hooks that torch 
 def by_rows(model: nn.Module) -> None:
     """Let the gradients of a model's large embedding tables be sparse: AdamW below is made for it."""
     for module in model.modules():
-        # 16 numbers are computed at a time: a row that is none of such is rounded by where it lies
+        # the kernel takes 16 numbers at a time: rows of another length would be rounded by where they lie
         if isinstance(module, nn.Embedding) and module.num_embeddings >= LEAST and module.embedding_dim % 16 == 0:
             module.sparse = True
 
