@@ -22,6 +22,7 @@ from sentence_forge.losses.matryoshka import Matryoshka
 from sentence_forge.losses.mnrl import MultipleNegativesRanking
 from sentence_forge.losses.online_contrastive import OnlineContrastive
 from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.supcon import SupervisedContrastive
 from sentence_forge.losses.triplet import Triplet
 from sentence_forge.train.distributed import World
 from sentence_forge.train.mixing import Batch
@@ -44,7 +45,7 @@ MAKE: dict[str, Callable[[], Loss]] = {
     "mnrl margin": lambda: MultipleNegativesRanking(false_negative_margin=0.01, symmetric=True),
     "mnrl extended": Twice, "softmax": lambda: Softmax(dim=32, labels=CLASSES), "cosine": Cosine, "cosent": CoSENT,
     "angle": AnglE, "triplet": Triplet, "batch_hard": lambda: BatchHard(labels=CLASSES),
-    "online_contrastive": OnlineContrastive,
+    "online_contrastive": OnlineContrastive, "supcon": lambda: SupervisedContrastive(labels=CLASSES),
     "matryoshka": lambda: Matryoshka({32: MultipleNegativesRanking(), 8: MultipleNegativesRanking()}, [1.0, 0.5]),
     "matryoshka softmax": lambda: Matryoshka({d: Softmax(dim=d, labels=CLASSES) for d in (32, 8)})}
 ONE_LOSS = {**{name: name for name in MAKE}, "mnrl equal texts": "mnrl symmetric", "mnrl one row each": "mnrl",
@@ -91,7 +92,8 @@ def a_case(name: str) -> Case:
 
 
 def _rows(encoder: Encoder, texts: list[str], rows: int, kind: str, loss: Loss, *, equal: bool) -> Rows:
-    columns = {"batch_hard": 1, "softmax": 2, "matryoshka softmax": 2, **dict.fromkeys(SCORES, 2)}.get(kind, 3)
+    columns = {**dict.fromkeys(("batch_hard", "supcon"), 1), **dict.fromkeys((*SCORES, "softmax", "matryoshka softmax"),
+                                                                             2)}.get(kind, 3)
     ids = np.arange(columns * rows).reshape(columns, rows).T
     if equal:
         ids[5, 1] = ids[0, 1]  # of the other process: a false negative unless it is masked

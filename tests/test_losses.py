@@ -14,6 +14,7 @@ from sentence_forge.losses.batch_hard import BatchHard
 from sentence_forge.losses.cosine import Cosine
 from sentence_forge.losses.mnrl import MultipleNegativesRanking
 from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.supcon import SupervisedContrastive
 from sentence_forge.losses.triplet import Triplet
 from sentence_forge.runtime.errors import UserError
 
@@ -124,6 +125,27 @@ def test_batch_hard(columns: list[np.ndarray]) -> None:
         return float(np.mean(hinges))
 
     agrees(loss, reference, columns[:1], labels)
+
+
+def test_supcon(columns: list[np.ndarray]) -> None:
+    loss = SupervisedContrastive(scale=5.0, labels=["a", "b", "c"])
+    names = ["a", "a", "b", "b", "c", "a"]  # c is alone in its class
+
+    def reference(single: list[np.ndarray]) -> float:
+        scores = 5.0 * unit(single[0]) @ unit(single[0]).T
+        means = []
+        for i, name in enumerate(names):
+            others = [j for j in range(ROWS) if j != i]
+            same = [j for j in others if names[j] == name]
+            total = np.log(sum(np.exp(scores[i, j]) for j in others))
+            means += [np.mean([total - scores[i, j] for j in same])] if same else []
+        return float(np.mean(means))
+
+    agrees(loss, reference, columns[:1], loss.encode_labels(names))
+    alone = [torch.tensor(columns[0], requires_grad=True)]
+    value = loss(alone, torch.arange(ROWS), None)
+    value.backward()
+    assert value == 0 and torch.equal(alone[0].grad, torch.zeros_like(alone[0]))
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])

@@ -20,6 +20,7 @@ from sentence_forge.losses.cosine import Cosine
 from sentence_forge.losses.mnrl import MultipleNegativesRanking
 from sentence_forge.losses.online_contrastive import OnlineContrastive
 from sentence_forge.losses.softmax import Softmax
+from sentence_forge.losses.supcon import SupervisedContrastive
 from sentence_forge.losses.triplet import Triplet
 from sentence_forge.runtime.errors import UserError
 
@@ -116,6 +117,7 @@ def test_online_contrastive_is_the_stock_one_also_where_a_batch_has_one_kind(col
 @pytest.mark.parametrize(("loss", "count", "labels"), [
     (MultipleNegativesRanking(), 3, None), (Triplet(), 3, None), (AnglE(), 3, None), (Cosine(), 2, torch.ones(ROWS)),
     (CoSENT(), 2, torch.ones(ROWS)), (OnlineContrastive(), 2, torch.ones(ROWS, dtype=torch.int64)),
+    (SupervisedContrastive(labels=["a", "b"]), 1, torch.ones(ROWS, dtype=torch.int64)),
     (Softmax(dim=DIM + 1, labels=["a", "b"]), 2, torch.ones(ROWS, dtype=torch.int64))],
     ids=lambda each: type(each).__name__)
 def test_no_loss_makes_a_gpu_wait_for_a_number(loss: torch.nn.Module, count: int, labels: torch.Tensor | None) -> None:

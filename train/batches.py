@@ -109,12 +109,12 @@ class ClassesTimesTexts(Sampler):
             by_class[label].append(row)
         single = sorted(label for label, rows in by_class.items() if len(rows) < 2)
         if len(by_class) < 2:
-            raise UserError("loss=batch_hard needs at least two classes; every text is labelled "
+            raise UserError("the loss needs at least two classes; every text is labelled "
                             f"{next(iter(by_class))!r}")
         if texts_per_class < 2 or (classes_per_batch is not None and classes_per_batch < 2):
             raise UserError("loss.sampler: texts_per_class and classes_per_batch must be at least 2")
         if len(single) == len(by_class):
-            raise UserError("loss=batch_hard needs classes with at least two texts; every class here has one")
+            raise UserError("the loss needs classes with at least two texts; every class here has one")
         if single:
             log.warning("%d classes have a single text, which has no positive: %s", len(single), ", ".join(single[:10]))
         self.rows = [np.array(rows, dtype=np.int64) for _, rows in sorted(by_class.items())]
