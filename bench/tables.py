@@ -2,7 +2,8 @@
 
 ``--write`` puts them between their marks in RESULTS.md. A column is a kind of machine with the commit that was measured
 there. A cell is our speed, the ratio to the peer's and its 95 % interval (of older results: lowest to highest of the
-repeats); of seconds and memory, where less is better, ours and the peer's.
+repeats); of seconds and memory, where less is better, ours and the peer's. Between ``<!-- kept NAME -->`` and its end
+stands what ``python -m bench.recipes NAME`` kept.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import recipes
 from bench.results import RESULTS
 
 PAGE = RESULTS.parent.parent / "RESULTS.md"
@@ -30,6 +32,8 @@ def main() -> None:
         text = PAGE.read_text(encoding="utf-8")
         for name in TABLES:
             text = written(text, name, table(name))
+        for name in re.findall(r"<!-- kept (\w+) -->", text):
+            text = written(text, f"kept {name}", kept(name))
         PAGE.write_text(text, encoding="utf-8")
     else:
         sys.stdout.writelines(f"{table(name)}\n" for name in TABLES)
@@ -58,6 +62,15 @@ def table(name: str, results: Path = RESULTS) -> str:
                  for lines in columns.values()]
         made.append([*row, *cells])
     return "\n".join([*(f"| {' | '.join(cells)} |" for cells in made), "", _range(columns)])
+
+
+def kept(name: str, results: Path = RESULTS) -> str:
+    """Return the tables that ``bench.recipes`` kept under a name, each with its machine and commit."""
+    made = []
+    for file in sorted(results.glob(f"*/{name}.json")):
+        read = json.loads(file.read_text(encoding="utf-8"))
+        made.append(f"{recipes.table(read['lines'])}\n\n({file.parent.name}, `{read['machine']['commit']}`)")
+    return "\n\n".join(made) or "Not measured yet."
 
 
 def _cell(line: Line) -> str:

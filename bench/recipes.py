@@ -1,0 +1,177 @@
+"""What was measured of recipes and searches, kept without a text, and the tables of RESULTS.md that are made of it.
+
+``python -m bench.recipes NAME FROM...`` keeps ``bench/results/<kind of machine>/NAME.json`` and prints its table. FROM
+is the folder of ``python -m eval model=<run> models=[<run>,...] baseline=<start> suite=... output=<folder>``, whose runs
+are called ``<recipe>-<seed>``: a row a recipe, over its seeds. Or it is a file of what ``python -m bench.judge score``
+or ``python -m bench.bm25 tasks`` printed: a row a search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.results import Results, results_of_this_kind
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.process import run
+
+Line = Mapping[str, Any]
+START = "untouched"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.recipes", description=__doc__)
+    parser.add_argument("name", help="of the results")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="FROM")
+    parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
+    arguments = parser.parse_args(argv)
+    return run(lambda: _keep(arguments.name, arguments.sources, arguments.results))
+
+
+def _keep(name: str, sources: Sequence[Path], results: Path | None) -> None:
+    lines = list(rows_of(sources) if sources[0].is_dir() else printed(sources))
+    made = table(lines)
+    Results((results or results_of_this_kind()) / f"{name}.json", "python -m bench.recipes").add(*lines)
+    sys.stdout.write(made + "\n")
+
+
+def rows_of(folders: Sequence[Path]) -> list[Line]:
+    """Return a line for the models' beginning and one for each model of the folders' reports.
+
+    Raises:
+        UserError: a report is not there, has no baseline, or has another baseline or other tasks than the first.
+    """
+    lines: list[Line] = []
+    for folder in folders:
+        report = _report(folder)
+        start = {"recipe": START, "seed": None, "model": report["baseline"]["fingerprint"],
+                 "tasks": {task: {"measure": row["measure"], "value": row[row["measure"]]}
+                           for task, row in report["baseline"]["tasks"].items()}}
+        if lines and start != lines[0]:
+            raise UserError(f"{folder}: has another baseline or other tasks than {folders[0]}; evaluate all alike")
+        lines += [start] * (not lines)
+        models = report.get("models", [_alone(report)])
+        lines += [_line(row) for row in models if all("delta" in score for score in row["tasks"].values())]
+    return lines
+
+
+def printed(files: Sequence[Path]) -> list[Line]:
+    """Return the lines of files that ``bench.judge`` or ``bench.bm25`` printed."""
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line]
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Return kept lines as a Markdown table: of recipes, of judged searches or of searches by task."""
+    made: Callable[[Sequence[Line]], list[str]] = (
+        of_recipes if "recipe" in lines[0] else of_judged if "judged" in lines[0] else of_searches)
+    return "\n".join(made(lines))
+
+
+def of_recipes(lines: Sequence[Line]) -> list[str]:
+    """Return a table of a row a recipe: each task's score x 100 and its paired gain over the beginning.
+
+    Over several seeds these are means, and the interval reaches from the lowest end to the highest.
+    """
+    start, *others = lines
+    measures = {task: row["measure"] for task, row in start["tasks"].items()}
+    rows = [[START, *(_score(row["value"]) for row in start["tasks"].values()), "", ""]]
+    for recipe in dict.fromkeys(line["recipe"] for line in others):
+        seeds = [line for line in others if line["recipe"] == recipe]
+        cells = [_over_seeds([line["tasks"][task] for line in seeds]) for task in measures]
+        speeds = [line["rows_per_second"] for line in seeds if line.get("rows_per_second")]
+        rows.append([recipe, *cells, str(len(seeds)), f"{statistics.fmean(speeds):.0f}" if speeds else ""])
+    return _table(["", *(f"{task}, {measure}" for task, measure in measures.items()), "seeds", "rows/s"], rows)
+
+
+def of_judged(lines: Sequence[Line]) -> list[str]:
+    """Return a table of a row a search, from what ``bench.judge`` measured; gains are over the first search."""
+    names = ("ndcg@10", "precision@10", "mrr@10")
+    return _table(["", *names, "judged"], ([line["name"], *(_cell(line, name) for name in names),
+                                            f"{100 * line['judged']:.0f} %"] for line in lines))
+
+
+def of_searches(lines: Sequence[Line]) -> list[str]:
+    """Return a table of a row a search, from what ``bench.bm25 tasks`` measured; gains are over the vectors."""
+    rows: dict[str, list[str]] = {}
+    header = {}
+    for line in lines:
+        task, _, search = line["name"].partition(", ")
+        measure = line["unit"].removesuffix(" x 100")
+        header[f"{task}, {measure}"] = None
+        rows.setdefault(search, [search]).append(_cell(line, measure))
+    return _table(["", *header], rows.values())
+
+
+def _line(row: Mapping[str, Any]) -> Line:
+    """Return what is kept of a model's row in a report: numbers, its fingerprint and how fast its training was."""
+    run = Path(row["model"])
+    recipe, _, seed = run.name.rpartition("-")
+    return {"recipe": recipe if seed.isdigit() else run.name, "seed": int(seed) if seed.isdigit() else None,
+            "model": row["fingerprint"], "rows_per_second": _rows_per_second(run / "metrics.jsonl"),
+            "tasks": {task: {key: score[key] for key in ("measure", "value", "delta", "delta_ci95")}
+                      for task, score in row["tasks"].items()}}
+
+
+def _alone(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a report about a single model as one of several has it."""
+    return {"model": report["model"], "fingerprint": report["fingerprint"], "tasks": {
+        task: {"measure": row["measure"], "value": row[row["measure"]],
+               **{key: report["baseline"]["tasks"][task][key] for key in ("delta", "delta_ci95")}}
+        for task, row in report["tasks"].items()}}
+
+
+def _rows_per_second(metrics: Path) -> float | None:
+    """Return a run's speed in the median of its logged steps; None where the folder is no run's."""
+    if not metrics.is_file():
+        return None
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    speeds = [line["speed/pairs_per_second"] for line in lines if "speed/pairs_per_second" in line]
+    return round(statistics.median(speeds), 1) if speeds else None
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{folder}: has no report.json that can be read; give folders that python -m eval wrote"
+                        ) from None
+    if not found.get("baseline"):
+        raise UserError(f"{folder}: was evaluated without baseline=; do so with the untouched model")
+    return found
+
+
+def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> str:
+    ends = [min(score["delta_ci95"][0] for score in scores), max(score["delta_ci95"][1] for score in scores)]
+    return _gain(statistics.fmean(score["value"] for score in scores),
+                 statistics.fmean(score["delta"] for score in scores), ends)
+
+
+def _cell(line: Line, name: str) -> str:
+    """Return a measure with its interval, or with what it gains where a line says that."""
+    if f"{name}_delta" not in line:
+        return f"{line[name]:.1f} [{line[f'{name}_ci95'][0]:.1f}, {line[f'{name}_ci95'][1]:.1f}]"
+    return _gain(line[name] / 100, line[f"{name}_delta"] / 100, [end / 100 for end in line[f"{name}_delta_ci95"]])
+
+
+def _gain(value: float, delta: float, ends: Sequence[float]) -> str:
+    """Return a score with its gain, bold where the interval leaves out zero."""
+    said = f"{100 * delta:+.1f} [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
+    return f"{_score(value)} {f'**{said}**' if ends[0] > 0 or ends[1] < 0 else said}"
+
+
+def _score(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

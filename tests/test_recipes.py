@@ -1,0 +1,80 @@
+"""The tables of RESULTS.md about recipes: rows over seeds, gains with intervals, none typed and none lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import recipes, tables
+
+BEFORE = {"sts": ("spearman_cosine", 0.80), "news": ("precision@10", 0.60)}
+
+
+def row(model: str, sts: float, news: float, spread: float = 0.01) -> dict[str, Any]:
+    values = dict(zip(BEFORE, (sts, news), strict=True))
+    return {"model": model, "fingerprint": model, "tasks": {
+        task: {"measure": measure, "value": values[task], "ci95": None, "delta": values[task] - before, "p": 0.1,
+               "delta_ci95": [values[task] - before - spread, values[task] - before + spread]}
+        for task, (measure, before) in BEFORE.items()}}
+
+
+def evaluated(folder: Path, *models: dict[str, Any], before: float = 0.80) -> Path:
+    start = {task: {"measure": measure, measure: before if task == "sts" else value}
+             for task, (measure, value) in BEFORE.items()}
+    untouched = {"model": "start", "fingerprint": "start", "tasks": {
+        task: {"measure": each["measure"], "value": each[each["measure"]], "ci95": None}
+        for task, each in start.items()}}
+    first = {**models[0], "tasks": {task: {"measure": score["measure"], score["measure"]: score["value"]}
+                                    for task, score in models[0]["tasks"].items()}}
+    gains = {task: {**start[task], **{key: score[key] for key in ("delta", "delta_ci95")}}
+             for task, score in models[0]["tasks"].items()}
+    report = {**first, "baseline": {"fingerprint": "start", "tasks": gains}}
+    if len(models) > 1:
+        report["models"] = [untouched, *models]
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_a_row_a_recipe_over_its_seeds(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "mix-1"
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (
+        {"step": 1, "speed/pairs_per_second": 90}, {"step": 10, "speed/pairs_per_second": 20}, {"dev/mean": 1},
+        {"step": 20, "speed/pairs_per_second": 22})))
+    several = evaluated(tmp_path / "several", row(str(run), 0.81, 0.64), row("runs/mix-2", 0.79, 0.66),
+                        row("start-1", 0.80, 0.60))
+    alone = evaluated(tmp_path / "alone", row("elsewhere/labels", 0.70, 0.70))
+    made = recipes.table(recipes.rows_of([several, alone])).splitlines()
+    assert made == [
+        "|  | sts, spearman_cosine | news, precision@10 | seeds | rows/s |", "| --- | --- | --- | --- | --- |",
+        "| untouched | 80.0 | 60.0 |  |  |",
+        "| mix | 80.0 +0.0 [-2.0, +2.0] | 65.0 **+5.0 [+3.0, +7.0]** | 2 | 22 |",
+        "| start | 80.0 +0.0 [-1.0, +1.0] | 60.0 +0.0 [-1.0, +1.0] | 1 |  |",
+        "| labels | 70.0 **-10.0 [-11.0, -9.0]** | 70.0 **+10.0 [+9.0, +11.0]** | 1 |  |"]
+
+
+def test_evaluations_that_differ_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = evaluated(tmp_path / "first", row("a-1", 0.8, 0.6))
+    other = evaluated(tmp_path / "other", row("b-1", 0.8, 0.6), before=0.7)
+    assert recipes.main(["x", str(first), str(other), "--results", str(tmp_path)]) == 2
+    assert "has another baseline or other tasks than" in capsys.readouterr().err
+    assert recipes.main(["x", str(tmp_path), "--results", str(tmp_path)]) == 2
+    assert "has no report.json that can be read" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_what_is_kept_stands_in_the_page(tmp_path: Path) -> None:
+    judged = tmp_path / "judged.jsonl"
+    judged.write_text("".join(json.dumps({"name": name, "judged": 1.0, **{
+        f"{measure}@10{end}": value for measure in ("ndcg", "precision", "mrr") for end, value in more.items()}}) + "\n"
+        for name, more in (("e5", {"": 74.4, "_ci95": [67.2, 80.7]}),
+                           ("tuned", {"": 78.0, "_delta": 3.6, "_delta_ci95": [0.1, 7.0]}))))
+    assert recipes.main(["judged", str(judged), "--results", str(tmp_path / "amd-1")]) == 0
+    marks = "<!-- kept judged --><!-- end kept judged -->"
+    page = tables.written(marks, "kept judged", tables.kept("judged", tmp_path))
+    assert "| e5 | 74.4 [67.2, 80.7] |" in page and "| tuned | 78.0 **+3.6 [+0.1, +7.0]** |" in page
+    assert "(amd-1, `" in page
