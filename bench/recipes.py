@@ -1,8 +1,8 @@
 """What was measured of recipes and searches, kept without a text, and the tables of RESULTS.md that are made of it.
 
 ``python -m bench.recipes NAME FROM...`` keeps ``bench/results/<kind of machine>/NAME.json`` and prints its table. FROM
-is the folder of ``python -m eval model=<run> models=[<run>,...] baseline=<start> suite=... output=<folder>``, whose runs
-are called ``<recipe>-<seed>``: a row a recipe, over its seeds. Or it is a file of what ``python -m bench.judge score``
+is the folder of ``python -m eval model=<run> models=[<run>,...] baseline=<start> suite=... output=<folder>``, its runs
+called ``<recipe>-<seed>``: a row a recipe, over its seeds. Or it is a file of what ``python -m bench.judge score``
 or ``python -m bench.bm25 tasks`` printed: a row a search.
 """
 
