@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from sentence_forge.train.rows import BatchLoss, Part
 from sentence_forge.train.saver import Saver
 from sentence_forge.train.table import by_rows, gradients
 from sentence_forge.train.tracking import Tracker
+
+if TYPE_CHECKING:
+    from sentence_forge.train.remining import Remining
 
 log = logging.getLogger(__name__)
 
@@ -75,15 +78,17 @@ class Training:
         on_better: called with the step when the measure is the best so far or equals it, step 0 excepted.
         tracker: logs the numbers.
         world: the processes that train together; all but the first one write nothing.
+        remining: gives the rows new negatives now and then.
     """
 
     def __init__(self, *, run: Path, encoder: Encoder, losses: LossSet, parts: Sequence[Part], batches: Batches[Batch],
                  optimizer: torch.optim.Optimizer, plan: Plan, state: State,
                  evaluate: Callable[[], dict[str, float]], on_better: Callable[[int], None], tracker: Tracker,
-                 world: World = ALONE) -> None:
+                 world: World = ALONE, remining: Remining | None = None) -> None:
         self.run, self.encoder, self.parts, self.batches = run, encoder, parts, batches
         self.optimizer, self.plan, self.state = optimizer, plan, state
         self.evaluate, self.on_better, self.tracker, self.world = evaluate, on_better, tracker, world
+        self.remining = remining
         self.saver = Saver(encoder.model, losses, optimizer)
         self.measured: dict[str, float] = {}
         self._batch_loss = BatchLoss(encoder, losses, parts, world, bf16=plan.bf16)
@@ -109,12 +114,14 @@ class Training:
         plan, state = self.plan, self.state
         if state.step == 0:
             self._measure()
+        self._remine()
         self.encoder.model.train()
         bar = tqdm(total=plan.total, initial=state.step, unit="step",
                    disable=None if self.world.first else True, dynamic_ncols=True)
         with bar, Signals() as signals, self._ahead:
             self.encoder.forward.work = Work()
             while state.step < plan.total and not self._given_up():
+                self._remine()
                 begun = time.perf_counter()
                 rate = self._step()
                 last = state.step == plan.total
@@ -151,6 +158,16 @@ class Training:
         patience = self.plan.patience
         return patience is not None and self.state.evaluations_without_better >= patience
 
+    def _remine(self) -> None:
+        """Mine new negatives where it is time to."""
+        if self.remining is None or not self.remining.due(self.state.step):
+            return
+        work = self.encoder.forward.work
+        with torch.autocast(self.encoder.model.device.type, dtype=torch.bfloat16, enabled=self.plan.bf16):
+            self.remining.before(self.state.step)
+        self.encoder.forward.work = work
+        self.encoder.model.train()
+
     def _step(self) -> float:
         """Take one optimiser step, and return its learning rate."""
         plan, state = self.plan, self.state
@@ -162,7 +179,8 @@ class Training:
             taken.append(batch)
             with self.world.reducing(self._loss_of, number == plan.accumulate):
                 value = self._loss_of(planned) / plan.accumulate
-                self._ahead.plan_next()
+                if number < plan.accumulate or self.remining is None or not self.remining.due(state.step + 1):
+                    self._ahead.plan_next()
                 value.backward()
             total += value.detach()
             self._rows += len(batch.rows)

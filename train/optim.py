@@ -31,6 +31,7 @@ class Plan:
     checkpoint_every: int
     keep: int
     patience: int | None
+    remine_every: int | None
     bf16: bool
 
 
@@ -55,6 +56,7 @@ def make_plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Plan:
         accumulate=loop.accumulate, learning_rate=loop.learning_rate, schedule=loop.schedule.value,
         max_grad_norm=loop.max_grad_norm, log_every=loop.log_every, evaluate_every=steps(loop.evaluate_every),
         checkpoint_every=steps(loop.checkpoint_every), keep=loop.keep, patience=loop.patience,
+        remine_every=None if loop.remine_every is None else steps(loop.remine_every),
         bf16=here and (loop.precision is Precision.bf16
                        or (loop.precision is Precision.auto and device.type == "cuda")))
 

@@ -21,6 +21,7 @@ from sentence_forge.encoders.computing.device import use_what_is_allowed
 from sentence_forge.encoders.computing.matmul import processor
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.runtime import targets
+from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file, write_atomic, write_json
 from sentence_forge.train import checkpoint, finish
 from sentence_forge.train.batches import Batches
@@ -104,6 +105,7 @@ def _train(run: Run) -> None:
     before = {} if resumed is None else read_environment(run.folder)
     use_what_is_allowed(run.device)
     same_threads(before)
+    _check_remining(run)
     data, dev = _load_data(run)
     trainee = build_trainee(run, data, dev, resumed)
     environment = _environment(run, before)
@@ -121,10 +123,26 @@ def _train(run: Run) -> None:
                 trainee.save(run.folder / "untouched")
             tracker.text("config", f"```yaml\n{run.config_yaml}```")
         with watched(run.world, run.folder):
-            _loop(run, trainee, plan, batches, dev, tracker, resumed)
+            _loop(run, trainee, plan, batches, data, dev, tracker, resumed)
         leave(run.world)  # together, before the first one's report
         if run.world.first:
             finish.report(run, trainee, data, dev, tracker)
+
+
+def _check_remining(run: Run) -> None:
+    """Refuse to mine where there is nothing to mine for, or where several processes would have to agree.
+
+    Raises:
+        UserError: says which.
+    """
+    if run.config.loop.remine_every is None:
+        return
+    if shapes := sorted({part.shape for part in run.parts} - {"pair", "triplet"}):
+        raise UserError(f"loop.remine_every: finds hard negatives for pairs and triplets, and the data has "
+                        f"{' and '.join(shapes)}; leave it out, or train by loss=mnrl")
+    if run.world.size > 1:
+        raise UserError("loop.remine_every: is for a training of one process; mine beforehand instead, by python -m "
+                        "search.mine")
 
 
 def _load_data(run: Run) -> tuple[Data, Data]:
@@ -135,7 +153,7 @@ def _load_data(run: Run) -> tuple[Data, Data]:
     return data, dev
 
 
-def _loop(run: Run, trainee: Trainee, plan: Plan, batches: Batches[Batch], dev: Data, tracker: Tracker,
+def _loop(run: Run, trainee: Trainee, plan: Plan, batches: Batches[Batch], data: Data, dev: Data, tracker: Tracker,
           resumed: Path | None) -> None:
     """Train to the end, measuring on dev and keeping the best model."""
     encoder, state, world = trainee.encoder, trainee.state, run.world
@@ -152,9 +170,16 @@ def _loop(run: Run, trainee: Trainee, plan: Plan, batches: Batches[Batch], dev: 
             found = evaluate(shared, run.tasks, run.data_dir, resamples=1, deep=False, head=head)
         return {f"suite_{next(iter(found.json['averages']))}": found.json["average"], **measured}
 
+    remining = None
+    if plan.remine_every is not None:
+        from sentence_forge.train.remining import Remining
+
+        remining = Remining(run.folder, trainee.parts, data, encoder, every=plan.remine_every,
+                            margin=run.config.loop.remine_margin, seed=run.config.seed)
     training = Training(run=run.own_folder, world=world, encoder=encoder, losses=trainee.losses, parts=trainee.parts,
                         batches=batches, optimizer=trainee.optimizer, plan=plan, state=state, evaluate=measured_now,
-                        on_better=lambda step: trainee.save_best(run.folder / "model", step), tracker=tracker)
+                        on_better=lambda step: trainee.save_best(run.folder / "model", step), tracker=tracker,
+                        remining=remining)
     if not world.first:
         torch.manual_seed(run.config.seed + world.rank)  # each draws its own dropout
     if resumed is not None:

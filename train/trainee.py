@@ -126,6 +126,10 @@ def build_trainee(run: Run, data: Data, dev: Data, resumed: Path | None) -> Trai
     losses, loss_of_part = make_losses(data, encoder.dim, config.plugins, teachers)
     losses.to(encoder.model.device)
     parts = make_parts(data, dev, loss_of_part, encoder, teachers)
+    if loop.remine_every is not None:
+        from sentence_forge.train.remining import with_room
+
+        parts = with_room(parts)
     samplers = make_samplers(data, batch_size=loop.batch_size, seed=config.seed, plugins=config.plugins)
     epochs = in_turn(samplers, seed=config.seed, **run.shares)
     optimizer = adamw([encoder.model, losses], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
