@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "encoders": {"runtime"},
     "eval": {"runtime", "configs", "data_readers", "encoders", "losses"},
     "search": {"runtime", "configs", "data_readers", "encoders", "losses", "eval"},  # of eval the pages' templates
-    "train": {"runtime", "configs", "data_readers", "encoders", "losses", "eval"},
+    "train": {"runtime", "configs", "data_readers", "encoders", "losses", "eval", "search"},  # to mine hard negatives
     "export": {"runtime", "configs", "data_readers", "encoders", "losses", "eval", "search"},
 }
 # who composes a config registers its typed skeleton; both lie on floor 0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,9 +31,6 @@ from sentence_forge.train.rows import BatchLoss, Part
 from sentence_forge.train.saver import Saver
 from sentence_forge.train.table import by_rows, gradients
 from sentence_forge.train.tracking import Tracker
-
-if TYPE_CHECKING:
-    from sentence_forge.train.remining import Remining
 
 log = logging.getLogger(__name__)
 
@@ -78,24 +75,23 @@ class Training:
         on_better: called with the step when the measure is the best so far or equals it, step 0 excepted.
         tracker: logs the numbers.
         world: the processes that train together; all but the first one write nothing.
-        remining: gives the rows new negatives now and then.
+        renew: called with the steps done before a batch of the next one is planned; may change the parts' rows.
     """
 
     def __init__(self, *, run: Path, encoder: Encoder, losses: LossSet, parts: Sequence[Part], batches: Batches[Batch],
                  optimizer: torch.optim.Optimizer, plan: Plan, state: State,
                  evaluate: Callable[[], dict[str, float]], on_better: Callable[[int], None], tracker: Tracker,
-                 world: World = ALONE, remining: Remining | None = None) -> None:
+                 world: World = ALONE, renew: Callable[[int], None] = lambda step: None) -> None:
         self.run, self.encoder, self.parts, self.batches = run, encoder, parts, batches
         self.optimizer, self.plan, self.state = optimizer, plan, state
-        self.evaluate, self.on_better, self.tracker, self.world = evaluate, on_better, tracker, world
-        self.remining = remining
+        self.evaluate, self.on_better, self.renew, self.tracker, self.world = evaluate, on_better, renew, tracker, world
         self.saver = Saver(encoder.model, losses, optimizer)
         self.measured: dict[str, float] = {}
         self._batch_loss = BatchLoss(encoder, losses, parts, world, bf16=plan.bf16)
         self._loss_of = world.together(self._batch_loss)
         self._ahead = Ahead(batches, plan=self._batch_loss.plan, settle=self._settle,
                             left=(plan.total - state.step) * plan.accumulate,
-                            threaded=encoder.model.device.type == "cuda")
+                            threaded=encoder.model.device.type == "cuda" and plan.remine_every is None)
         if encoder.model.device.type == "cpu" and world.size == 1 and not encoder.forward.compiled:
             by_rows(encoder.model)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -114,14 +110,13 @@ class Training:
         plan, state = self.plan, self.state
         if state.step == 0:
             self._measure()
-        self._remine()
         self.encoder.model.train()
         bar = tqdm(total=plan.total, initial=state.step, unit="step",
                    disable=None if self.world.first else True, dynamic_ncols=True)
         with bar, Signals() as signals, self._ahead:
             self.encoder.forward.work = Work()
             while state.step < plan.total and not self._given_up():
-                self._remine()
+                self.renew(state.step)
                 begun = time.perf_counter()
                 rate = self._step()
                 last = state.step == plan.total
@@ -150,6 +145,7 @@ class Training:
 
     def _settle(self, batch: Batch) -> None:
         """Choose how texts are embedded, and compile it where that is wanted, before the first step's clock."""
+        self.renew(self.state.step)
         self._batch_loss.settle(batch)
         if self.encoder.forward.compiled and self.encoder.forward.way == "flat":
             compile_shapes(self._batch_loss, self.batches.first(SAMPLE))
@@ -157,16 +153,6 @@ class Training:
     def _given_up(self) -> bool:
         patience = self.plan.patience
         return patience is not None and self.state.evaluations_without_better >= patience
-
-    def _remine(self) -> None:
-        """Mine new negatives where it is time to."""
-        if self.remining is None or not self.remining.due(self.state.step):
-            return
-        work = self.encoder.forward.work
-        with torch.autocast(self.encoder.model.device.type, dtype=torch.bfloat16, enabled=self.plan.bf16):
-            self.remining.before(self.state.step)
-        self.encoder.forward.work = work
-        self.encoder.model.train()
 
     def _step(self) -> float:
         """Take one optimiser step, and return its learning rate."""
@@ -179,8 +165,7 @@ class Training:
             taken.append(batch)
             with self.world.reducing(self._loss_of, number == plan.accumulate):
                 value = self._loss_of(planned) / plan.accumulate
-                if number < plan.accumulate or self.remining is None or not self.remining.due(state.step + 1):
-                    self._ahead.plan_next()
+                self._ahead.plan_next()
                 value.backward()
             total += value.detach()
             self._rows += len(batch.rows)
@@ -209,10 +194,9 @@ class Training:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 what = "gradient" if math.isfinite(loss) else "loss"
                 rows = [name for batch in step.batches for name in self.parts[batch.part].row_names(batch.rows)]
-                raise UserError(
-                    f"the {what} of step {step.number} is not finite; its rows were {', '.join(rows)}; "
-                    "a smaller loop.learning_rate or loop.precision=fp32 "
-                    "may help, the last checkpoint is good")
+                raise UserError(f"the {what} of step {step.number} is not finite; its rows were {', '.join(rows)}; a "
+                                "smaller loop.learning_rate or loop.precision=fp32 may help, the last checkpoint is "
+                                "good")
             self.state.losses.append(loss)
             self._norm = norm
         self._unchecked.clear()

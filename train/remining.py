@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.runtime.errors import UserError
@@ -48,32 +49,35 @@ class Remining:
         every: steps from one mining to the next; the first is before the first step.
         margin: of `search.mining.mine`.
         seed: of the texts at random.
+        bf16: whether the vectors are computed in bf16, as the training's are.
     """
 
     def __init__(self, run: Path, parts: Sequence[Part], data: Data, encoder: Encoder, *, every: int, margin: float,
-                 seed: int) -> None:
-        self._folder, self._encoder = run / "mined", encoder
+                 seed: int, bf16: bool = False) -> None:
+        self._folder, self._encoder, self._bf16 = run / "mined", encoder, bf16
         self._every, self._margin, self._seed = every, margin, seed
         self._parts = [(part.rows, split) for part, (_, split) in zip(parts, data.parts, strict=True)]
         self._mined_at: int | None = None
 
-    def due(self, step: int) -> bool:
-        """Return whether the rows must be mined before the step behind ``step`` is planned."""
-        return step - step % self._every != self._mined_at
-
-    def before(self, step: int) -> None:
-        """Make the rows those of the step behind ``step``: mine, or read what was mined before the run was cut.
+    def renew(self, step: int) -> None:
+        """Make the rows those of the step behind ``step``: mine if it is time, or read what a run that was cut mined.
 
         Raises:
             UserError: what was mined is gone.
         """
         at = step - step % self._every
+        if at == self._mined_at:
+            return
         file = self._folder / f"step-{at}.npz"
         if at == step:
             now = Encoder(self._encoder.model, name=f"step {step}")
             now.forward = self._encoder.forward
             if not self._read(file, now.fingerprint):
-                self._mine(file, now)
+                work, device = now.forward.work, now.model.device.type
+                with torch.autocast(device, dtype=torch.bfloat16, enabled=self._bf16):
+                    self._mine(file, now)
+                now.forward.work = work  # what was mined is none of the training's
+                now.model.train()
         elif not self._read(file):
             raise UserError(f"{file}: is missing or of other rows; it held the negatives of this part of the training, "
                             f"so go on from a checkpoint of step {at} or before, or begin a new run")

@@ -170,16 +170,16 @@ def _loop(run: Run, trainee: Trainee, plan: Plan, batches: Batches[Batch], data:
             found = evaluate(shared, run.tasks, run.data_dir, resamples=1, deep=False, head=head)
         return {f"suite_{next(iter(found.json['averages']))}": found.json["average"], **measured}
 
-    remining = None
+    changes: dict[str, Any] = {}
     if plan.remine_every is not None:
         from sentence_forge.train.remining import Remining
 
-        remining = Remining(run.folder, trainee.parts, data, encoder, every=plan.remine_every,
-                            margin=run.config.loop.remine_margin, seed=run.config.seed)
+        changes["renew"] = Remining(run.folder, trainee.parts, data, encoder, every=plan.remine_every, bf16=plan.bf16,
+                                    margin=run.config.loop.remine_margin, seed=run.config.seed).renew
     training = Training(run=run.own_folder, world=world, encoder=encoder, losses=trainee.losses, parts=trainee.parts,
                         batches=batches, optimizer=trainee.optimizer, plan=plan, state=state, evaluate=measured_now,
                         on_better=lambda step: trainee.save_best(run.folder / "model", step), tracker=tracker,
-                        remining=remining)
+                        **changes)
     if not world.first:
         torch.manual_seed(run.config.seed + world.rank)  # each draws its own dropout
     if resumed is not None:
