@@ -25,13 +25,15 @@ KEEPS = 0.95
 """``blend=auto`` takes the smallest share with so much of the best one's gain, to stay near the beginning."""
 
 
-def blended(settings: Export, end: SentenceTransformer, device: str) -> tuple[SentenceTransformer, dict[str, Any]]:
+def blended(settings: Export, end: SentenceTransformer, device: str,
+            before: Mapping[str, Any] | None = None) -> tuple[SentenceTransformer, dict[str, Any]]:
     """Return the model to export on ``device``, and what its card and the manifest say of how it was blended.
 
     Args:
         settings: the command's keys, with ``blend``.
         end: the run's model, on the CPU.
         device: where to compute, as torch calls it.
+        before: what an export that was cut short said of its blend; the shares of the same two are not measured again.
 
     Raises:
         UserError: the model is no run's, its beginning can't be had, or ``auto`` has no suite to choose by.
@@ -39,7 +41,9 @@ def blended(settings: Export, end: SentenceTransformer, device: str) -> tuple[Se
     tasks, data_dir = _tasks(settings) if settings.blend == "auto" else ({}, None)
     found = between(settings.model, end, settings.plugins)
     about: dict[str, Any] = {**found.fingerprints}
-    if settings.blend == "auto":
+    if settings.blend == "auto" and before is not None and _same(before, about, tasks):
+        share, about = before["share"], {name: value for name, value in before.items() if name != "share"}
+    elif settings.blend == "auto":
         scores, measured_on = _scores(found, tasks, data_dir, device)
         share = chosen(scores)
         about["scores"] = {f"{each:g}": score for each, score in scores.items()}
@@ -53,6 +57,11 @@ def blended(settings: Export, end: SentenceTransformer, device: str) -> tuple[Se
     else:
         share = float(settings.blend)
     return found.at(share).to(device), {"share": share, **about}
+
+
+def _same(before: Mapping[str, Any], fingerprints: Mapping[str, Any], tasks: Mapping[str, Task]) -> bool:
+    """Return whether a share was chosen of the same beginning and end, by tasks that are among these."""
+    return fingerprints.items() <= before.items() and set(before.get("measured_on", "?")) <= tasks.keys()
 
 
 def chosen(scores: Mapping[float, float]) -> float:

@@ -107,14 +107,14 @@ def _check_pushable(settings: Export, out: Path) -> None:
 
 
 def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | None) -> None:
-    unfinished(out)  # refused before anything slow
+    cut_short = unfinished(out)  # refused before anything slow
     if given is not None and settings.blend is not None:
         raise UserError("blend: is of a run, whose folder keeps what it began from; give the run as the model")
     source = None if given is not None else _source(settings)
     rows = None if corpus is None else read_rows(settings, corpus)
     from sentence_forge.eval.geometry import language_of
 
-    encoder, blend = _encoder(settings, source, given)
+    encoder, blend = _encoder(settings, source, given, (cut_short or {}).get("blend"))
     precision = "fp32" if settings.precision is None else settings.precision.value
     if precision == "int8":
         _check_int8(encoder, out)
@@ -126,7 +126,7 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
         if begun is not None and any(begun.get(key) != value for key, value in about.items()):
             raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
         clear_leftovers(out)
-        about["precision"] = precision
+        about |= {"precision": precision, **({"blend": blend} if blend else {})}
         if begun is None:
             write_json(out / MANIFEST, {"state": "unfinished", **about})
         else:
@@ -149,7 +149,7 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
         write_json(out / MANIFEST, {"state": "unfinished", **about})
         check_precision(out, precision, about)
         about |= {"model": None if settings.model is None else settings.model.get("path"), "dim": encoder.dim,
-                  "max_length": encoder.max_length, **({"blend": blend} if blend else {})}
+                  "max_length": encoder.max_length}
         if rows is not None:
             using = corpus_encoder(out, precision, device, about, lambda: encoder)
             about["index"] = index_rows(out, rows, using, settings)
@@ -180,7 +180,8 @@ def _source(settings: Export) -> Path | None:
     return source_folder(settings.model)
 
 
-def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> tuple[Encoder, dict[str, Any]]:
+def _encoder(settings: Export, source: Path | None, given: Encoder | None,
+             before: Mapping[str, Any] | None) -> tuple[Encoder, dict[str, Any]]:
     """Return the encoder to export and how it was blended; one that was given is left as it is.
 
     Adapters are merged, weights blended where that is wanted, and vectors cut.
@@ -197,7 +198,7 @@ def _encoder(settings: Export, source: Path | None, given: Encoder | None) -> tu
         if settings.blend is not None:
             from sentence_forge.export.blend import blended
 
-            model, blend = blended(settings, model, pick_device(settings.device.value))
+            model, blend = blended(settings, model, pick_device(settings.device.value), before)
         model.to(pick_device(settings.device.value))
     elif any(weights.dtype.itemsize < 4 for weights in given.model.parameters()):
         raise UserError("model: an export holds float32 weights; give an encoder that was loaded in float32")

@@ -55,8 +55,8 @@ class LossSet(nn.Module):
         return {name.removeprefix(self._prefix): tensor.contiguous() for name, tensor in self.state_dict().items()}
 
     def save(self, folder: Path) -> None:
-        """Write ``loss.json`` and ``loss.safetensors`` into a model's folder, if a loss has weights."""
-        if not any(True for _ in self.parameters()):
+        """Write ``loss.json`` and ``loss.safetensors`` into a model's folder, if a loss has weights or buffers."""
+        if not self.weights():
             return
         save_file(self.weights(), folder / WEIGHTS)
         about = self.configs[""] if self._prefix else {"sources": self.configs}

@@ -106,10 +106,10 @@ class Cells:
         """
         import faiss
 
+        queries = np.ascontiguousarray(queries, np.float32)
         cells = len(self._sizes)
         probes = min(cells, math.ceil(self.probes * math.sqrt(max(1, count / self._least))))
         scores, near = self._nearest_centres(queries, probes)
-        queries = np.ascontiguousarray(queries, np.float32)
         found = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
         # As FAISS's own method, which takes the number of probes from the index, that other threads use.
         how = faiss.SearchParametersIVF()
@@ -191,7 +191,7 @@ def learn_cells(vectors: FloatArray) -> Learnt:
 
     rows, dim = vectors.shape
     cells = cells_for(rows)
-    means = faiss.Kmeans(dim, cells, niter=_ROUNDS, spherical=True, seed=_SEED % 2**31, min_points_per_centroid=1,
+    means = faiss.Kmeans(dim, cells, niter=_ROUNDS, spherical=True, seed=_SEED, min_points_per_centroid=1,
                          max_points_per_centroid=_ROWS_A_CELL)
     means.train(np.asarray(vectors[drawn(rows, _ROWS_A_CELL * cells, _SEED)]))
     centres = np.ascontiguousarray(means.centroids)

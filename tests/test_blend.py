@@ -100,6 +100,12 @@ def test_auto_tells_each_share_s_score_and_takes_the_least_good_one(run: Path, c
     assert {share: round(score, 4) for share, score in about["scores"].items()} == {
         f"{share:g}": score for share, score in said.items()}
     assert about["measured_on"] == ["file"] and f"blend=auto: {about['share']:g}" in done.err
+    manifest = json.loads(Path("best/manifest.json").read_text())
+    Path("best/manifest.json").write_text(json.dumps({**{key: manifest[key] for key in (
+        "fingerprint", "corpus", "precision", "blend")}, "state": "unfinished"}))
+    done = command("export", "model=run", "blend=auto", "suite=dev.csv", "score_range=[0,5]", "out=best")
+    assert done.code == 0 and "going on with the unfinished export" in done.err and "blend=0.5:" not in done.err
+    assert json.loads(Path("best/manifest.json").read_text())["blend"] == about
 
 
 @pytest.mark.parametrize(("words", "said"), [

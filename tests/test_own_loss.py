@@ -90,6 +90,10 @@ def test_a_loss_of_classes_that_tells_none_apart_is_one_line(command: Command, t
                                                        .replace("self.classes.index", "self.known.index"))
     done = command("train", *LOSS, mine, *TINY, "loop.max_steps=1", "hydra.run.dir=run")
     assert done.code == 2 and "error: loss=Bilinear: takes rows of classes" in done.err, done.err
+    (tmp_path / "package" / "my_losses.py").write_text(OWN.replace("def encode_labels", "def encode"))
+    sys.modules.pop("my_losses", None)
+    done = command("train", *LOSS, mine, *TINY, "loop.max_steps=1", "hydra.run.dir=run")
+    assert done.code == 2 and "error: loss=Bilinear: takes rows with a label" in done.err, done.err
 
 
 def test_a_head_of_version_0_1_is_read(tmp_path: Path) -> None:

@@ -131,6 +131,9 @@ def make_parts(data: Data, dev: Data, losses: Sequence[Loss], encoder: Encoder, 
         if part.shape == "pair_class" and not loss.classes:
             raise UserError(f"{part.loss_key}={type(loss).__name__}: takes rows of classes (shape pair_class) and "
                             "tells none apart; give it `classes` and `predict`, or other shapes")
+        if labels is None and SHAPES[part.shape].label == "label":
+            raise UserError(f"{part.loss_key}={type(loss).__name__}: takes rows with a label (shape {part.shape}) and "
+                            "makes nothing of it; give it `encode_labels`, or other shapes")
         if loss.classes:
             _encoded_labels(loss, part, held_out)  # a class the head can't name shows now, not at the first evaluation
         role = _role(part, encoder)
@@ -236,4 +239,5 @@ def _encoded_labels(loss: Loss, part: PartConfig, split: Split) -> torch.Tensor 
     except ValueError as error:
         position, _, reason = str(error).partition(": ")
         row = split.numbers[int(position)] if position.isdigit() else "?"
-        raise UserError(f"{part.source.paths()[0]}: row {row}: {reason or error}") from None
+        file = next(iter(part.source.paths()), "data")
+        raise UserError(f"{file}: row {row}: {reason or error}") from None

@@ -45,7 +45,7 @@ class Split:
         self.shape = shape
         self.dataset = source.read(shape, name)
         if not len(self.dataset):
-            raise UserError(f"{', '.join(map(str, source.paths()))}: has no {name} rows")
+            raise UserError(f"{', '.join(map(str, source.paths())) or 'data'}: has no {name} rows")
         names = SHAPES[shape].text_columns(self.dataset.column_names)
         ids, first = distinct(_hashes(self.dataset, names))
         self.text_ids = np.ascontiguousarray(ids.reshape(len(names), -1).T)
