@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,8 +96,8 @@ class Remining:
             missing += len(none)
         total = sum(len(rows.numbers) for rows, _ in self._parts)
         stored = io.BytesIO()
-        np.savez(stored, fingerprint=np.array(encoder.fingerprint),
-                 **{str(place): rows.text_ids[:, -1] for place, (rows, _) in enumerate(self._parts)})
+        arrays: dict[str, Any] = {str(place): rows.text_ids[:, -1] for place, (rows, _) in enumerate(self._parts)}
+        np.savez(stored, fingerprint=np.array(encoder.fingerprint), **arrays)
         self._folder.mkdir(exist_ok=True)
         write_atomic(file, stored.getvalue())
         log.info("%s: mined a hard negative for %d of %d pairs in %.0f s", encoder.name, total - missing, total,
