@@ -1,4 +1,4 @@
-"""How build, re-index, query, memory, disk and cold start grow from 100,000 rows to ten million, beside FAISS's HNSW.
+"""How build, re-index, query, memory, disk and cold start grow from 100,000 rows to ten million, beside HNSW.
 
 ``python -m bench.scale DIR`` where DIR is what ``python -m export corpus=... out=DIR`` wrote. Its titles come first;
 beyond them each row is one of them again: the text with the row's number, so that all texts differ, and the vector
@@ -8,7 +8,8 @@ making of these vectors, as they would the encoding. Vectors are read from disk,
 
 Each size of ``--sizes`` is built in ``--work`` (three times the size of its vectors, for a while), measured and
 removed. Lines go to ``scale.json`` as a step ends (building, searching, the peer), and a step that is there is not done
-again: a run that was cut goes on. Take 50 GB of disk and 24 GiB of memory for ten million.
+again: a run that was cut goes on. Take 50 GB of disk and 24 GiB of memory for ten million. The peers are FAISS's graph
+and, in the server of ``--postgres URL``, pgvector's, each at our recall.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,26 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("outputs", "bench", "scale"))
     parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
     parser.add_argument("--no-peer", action="store_true", help="leave FAISS's HNSW out")
+    parser.add_argument("--postgres", metavar="URL", help="a server with pgvector, measured beside it")
     parser.add_argument("--fast-from", type=int, default=FAST_FROM, help=argparse.SUPPRESS)
     given = parser.parse_args()
     file = (given.results or results_of_this_kind()) / "scale.json"
     results = Results(file, "python -m bench.scale <export>", read_lines(file))
     for rows in sorted(map(int, given.sizes.split(","))):
-        measure(given.export, given.work / str(rows), rows, given.fast_from, not given.no_peer, results)
+        peers = {} if given.no_peer else {"hnsw": []}
+        peers |= {} if given.postgres is None else {"pgvector": [given.postgres]}
+        measure(given.export, given.work / str(rows), rows, given.fast_from, peers, results)
     found = {each["rows"]: each["value"] for each in results.lines if each["name"] == "fast_query"}
     if len(found) > 1:
         line("fast_query, slope", slope(found), "log time / log rows", sizes=len(found))
 
 
-def measure(export: Path, work: Path, rows: int, fast_from: int, peer: bool, results: Results) -> None:
+def measure(export: Path, work: Path, rows: int, fast_from: int, peers: Mapping[str, list[str]],
+            results: Results) -> None:
     """Build an index of ``rows`` rows in ``work``, measure it and remove it; keep each step's lines as it ends."""
     steps = {each["name"] for each in results.lines if each["rows"] == rows}
-    if "cold_start" in steps and ("fast_query, hnsw" in steps or not peer):
+    missing = [name for name in peers if f"fast_query, {name}" not in steps]
+    if "cold_start" in steps and not missing:
         return
     with Index.open(export) as source:
         generator = np.random.default_rng(rows)
@@ -115,8 +121,9 @@ def measure(export: Path, work: Path, rows: int, fast_from: int, peer: bool, res
             results.add(*(each for each in lines if each["name"] not in steps))
     if "cold_start" not in steps:
         results.add(*_searched(work, queries, rows))
-    if peer:
-        results.add(*_peer(work, rows, {each["name"]: each for each in results.lines if each["rows"] == rows}))
+    ours = {each["name"]: each for each in results.lines if each["rows"] == rows}
+    for name in missing:
+        results.add(*_peer(name, peers[name], work, rows, ours))
     shutil.rmtree(work)
 
 
@@ -158,15 +165,16 @@ def _searched(work: Path, queries: FloatArray, rows: int) -> list[dict[str, Any]
     ]
 
 
-def _peer(work: Path, rows: int, ours: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the lines of FAISS's HNSW on the same vectors, beside those of ours, by name."""
-    told = json.loads(_run("-m", "bench.scale_peer", str(work), str(ours["fast_query"]["recall"])))
+def _peer(name: str, arguments: list[str], work: Path, rows: int,
+          ours: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of a peer's HNSW on the same vectors, beside those of ours, by name."""
+    told = json.loads(_run("-m", "bench.scale_peer", str(work), str(ours["fast_query"]["recall"]), *arguments))
+    size, of_ours = ("resident_memory", "not_mapped") if name == "hnsw" else ("disk", "value")
     return [
-        line("fast_query, hnsw", told["median"], "ms", peer="ours", peer_value=ours["fast_query"]["value"], rows=rows,
-             p95=told["p95"], recall=told["recall"], ef_search=told["ef_search"]),
-        line("build, hnsw", told["build"], "s", rows=rows),
-        line("resident_memory, hnsw", told["resident"], "MiB", peer="ours, not mapped",
-             peer_value=ours["resident_memory"]["not_mapped"], rows=rows),
+        line(f"fast_query, {name}", told["median"], "ms", peer="ours", peer_value=ours["fast_query"]["value"],
+             rows=rows, p95=told["p95"], recall=told["recall"], ef_search=told["ef_search"]),
+        line(f"build, {name}", told["build"], "s", rows=rows),
+        line(f"{size}, {name}", told["size"], "MiB", peer="ours", peer_value=ours[size][of_ours], rows=rows),
     ]
 
 

@@ -1,54 +1,115 @@
-"""FAISS's HNSW on the vectors of an index, in a process of its own, searched until its recall is that of ours.
+"""An HNSW graph on the vectors of an index, in a process of its own, searched until its recall is that of ours.
 
-``python -m bench.scale_peer WORK RECALL`` is called by `bench.scale`. Links are 32 a vector (M); vectors are kept as
-float16, which halves the memory, so 20 candidates are scored again in float32 as ours are: float16 alone mixes up the
-tenth and the eleventh. efSearch is doubled until recall@10 reaches RECALL.
+``python -m bench.scale_peer WORK RECALL [URL]`` is called by `bench.scale`. The graph is FAISS's, or pgvector's in
+the PostgreSQL server at URL, where the table ``bench_scale`` is made and removed. Both keep float16, which halves the
+memory, with 32 links a vector (FAISS's default; M), and 20 candidates are scored again in float32 as ours are:
+float16 alone mixes up the tenth and the eleventh. efSearch is doubled until recall@10 reaches RECALL. pgvector is
+told to build in memory, on all cores (``maintenance_work_mem`` of the graph's size,
+``max_parallel_maintenance_workers``), and queries go over one connection, prepared.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bench.lines import median, seconds
-from sentence_forge.encoders.similarity import FloatArray, rank
+from sentence_forge.encoders.similarity import FloatArray, IntArray, rank
 from sentence_forge.search.index import Index
 
 LINKS, BLOCK = 32, 65_536
-EF_SEARCH = (16, 32, 64, 128, 256, 512, 1024, 2048)
+CANDIDATES = 20
+EF_SEARCH = (20, 40, 80, 160, 320, 640, 1000)  # pgvector takes no more
+Search = Callable[[FloatArray, int], IntArray]
 
 
 def main() -> None:
-    """Print one JSON object: seconds to build, efSearch, recall@10, milliseconds a query, MiB resident."""
-    import faiss
-
-    work, wanted = Path(sys.argv[1]), float(sys.argv[2])
+    """Print one JSON object: seconds to build, efSearch, recall@10, milliseconds a query, MiB resident or on disk."""
+    work, wanted, *urls = Path(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]
     queries, tenth = np.load(work / "queries.npy"), np.load(work / "tenth.npy")
     with Index.open(work) as index:
         vectors = np.asarray(index.vectors)
-        graph = faiss.IndexHNSWSQ(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, LINKS, faiss.METRIC_INNER_PRODUCT)
-        graph.train(np.array(vectors[:BLOCK]))
-        build = seconds(lambda: [graph.add(np.array(vectors[start:start + BLOCK]))
-                                 for start in range(0, len(vectors), BLOCK)])
+        build, search, size = pgvector(vectors, urls[0]) if urls else faiss_graph(vectors)
 
-        def answer(query: FloatArray) -> FloatArray:
-            near = graph.search(query[None], 2 * 10)[1][0]
-            return rank(vectors, query, near[near >= 0], 10)[0]
+        def answer(query: FloatArray, ef_search: int) -> FloatArray:
+            return rank(vectors, query, search(query, ef_search), 10)[0]
 
         for ef_search in EF_SEARCH:
-            graph.hnsw.efSearch = ef_search
-            scores = np.array([answer(query) for query in queries])
+            scores = np.array([answer(query, ef_search) for query in queries])
             recall = float((scores >= tenth[:, None] - 1e-6).mean())
             if recall >= wanted:
                 break
-        times = [1000 * seconds(lambda query=query: answer(query)) for query in queries]
-    fields = dict(row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines())
-    sys.stdout.write(json.dumps({"build": build, "ef_search": ef_search, "recall": recall, "median": median(times),
-                                 "p95": float(np.percentile(times, 95)),
-                                 "resident": int(fields["RssAnon"].split()[0]) / 1024}))
+        times = [1000 * seconds(lambda query=query: answer(query, ef_search)) for query in queries]
+        sys.stdout.write(json.dumps({"build": build, "ef_search": ef_search, "recall": recall, "median": median(times),
+                                     "p95": float(np.percentile(times, 95)), "size": size() / 2**20}))
+
+
+def faiss_graph(vectors: FloatArray) -> tuple[float, Search, Callable[[], float]]:
+    """Build FAISS's graph; return the seconds it took, its search, and the bytes of this process's own memory."""
+    import faiss
+
+    graph = faiss.IndexHNSWSQ(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, LINKS, faiss.METRIC_INNER_PRODUCT)
+    graph.train(np.array(vectors[:BLOCK]))
+    build = seconds(lambda: [graph.add(np.array(vectors[start:start + BLOCK]))
+                             for start in range(0, len(vectors), BLOCK)])
+
+    def search(query: FloatArray, ef_search: int) -> IntArray:
+        graph.hnsw.efSearch = ef_search
+        near = graph.search(query[None], CANDIDATES)[1][0]
+        return near[near >= 0]
+
+    def size() -> float:
+        fields = dict(row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines())
+        return 1024 * float(fields["RssAnon"].split()[0])
+
+    return build, search, size
+
+
+def pgvector(vectors: FloatArray, url: str) -> tuple[float, Search, Callable[[], float]]:
+    """Load the vectors and build pgvector's graph; return the seconds of both, its search, and the bytes on disk."""
+    import psycopg
+
+    from sentence_forge.search.postgres.binary import HEADER, TRAILER, copied, literal
+
+    connection: psycopg.Connection[Any] = psycopg.connect(url, autocommit=True)
+    dim, cores = vectors.shape[1], len(os.sched_getaffinity(0))
+    memory = 64 + len(vectors) * (2 * dim + 16 * LINKS + 100) // 2**20  # the graph with its vectors, while it is built
+
+    def load() -> None:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        connection.execute("DROP TABLE IF EXISTS bench_scale")
+        connection.execute(f"CREATE UNLOGGED TABLE bench_scale (row bytea, embedding halfvec({dim}))")
+        connection.execute("ALTER TABLE bench_scale ALTER embedding SET STORAGE PLAIN")
+        with connection.cursor().copy("COPY bench_scale FROM STDIN (FORMAT binary)") as copy:
+            copy.write(HEADER)
+            for start in range(0, len(vectors), BLOCK):
+                block = vectors[start:start + BLOCK]
+                rows = [b"%015d" % row for row in range(start, start + len(block))]
+                copy.write(copied(np.array(rows, "S15"), block, "halfvec"))
+            copy.write(TRAILER)
+        for setting in (f"maintenance_work_mem = '{memory} MB'", f"max_parallel_maintenance_workers = {cores}"):
+            connection.execute(f"SET {setting}")
+        connection.execute(f"CREATE INDEX ON bench_scale USING hnsw (embedding halfvec_ip_ops) WITH (m = {LINKS})")
+
+    def search(query: FloatArray, ef_search: int) -> IntArray:
+        connection.execute(f"SET hnsw.ef_search = {ef_search}")
+        found = connection.execute("SELECT row FROM bench_scale ORDER BY embedding <#> %s::halfvec LIMIT "
+                                   f"{CANDIDATES}", [literal(query)], prepare=True).fetchall()
+        return np.array([int(row) for row, in found], np.int64)
+
+    def size() -> float:
+        bytes_of = connection.execute("SELECT pg_total_relation_size('bench_scale')").fetchone()
+        connection.execute("DROP TABLE bench_scale")
+        assert bytes_of is not None
+        return float(bytes_of[0])
+
+    return seconds(load), search, size
 
 
 if __name__ == "__main__":

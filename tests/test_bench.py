@@ -15,6 +15,8 @@ import torch
 
 pytest.importorskip("accelerate")
 
+from database import server
+
 from bench import generated, tables
 from bench.agreement import curve, first_steps, sides
 from bench.all import main, record
@@ -340,11 +342,13 @@ def test_growth_is_measured_and_a_size_that_is_there_is_left_alone(lines_of: Cal
     index_corpus(tmp_path / "export" / "index", names, names, Drawn())
     arguments = (str(tmp_path / "export"), "--sizes", "2000", "--fast-from", "1000", "--work", str(tmp_path / "work"),
                  "--results", str(tmp_path))
-    lines = {line["name"]: line for line in lines_of("scale", *arguments)}
+    with server() as url:
+        lines = {line["name"]: line for line in lines_of("scale", *arguments, "--postgres", url)}
     assert lines["reindex"]["changed"] == 20
-    fast, peer = lines["fast_query"], lines["fast_query, hnsw"]
+    fast = lines["fast_query"]
     assert fast["index"]["factory"].startswith("PQ") and fast["recall"] > 0.99
-    assert peer["recall"] >= fast["recall"] and 0 < peer["value"] <= peer["p95"]
+    for peer in (lines["fast_query, hnsw"], lines["fast_query, pgvector"]):
+        assert peer["recall"] >= fast["recall"] and 0 < peer["value"] <= peer["p95"]
     assert lines["disk"]["parts"]["vectors"] == pytest.approx(2000 * 32 * 4, abs=200)
     assert 0 < lines["resident_memory"]["not_mapped"] < lines["resident_memory"]["value"]
     assert not list((tmp_path / "work").iterdir()), "a size that was measured is removed"
