@@ -31,8 +31,8 @@ class Plan:
     checkpoint_every: int
     keep: int
     patience: int | None
-    remine_every: int | None
     bf16: bool
+    remine_every: int | None = None
 
 
 def make_plan(loop: Loop, batches_per_epoch: int, device: torch.device) -> Plan:
