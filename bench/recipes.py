@@ -50,7 +50,7 @@ def rows_of(folders: Sequence[Path]) -> list[Line]:
     lines: list[Line] = []
     for folder in folders:
         report = _report(folder)
-        start = {"recipe": START, "seed": None, "model": report["baseline"]["fingerprint"],
+        start = {"name": START, "recipe": START, "seed": None, "model": report["baseline"]["fingerprint"],
                  "tasks": {task: {"measure": row["measure"], "value": row[row["measure"]]}
                            for task, row in report["baseline"]["tasks"].items()}}
         if lines and start != lines[0]:
@@ -62,8 +62,21 @@ def rows_of(folders: Sequence[Path]) -> list[Line]:
 
 
 def printed(files: Sequence[Path]) -> list[Line]:
-    """Return the lines of files that ``bench.judge`` or ``bench.bm25`` printed."""
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line]
+    """Return the lines of files that ``bench.judge`` or ``bench.bm25`` printed.
+
+    Raises:
+        UserError: a file isn't one of them.
+    """
+    lines = []
+    for file in files:
+        try:
+            lines += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+        except (OSError, ValueError):
+            raise UserError(f"{file}: is no file of lines that python -m bench.judge score or python -m bench.bm25 "
+                            "tasks printed") from None
+    if not lines or "name" not in lines[0]:
+        raise UserError(f"{files[0]}: holds no line that was measured")
+    return lines
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -112,8 +125,9 @@ def _line(row: Mapping[str, Any]) -> Line:
     """Return what is kept of a model's row in a report: numbers, its fingerprint and how fast its training was."""
     run = Path(row["model"])
     recipe, _, seed = run.name.rpartition("-")
-    return {"recipe": recipe if seed.isdigit() else run.name, "seed": int(seed) if seed.isdigit() else None,
-            "model": row["fingerprint"], "rows_per_second": _rows_per_second(run / "metrics.jsonl"),
+    return {"name": run.name, "recipe": recipe if seed.isdigit() else run.name,
+            "seed": int(seed) if seed.isdigit() else None, "model": row["fingerprint"],
+            "rows_per_second": _rows_per_second(run / "metrics.jsonl"),
             "tasks": {task: {key: score[key] for key in ("measure", "value", "delta", "delta_ci95")}
                       for task, score in row["tasks"].items()}}
 

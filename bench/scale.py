@@ -169,12 +169,13 @@ def _peer(name: str, arguments: list[str], work: Path, rows: int,
           ours: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the lines of a peer's HNSW on the same vectors, beside those of ours, by name."""
     told = json.loads(_run("-m", "bench.scale_peer", str(work), str(ours["fast_query"]["recall"]), *arguments))
-    size, of_ours = ("resident_memory", "not_mapped") if name == "hnsw" else ("disk", "value")
+    size, of_ours, which = (("resident_memory", "not_mapped", "ours, not mapped") if name == "hnsw" else
+                            ("disk", "value", "ours"))
     return [
         line(f"fast_query, {name}", told["median"], "ms", peer="ours", peer_value=ours["fast_query"]["value"],
              rows=rows, p95=told["p95"], recall=told["recall"], ef_search=told["ef_search"]),
         line(f"build, {name}", told["build"], "s", rows=rows),
-        line(f"{size}, {name}", told["size"], "MiB", peer="ours", peer_value=ours[size][of_ours], rows=rows),
+        line(f"{size}, {name}", told["size"], "MiB", peer=which, peer_value=ours[size][of_ours], rows=rows),
     ]
 
 

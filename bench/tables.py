@@ -32,7 +32,7 @@ def main() -> None:
         text = PAGE.read_text(encoding="utf-8")
         for name in TABLES:
             text = written(text, name, table(name))
-        for name in re.findall(r"<!-- kept (\w+) -->", text):
+        for name in re.findall(r"<!-- kept ([\w-]+) -->", text):
             text = written(text, f"kept {name}", kept(name))
         PAGE.write_text(text, encoding="utf-8")
     else:

@@ -48,7 +48,7 @@ class Loop:
     tokens_at_once: int | None = None  # beyond it activations are computed twice; none: what fits half the memory
     compile: Any = "auto"  # torch.compile over few shapes; auto: on CUDA where a run is long enough to repay it
     remine_every: float | None = None  # steps between minings of hard negatives for pairs; the first is at the start
-    remine_margin: float = 0.05  # a text whose cosine is above (1 - this) times the positive's is no negative
+    remine_margin: float | None = None  # a text whose cosine is above (1 - it) times the positive's is none; none: 0.05
     projector: int = 1000  # dev texts shown in TensorBoard's projector; 0 is off
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Loop:
                 raise UserError(f"loop.{name}: is {value}; it must be at least 1{otherwise}")
         if self.remine_every is not None and not self.remine_every > 0:
             raise UserError(f"loop.remine_every: is {self.remine_every}; it must be above 0, or null for no mining")
-        if not 0 <= self.remine_margin < 1:
+        if self.remine_margin is not None and not 0 <= self.remine_margin < 1:
             raise UserError(f"loop.remine_margin: is {self.remine_margin}; it is a fraction of the positive's cosine, "
                             "from 0 to below 1")
         if self.compile != "auto" and not isinstance(self.compile, bool):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from sentence_forge.encoders.making.blend import Between, between, run_of, saved_config
 from sentence_forge.runtime import targets
 from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.files import sha256_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -39,15 +42,17 @@ def blended(settings: Export, end: SentenceTransformer, device: str,
         UserError: the model is no run's, its beginning can't be had, or ``auto`` has no suite to choose by.
     """
     tasks, data_dir = _tasks(settings) if settings.blend == "auto" else ({}, None)
+    suite = _digest(tasks, data_dir)
     found = between(settings.model, end, settings.plugins)
     about: dict[str, Any] = {**found.fingerprints}
-    if settings.blend == "auto" and before is not None and _same(before, about, tasks):
+    if settings.blend == "auto" and before is not None and \
+            {**about, "suite_sha256": suite}.items() <= before.items():
         share, about = before["share"], {name: value for name, value in before.items() if name != "share"}
     elif settings.blend == "auto":
         scores, measured_on = _scores(found, tasks, data_dir, device)
         share = chosen(scores)
         about["scores"] = {f"{each:g}": score for each, score in scores.items()}
-        about["measured_on"] = measured_on
+        about |= {"measured_on": measured_on, "suite_sha256": suite}
         if share == 0:
             log.warning("blend=auto: no share is better than the beginning on %s, which is exported; give blend=1 for "
                         "the run as it ended", ", ".join(measured_on))
@@ -59,9 +64,11 @@ def blended(settings: Export, end: SentenceTransformer, device: str,
     return found.at(share).to(device), {"share": share, **about}
 
 
-def _same(before: Mapping[str, Any], fingerprints: Mapping[str, Any], tasks: Mapping[str, Task]) -> bool:
-    """Return whether a share was chosen of the same beginning and end, by tasks that are among these."""
-    return fingerprints.items() <= before.items() and set(before.get("measured_on", "?")) <= tasks.keys()
+def _digest(tasks: Mapping[str, Task], data_dir: Path | None) -> str:
+    """Return a hash of the tasks' names and of the rows they measure on."""
+    files = {name: task.locate(data_dir) for name, task in tasks.items()}
+    said = {name: sha256_file(file) if file.is_file() else str(file) for name, file in files.items() if file}
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def chosen(scores: Mapping[float, float]) -> float:

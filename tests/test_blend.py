@@ -106,6 +106,10 @@ def test_auto_tells_each_share_s_score_and_takes_the_least_good_one(run: Path, c
     done = command("export", "model=run", "blend=auto", "suite=dev.csv", "score_range=[0,5]", "out=best")
     assert done.code == 0 and "going on with the unfinished export" in done.err and "blend=0.5:" not in done.err
     assert json.loads(Path("best/manifest.json").read_text())["blend"] == about
+    Path("best/manifest.json").write_text(json.dumps({**manifest, "state": "unfinished"}))
+    Path("other.csv").write_text("\n".join(["sentence1,sentence2,score", *lines[:-3]]) + "\n")
+    done = command("export", "model=run", "blend=auto", "suite=other.csv", "score_range=[0,5]", "out=best")
+    assert "blend=0.5:" in done.err  # by other rows another share may be best
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -64,6 +64,10 @@ def test_evaluations_that_differ_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert "has another baseline or other tasks than" in capsys.readouterr().err
     assert recipes.main(["x", str(tmp_path), "--results", str(tmp_path)]) == 2
     assert "has no report.json that can be read" in capsys.readouterr().err
+    (tmp_path / "empty.jsonl").write_text("")
+    for file, expected in (("nowhere.jsonl", "is no file of lines"), ("empty.jsonl", "holds no line")):
+        assert recipes.main(["x", str(tmp_path / file), "--results", str(tmp_path)]) == 2
+        assert expected in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
 
 

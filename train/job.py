@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # folders of a run that may be links, to keep them on another disk, and the names of the files in them
 PARTS = {"checkpoints": r"(replaced-)?step-\d+", "report": r"report\..*",
-         "tensorboard": r"events\.out\.tfevents\..*|projector_config\.pbtxt|\d+"}
+         "mined": r"step-\d+\.npz", "tensorboard": r"events\.out\.tfevents\..*|projector_config\.pbtxt|\d+"}
 _ABSENT = object()
 
 
@@ -77,7 +77,7 @@ def _train(config: DictConfig, hydra: HydraConf, folder: Path, own_folder: Path)
     with writer_lock(own_folder):
         for name, ours in PARTS.items():
             check_link(own_folder / name, ours)
-        for each in (own_folder, own_folder / "checkpoints", own_folder / "report"):
+        for each in (own_folder, *(own_folder / name for name in ("checkpoints", "mined", "report"))):
             clear_leftovers(each)
         try:
             train(run)

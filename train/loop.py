@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class State:
     rows_seen: int = 0
     losses: list[float] = field(default_factory=list)  # of the steps since the last logged one
     baseline: dict[str, float] = field(default_factory=dict)
+    mined: dict[str, Any] | None = None  # the step whose mined negatives the rows hold, and its file's sha256
 
 
 class _Step(NamedTuple):
@@ -75,13 +76,13 @@ class Training:
         on_better: called with the step when the measure is the best so far or equals it, step 0 excepted.
         tracker: logs the numbers.
         world: the processes that train together; all but the first one write nothing.
-        renew: called with the steps done before a batch of the next one is planned; may change the parts' rows.
+        renew: called with ``state`` before a batch of the next step is planned; may change the parts' rows.
     """
 
     def __init__(self, *, run: Path, encoder: Encoder, losses: LossSet, parts: Sequence[Part], batches: Batches[Batch],
                  optimizer: torch.optim.Optimizer, plan: Plan, state: State,
                  evaluate: Callable[[], dict[str, float]], on_better: Callable[[int], None], tracker: Tracker,
-                 world: World = ALONE, renew: Callable[[int], None] = lambda step: None) -> None:
+                 world: World = ALONE, renew: Callable[[State], None] = lambda state: None) -> None:
         self.run, self.encoder, self.parts, self.batches = run, encoder, parts, batches
         self.optimizer, self.plan, self.state = optimizer, plan, state
         self.evaluate, self.on_better, self.renew, self.tracker, self.world = evaluate, on_better, renew, tracker, world
@@ -89,9 +90,9 @@ class Training:
         self.measured: dict[str, float] = {}
         self._batch_loss = BatchLoss(encoder, losses, parts, world, bf16=plan.bf16)
         self._loss_of = world.together(self._batch_loss)
-        self._ahead = Ahead(batches, plan=self._batch_loss.plan, settle=self._settle,
-                            left=(plan.total - state.step) * plan.accumulate,
-                            threaded=encoder.model.device.type == "cuda" and plan.remine_every is None)
+        threaded = encoder.model.device.type == "cuda" and plan.remine_every is None  # else rows change as it plans
+        self._ahead = Ahead(batches, plan=self._batch_loss.plan, settle=self._settle, threaded=threaded,
+                            left=(plan.total - state.step) * plan.accumulate)
         if encoder.model.device.type == "cpu" and world.size == 1 and not encoder.forward.compiled:
             by_rows(encoder.model)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -116,7 +117,7 @@ class Training:
         with bar, Signals() as signals, self._ahead:
             self.encoder.forward.work = Work()
             while state.step < plan.total and not self._given_up():
-                self.renew(state.step)
+                self.renew(state)
                 begun = time.perf_counter()
                 rate = self._step()
                 last = state.step == plan.total
@@ -130,7 +131,7 @@ class Training:
                     bar.set_postfix_str(self._log(rate))
                 if evaluates:
                     self._measure()
-                # read once: it may come at any moment. Several processes ask each other only when they log
+                # it may come at any moment, so read it once; several processes ask each other only when they log
                 stop = self.world.largest(signals.received or 0) if logs or self.world.size == 1 else 0
                 if saves or stop or self._given_up():
                     folder = self._save()
@@ -145,14 +146,13 @@ class Training:
 
     def _settle(self, batch: Batch) -> None:
         """Choose how texts are embedded, and compile it where that is wanted, before the first step's clock."""
-        self.renew(self.state.step)
         self._batch_loss.settle(batch)
         if self.encoder.forward.compiled and self.encoder.forward.way == "flat":
             compile_shapes(self._batch_loss, self.batches.first(SAMPLE))
+        self.renew(self.state)
 
     def _given_up(self) -> bool:
-        patience = self.plan.patience
-        return patience is not None and self.state.evaluations_without_better >= patience
+        return self.plan.patience is not None and self.state.evaluations_without_better >= self.plan.patience
 
     def _step(self) -> float:
         """Take one optimiser step, and return its learning rate."""

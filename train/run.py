@@ -137,9 +137,10 @@ def _check_remining(run: Run) -> None:
     """
     if run.config.loop.remine_every is None:
         return
-    if shapes := sorted({part.shape for part in run.parts} - {"pair", "triplet"}):
-        raise UserError(f"loop.remine_every: finds hard negatives for pairs and triplets, and the data has "
-                        f"{' and '.join(shapes)}; leave it out, or train by loss=mnrl")
+    for part in run.parts:
+        if part.shape not in ("pair", "triplet") or "triplet" not in part.loss["shapes"] or part.loss.get("teacher"):
+            raise UserError("loop.remine_every: finds hard negatives for pairs and triplets, and "
+                            f"{part.loss_key} takes {part.shape} without any; leave it out, or train by loss=mnrl")
     if run.world.size > 1:
         raise UserError("loop.remine_every: is for a training of one process; mine beforehand instead, by python -m "
                         "search.mine")
@@ -172,10 +173,12 @@ def _loop(run: Run, trainee: Trainee, plan: Plan, batches: Batches[Batch], data:
 
     changes: dict[str, Any] = {}
     if plan.remine_every is not None:
-        from sentence_forge.train.remining import Remining
+        from sentence_forge.train.remining import MARGIN, Remining
+
+        margin = run.config.loop.remine_margin
 
         changes["renew"] = Remining(run.folder, trainee.parts, data, encoder, every=plan.remine_every, bf16=plan.bf16,
-                                    margin=run.config.loop.remine_margin, seed=run.config.seed).renew
+                                    margin=MARGIN if margin is None else margin, seed=run.config.seed).renew
     training = Training(run=run.own_folder, world=world, encoder=encoder, losses=trainee.losses, parts=trainee.parts,
                         batches=batches, optimizer=trainee.optimizer, plan=plan, state=state, evaluate=measured_now,
                         on_better=lambda step: trainee.save_best(run.folder / "model", step), tracker=tracker,
