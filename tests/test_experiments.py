@@ -33,7 +33,7 @@ RECIPES = {
     "news_zh_three_layers": ("intfloat/multilingual-e5-small", None, 64, 3, 1e-4, None, "Distill"),
     "matryoshka": ("google-bert/bert-base-uncased", "allnli", 128, 1, 2e-5, 75, "MultipleNegativesRanking"),
     "minilm_nli": ("sentence-transformers/all-MiniLM-L6-v2", None, 128, 3, 2e-5, None, "MultipleNegativesRanking"),
-    "minilm_stsb": ("sentence-transformers/all-MiniLM-L6-v2", None, 16, 4, 2e-5, None, "CoSENT"),
+    "minilm_stsb": ("sentence-transformers/all-MiniLM-L6-v2", None, 16, 2, 2e-5, None, "Cosine"),
     "budget": ("sentence-transformers/all-MiniLM-L6-v2", None, 32, 3, 2e-5, None, "MultipleNegativesRanking"),
     "quick": ("sentence-transformers/all-MiniLM-L6-v2", None, 32, 3, 5e-5, None, "MultipleNegativesRanking"),
 }
