@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from sentence_forge.configs import schema
 from sentence_forge.runtime import targets
-from sentence_forge.runtime.overrides import options
+from sentence_forge.runtime.overrides import friendly, options
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sentence_forge"
@@ -98,6 +98,14 @@ def test_every_yaml_composes_and_binds_to_what_it_names(group: str, name: str) -
         assert given <= set(signature.parameters), (key, given - set(signature.parameters))
         needed = {n for n, p in signature.parameters.items() if p.default is p.empty}
         assert needed <= given | OFFERED, (key, needed - given)
+
+
+@pytest.mark.parametrize("name", [name for name in options("model") if name != "folder"])
+def test_every_model_is_a_baseline_by_its_name(name: str) -> None:
+    schema.register()
+    with initialize_config_module("sentence_forge.configs", version_base="1.3"):
+        config = OmegaConf.to_container(compose("eval", friendly([f"model={name}", f"baseline={name}"])), resolve=True)
+    assert config["baseline"] == config["model"] is not None
 
 
 @pytest.mark.parametrize("target", [

@@ -57,6 +57,8 @@ def friendly(arguments: Sequence[str]) -> list[str]:
 
 
 def _group(group: str, value: str, several: bool) -> list[str]:
+    if group == "baseline" and value in _models():
+        return [f"+model@baseline={value}"]  # a baseline is called as the model would be
     names = options(group)
     listed = re.fullmatch(r"\[(.*)\]", value)
     parts = [part.strip() for part in listed[1].split(",")] if listed else value.split(",") if several else [value]
@@ -73,12 +75,16 @@ def _group(group: str, value: str, several: bool) -> list[str]:
         named = ", ".join(part for part in parts if part in names)
         raise UserError(f"{group}={value}: names ({named}) and paths can't be mixed in one sweep; make it two sweeps")
     wrong = next(part for part in parts if part not in names)
-    known = [name for name in names if name not in ("folder", "file", "none")]
+    known = _models() if group == "baseline" else [name for name in names if name not in ("folder", "file", "none")]
     if not known:
         raise UserError(f"{group}={brief(value)}: no such {option}; give one that is there")
     also = f", and no such {option}" if option else ""
     hub = f" A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
     raise UserError(f"{group}={brief(value)}: there is no {group} {brief(wrong)!r}{also}; {one_of(known, wrong)}{hub}")
+
+
+def _models() -> list[str]:
+    return [name for name in options("model") if name != "folder"]
 
 
 def _is_path(value: str, option: str) -> bool:
