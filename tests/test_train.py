@@ -468,6 +468,17 @@ def test_a_loss_of_the_users_own_package(command: Command, tmp_path: Path, monke
     assert done.code == 0, done.err
 
 
+def test_texts_of_an_evaluation_are_no_work_of_the_training(command: Command, tmp_path: Path) -> None:
+    tokens_a_pair = []
+    for every in (1, 1000):
+        done = command("train", "loss=mnrl", *SHORT[:-1], f"loop.evaluate_every={every}", f"hydra.run.dir={every}")
+        assert done.code == 0, done.err
+        lines = [json.loads(line) for line in (tmp_path / str(every) / "metrics.jsonl").read_text().splitlines()]
+        tokens_a_pair.append([round(line["speed/tokens_per_second"] / line["speed/pairs_per_second"], 6)
+                              for line in lines if "speed/tokens_per_second" in line])
+    assert tokens_a_pair[0] == tokens_a_pair[1] and len(tokens_a_pair[0]) == 6
+
+
 @pytest.mark.parametrize(("loss", "folder"), [
     ("softmax", "nli_en_cad"), ("triplet", "nli_en_cad"), ("mnrl", "nli_en_cad"), ("cosine", "stsb"),
     ("batch_hard", "news_en_uci")])

@@ -218,8 +218,9 @@ class Training:
     def _measure(self) -> None:
         """Evaluate on dev, and keep the model if it is the best."""
         state, work = self.state, self.encoder.forward.work
+        self.encoder.forward.work = Work()  # the evaluation's own texts don't count
         self.measured = self.world.collect(self.evaluate())[0]  # the first one's, so that all decide alike
-        self.encoder.forward.work = work  # the evaluation's own texts don't count
+        self.encoder.forward.work = work
         self.encoder.model.train()
         name, value = next(iter(self.measured.items()))
         self.tracker.scalars(state.step, {f"dev/{key}": number for key, number in self.measured.items()})
