@@ -96,6 +96,31 @@ def test_a_loss_of_classes_that_tells_none_apart_is_one_line(command: Command, t
     assert done.code == 2 and "error: loss=Bilinear: takes rows with a label" in done.err, done.err
 
 
+def test_a_source_of_ones_own_trains_without_a_file(command: Command, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_data.py").write_text(
+        "class Tickets:\n"
+        "    def __init__(self, most: int) -> None:\n        self.most = most\n"
+        "    def shapes(self):\n        return ['pair_score']\n"
+        "    def read(self, shape, split):\n"
+        "        from datasets import Dataset\n"
+        "        rows = [('printer on fire', 'it burns', 1.0), ('no network', 'printer on fire', 0.0)] * self.most\n"
+        "        first, second, scores = zip(*rows) if rows else ((), (), ())\n"
+        "        return Dataset.from_dict({'sentence1': first, 'sentence2': second, 'score': scores,\n"
+        "                                  'row': range(1, len(rows) + 1)})\n"
+        "    def rejected(self):\n        return {}\n"
+        "    def paths(self):\n        return []\n")
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "tickets.yaml").write_text("_target_: my_data.Tickets\nmost: 30\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["--config-dir", str(tmp_path / "conf"), "loss=cosine", "data=tickets", "plugins=[my_data]", *TINY,
+             "loop.max_steps=2", "hydra.run.dir=run"]
+    done = command("train", *words)
+    assert done.code == 0 and (tmp_path / "run" / "report" / "report.html").is_file(), done.err
+    done = command("train", *words[:-1], "data.most=0", "hydra.run.dir=empty")
+    assert done.code == 2 and "error: data: has no train rows" in done.err, done.err
+
+
 def test_a_head_of_version_0_1_is_read(tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = {"labels": ["no", "yes"], "concatenation": ["u", "v"]}

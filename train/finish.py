@@ -109,7 +109,8 @@ def _about(best: Encoder, training: Mapping[str, Any], measured: Evaluation, bas
 
 def _log_hparams(run: Run, tracker: Tracker, training: Mapping[str, Any], measured: Evaluation) -> None:
     """Log the settings and the results for TensorBoard's comparison of runs."""
-    settings = {"loss": training["loss"], "data": training["data"][0]["name"] if len(run.parts) == 1 else "mix",
+    files = training["data"] or [{"name": type(run.parts[0].source).__name__}]  # rows that come from no file
+    settings = {"loss": training["loss"], "data": files[0]["name"] if len(run.parts) == 1 else "mix",
                 "base": training["base"], "seed": training["seed"], "batch_size": training["batch_size"],
                 "learning_rate": training["learning_rate"], "epochs": run.config.loop.epochs}
     tracker.hparams(_swept(run.folder, settings) | settings,
