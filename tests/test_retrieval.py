@@ -38,6 +38,17 @@ def test_a_known_item_is_that_of_sentence_transformers(encoder: Encoder, tmp_pat
     assert sum(part["n"] * part["mrr@10"] for part in parts) / 120 == pytest.approx(found["mrr@10"])
 
 
+def test_a_file_that_is_sorted_by_category_is_read_in_strides(tmp_path: Path) -> None:
+    titles = sentences(60, 12)
+    path = write(tmp_path / "a.csv", "title label", [(title, f"kind {row // 15}") for row, title in enumerate(titles)])
+    for task in (LabelledRetrieval(path=path, every=4, limit=14),
+                 KnownItem(path=path, columns=["title", "label"], shorten=0.5, every=4, limit=14)):
+        read = task.read(None)
+        assert read.titles == titles[::4][:14] and len(set(read.labels)) == 4
+    with pytest.raises(UserError, match="every=0: must be at least 1"):
+        LabelledRetrieval(path=path, every=0)
+
+
 def test_retrieval_by_category_against_loops(encoder: Encoder, tmp_path: Path) -> None:
     titles = sentences(60, 12)
     labels = [f"kind {number % 4}" for number in range(59)] + ["alone"]

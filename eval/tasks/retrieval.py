@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,22 @@ class _TitleTask(FileTask):
     Args:
         columns: the file's names of the title, its category and perhaps a description.
         limit: the first so many distinct titles.
+        every: takes only each so-many-th row, for files that are sorted by category.
     """
 
     columns: Sequence[str] = ("title", "label")
     limit: int | None = 10_000
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        """Check ``every``.
+
+        Raises:
+            UserError: it is below 1.
+        """
+        super().__post_init__()
+        if self.every < 1:
+            raise UserError(f"every={self.every}: must be at least 1")
 
     def read(self, data_dir: Path | None) -> Titles:
         """Return the file's titles that have a cell in each of ``columns``, each title once.
@@ -98,9 +111,9 @@ class _TitleTask(FileTask):
                       repeats=repeats, **self.source(path))
 
     def _first_rows(self, path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-        """Yield a file's rows until ``limit`` titles are sure to be among them, so that a large file is not read."""
+        """Yield each ``every``-th row until ``limit`` titles are sure to be among them: a large file isn't read."""
         titles = set()
-        for row in read_rows(path, columns):
+        for row in islice(read_rows(path, columns), 0, None, self.every):
             yield row
             if isinstance(row, Row) and all(cell.strip() for cell in row.values):
                 titles.add(row.values[0])
@@ -116,6 +129,7 @@ class LabelledRetrieval(_TitleTask):
         folder: see ``FileTask``; likewise ``split``, ``path``, ``sample`` and ``label``.
         columns: the file's names of the title and its category.
         limit: the first so many distinct titles.
+        every: takes only each so-many-th row, for files that are sorted by category.
     """
 
     sample_file = "titles"
@@ -149,6 +163,7 @@ class KnownItem(_TitleTask):
         folder: see ``FileTask``; likewise ``split``, ``path`` and ``label``.
         columns: the file's names of the title, its category and the description.
         limit: the first so many distinct titles.
+        every: takes only each so-many-th row, for files that are sorted by category.
         shorten: where there are no descriptions, what share of a title's characters is the query, its first ones.
     """
 
