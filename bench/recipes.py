@@ -105,7 +105,7 @@ def of_recipes(lines: Sequence[Line]) -> list[str]:
 def of_judged(lines: Sequence[Line]) -> list[str]:
     """Return a table of a row a search, from what ``bench.judge`` measured; gains are over the first search."""
     names = ("ndcg@10", "precision@10", "mrr@10")
-    return _table(["", *names, "judged"], ([line["name"], *(_cell(line, name) for name in names),
+    return _table(["", *names, "judged"], ([Path(line["name"]).stem, *(_cell(line, name) for name in names),
                                             f"{100 * line['judged']:.0f} %"] for line in lines))
 
 
