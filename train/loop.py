@@ -98,8 +98,7 @@ class Training:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._unchecked: list[_Step] = []  # reading their numbers makes a GPU wait
         self._norm = math.nan  # the last step's
-        self._seconds = 0.0  # of steps, without evaluations and checkpoints
-        self._rows = 0  # in those seconds
+        self._seconds, self._rows = 0.0, 0  # of steps, without evaluations and checkpoints; rows in those seconds
 
     def train(self) -> dict[str, float]:
         """Train, and return the last evaluation.
