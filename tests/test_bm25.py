@@ -12,7 +12,7 @@ import pytest
 from corpora import WordEncoder, build, titles_like
 from test_tasks import encoder, run, sentences, write
 
-from bench import bm25, judge, news
+from bench import bm25, judge, recipes
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.eval.tasks.retrieval import KnownItem, LabelledRetrieval
 from sentence_forge.search.index import Index
@@ -120,7 +120,7 @@ def test_the_command_prints_what_each_system_gains(encoder: Encoder, tmp_path: P
     assert lines[1]["mrr@10_delta_ci95"][0] <= lines[1]["mrr@10_delta"] <= lines[1]["mrr@10_delta_ci95"][1]
     assert "mrr@10_delta" not in lines[0] and lines[0]["queries"] == 40
     (tmp_path / "lines").write_text("\n".join(map(json.dumps, lines)))
-    assert news.main(["--systems", str(tmp_path / "lines")]) == 0
+    assert recipes.main(["searches", str(tmp_path / "lines"), "--results", str(tmp_path)]) == 0
     header, _, vectors, *_ = capsys.readouterr().out.splitlines()
     value, (low, high) = lines[0]["mrr@10"], lines[0]["mrr@10_ci95"]
     assert header == "|  | items, mrr@10 |" and vectors == f"| vectors | {value:.1f} [{low:.1f}, {high:.1f}] |"

@@ -12,7 +12,7 @@ import pytest
 from corpora import build
 from sklearn.metrics import ndcg_score
 
-from bench import judge, news
+from bench import judge
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.tasks.judged import JudgedRetrieval
@@ -136,32 +136,3 @@ def test_the_sample_has_fifty_chinese_queries() -> None:
     with sample_path("zh", "queries").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({row["query"] for row in rows}) == 50 and all(row["relevant"].strip() for row in rows)
-
-
-def evaluated(folder: Path, value: float, delta: float, ends: tuple[float, float], baseline: str = "a") -> str:
-    folder.mkdir()
-    task = {"delta": delta, "delta_ci95": ends, "mrr@10": value - delta}
-    (folder / "report.json").write_text(json.dumps({
-        "tasks": {"items": {"measure": "mrr@10", "mrr@10": value}},
-        "baseline": {"fingerprint": baseline, "tasks": {"items": task}}}))
-    return str(folder)
-
-
-def test_tables_are_made_of_reports_and_lines(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [evaluated(here / "nli-1", 0.61, 0.11, (0.05, 0.2)), evaluated(here / "nli-2", 0.53, 0.03, (-0.01, 0.07)),
-            evaluated(here / "mix-1", 0.4, -0.1, (-0.2, -0.05))]
-    line = {"name": "b", "ndcg@10": 50.0, "precision@10": 40.0, "mrr@10": 70.0, "judged": 0.987}
-    line |= {f"{name}_{what}": value for name in ("ndcg@10", "precision@10", "mrr@10")
-             for what, value in (("ci95", [35.0, 75.0]), ("delta", 2.0), ("delta_ci95", [0.5, 3.5]))}
-    (here / "lines").write_text(json.dumps({key: each for key, each in line.items() if "delta" not in key}) + "\n"
-                                + json.dumps(line))
-    assert news.main([*runs, "--judged", str(here / "lines")]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "|  | items, mrr@10 | seeds |", "| --- | --- | --- |", "| untouched | 50.0 |  |",
-        "| nli | 57.0 +7.0 [-1.0, +20.0] | 2 |", "| mix | 40.0 **-10.0 [-20.0, -5.0]** | 1 |", "",
-        "|  | ndcg@10 | precision@10 | mrr@10 | judged |", "| --- | --- | --- | --- | --- |",
-        "| b | 50.0 [35.0, 75.0] | 40.0 [35.0, 75.0] | 70.0 [35.0, 75.0] | 99 % |",
-        "| b | 50.0 **+2.0 [+0.5, +3.5]** | 40.0 **+2.0 [+0.5, +3.5]** | 70.0 **+2.0 [+0.5, +3.5]** | 99 % |"]
-    other = evaluated(here / "other-1", 0.5, 0.1, (0, 1), baseline="b")
-    assert news.main([*runs, other]) == 2 and "has another baseline" in capsys.readouterr().err
-    assert news.main([str(here)]) == 2 and "has no report.json" in capsys.readouterr().err
