@@ -67,7 +67,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "stsb" / f"{name}.csv").write_text("sentence1,sentence2,score\n" + "".join(
             f"{text(number)},{text(number * 3 + 1)},{number % 6}\n" for number in range(30)))
     titles = [f"京津冀秋冬 {text(number)}" for number in range(400)]
-    labelled = ["title,label", *(f"{title},{'财经' if number % 2 else '体育'}" for number, title in enumerate(titles))]
+    labelled = ["title,label", *(f"{title},{'财经' if number % 3 else '体育'}" for number, title in enumerate(titles))]
     scored = ["sentence1,sentence2,score", *(f"{text(row)},{text(row * 3 + 1)},{row % 2}" for row in range(300))]
     triples = ["premise,hypothesis,label", *(f"{text(row)},{text(100 + 2 * row + place)},{label}" for row in range(150)
                                              for place, label in enumerate(("entailment", "contradiction")))]
