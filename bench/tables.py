@@ -69,7 +69,7 @@ def kept(name: str, results: Path = RESULTS) -> str:
     made = []
     for file in sorted(results.glob(f"*/{name}.json")):
         read = json.loads(file.read_text(encoding="utf-8"))
-        made.append(f"{recipes.table(read['lines'])}\n\n({file.parent.name}, `{read['machine']['commit']}`)")
+        made.append(f"{recipes.table(read['lines'])}\n\n({file.parent.name}, kept at `{read['machine']['commit']}`)")
     return "\n\n".join(made) or "Not measured yet."
 
 

@@ -81,4 +81,4 @@ def test_what_is_kept_stands_in_the_page(tmp_path: Path) -> None:
     marks = "<!-- kept judged --><!-- end kept judged -->"
     page = tables.written(marks, "kept judged", tables.kept("judged", tmp_path))
     assert "| e5 | 74.4 [67.2, 80.7] |" in page and "| tuned | 78.0 **+3.6 [+0.1, +7.0]** |" in page
-    assert "(amd-1, `" in page
+    assert "(amd-1, kept at `" in page

@@ -176,7 +176,6 @@ def _loop(run: Run, trainee: Trainee, plan: Plan, batches: Batches[Batch], data:
         from sentence_forge.train.remining import MARGIN, Remining
 
         margin = run.config.loop.remine_margin
-
         changes["renew"] = Remining(run.folder, trainee.parts, data, encoder, every=plan.remine_every, bf16=plan.bf16,
                                     margin=MARGIN if margin is None else margin, seed=run.config.seed).renew
     training = Training(run=run.own_folder, world=world, encoder=encoder, losses=trainee.losses, parts=trainee.parts,
