@@ -65,9 +65,10 @@ def blended(settings: Export, end: SentenceTransformer, device: str,
 
 
 def _digest(tasks: Mapping[str, Task], data_dir: Path | None) -> str:
-    """Return a hash of the tasks' names and of the rows they measure on."""
+    """Return a hash of the tasks, with their settings, and of the rows that they measure on."""
     files = {name: task.locate(data_dir) for name, task in tasks.items()}
-    said = {name: sha256_file(file) if file.is_file() else str(file) for name, file in files.items() if file}
+    said = {name: [repr(tasks[name]), sha256_file(file) if file.is_file() else str(file)]
+            for name, file in files.items() if file}
     return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
