@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sentence_forge.encoders.similarity import FloatArray, IntArray
+from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows
 from sentence_forge.search import codes
 from sentence_forge.search.codes import BLOCK, codes_size, drawn, strange, sub_quantisers
 
@@ -185,7 +185,7 @@ def about_right(cells: int, rows: int) -> bool:
     return 2 / 3 < cells / cells_for(rows) < 3 / 2
 
 
-def learn_cells(vectors: FloatArray) -> Learnt:
+def learn_cells(vectors: VectorRows) -> Learnt:
     """Return centres and code book for ``vectors``, float32 [n, dim], unit length; may be a memory map."""
     import faiss
 
@@ -201,7 +201,7 @@ def learn_cells(vectors: FloatArray) -> Learnt:
     return Learnt(centres, faiss.vector_to_array(book.centroids))
 
 
-def cells_of(vectors: FloatArray, centres: FloatArray) -> IntArray:
+def cells_of(vectors: VectorRows, centres: FloatArray) -> IntArray:
     """Return the number of the centre nearest to each vector, int64 [n]."""
     import faiss
 
@@ -210,7 +210,7 @@ def cells_of(vectors: FloatArray, centres: FloatArray) -> IntArray:
     return exact.search(np.ascontiguousarray(vectors), 1)[1][:, 0]
 
 
-def write_cells(path: Path, vectors: FloatArray, learnt: Learnt, known: IntArray | None = None) -> None:
+def write_cells(path: Path, vectors: VectorRows, learnt: Learnt, known: IntArray | None = None) -> None:
     """Write the file of ``vectors``' codes.
 
     Args:

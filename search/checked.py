@@ -60,13 +60,14 @@ def checked_columns(table: pa.Table, path: Path, columns: Sequence[str], rows: i
     return table
 
 
-def map_vectors(path: Path, rows: int, dim: int | None = None) -> np.memmap:
-    """Return an npy file's vectors, float32 [rows, dim], as a memory map.
+def map_vectors(path: Path, rows: int, dim: int | None = None, dtype: type[np.floating] = np.float32) -> np.memmap:
+    """Return an npy file's vectors, float32 (or ``dtype``) [rows, dim], as a memory map.
 
     Args:
         path: the file.
         rows: how many it must hold.
         dim: the size that they must have; None for any.
+        dtype: what they must be stored as.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -79,6 +80,7 @@ def map_vectors(path: Path, rows: int, dim: int | None = None) -> np.memmap:
     except (ValueError, OSError, OverflowError, MemoryError, SyntaxError) as error:
         raise UserError(f"{path}: damaged ({(str(error).splitlines() or ['unreadable'])[0]})") from None
     shape = (rows, vectors.shape[-1] if dim is None and vectors.ndim else dim)
-    if vectors.dtype != np.float32 or vectors.shape != shape or not vectors.flags.c_contiguous:
-        raise UserError(f"{path}: holds {vectors.dtype} {vectors.shape}, but the manifest says float32 {shape}")
+    if vectors.dtype != dtype or vectors.shape != shape or not vectors.flags.c_contiguous:
+        raise UserError(f"{path}: holds {vectors.dtype} {vectors.shape}, but the manifest says {np.dtype(dtype)} "
+                        f"{shape}")
     return vectors

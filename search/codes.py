@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentence_forge.encoders.similarity import FloatArray, IntArray
+from sentence_forge.encoders.similarity import IntArray, VectorRows
 from sentence_forge.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def factory(dim: int) -> str:
     return f"PQ{sub_quantisers(dim)}x4fs"
 
 
-def make_codes(vectors: FloatArray, codes: faiss.Index | None = None) -> faiss.Index:
+def make_codes(vectors: VectorRows, codes: faiss.Index | None = None) -> faiss.Index:
     """Return the codes of ``vectors``, by the code book of ``codes``, which are emptied, or one learnt from them."""
     import faiss
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, rank
+from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows, cosine_top_k, rank
 from sentence_forge.search.cells import Cells
 from sentence_forge.search.codes import read_codes
+from sentence_forge.search.vectors import as_read
 
 if TYPE_CHECKING:
     import faiss
@@ -38,14 +39,14 @@ class FastIndex:
         cells_tried: rows that there were when cells were last tried and not taken; 0 for never.
     """
 
-    def __init__(self, codes: faiss.Index | Cells, vectors: FloatArray, k_factor: int, cells_tried: int = 0) -> None:
+    def __init__(self, codes: faiss.Index | Cells, vectors: VectorRows, k_factor: int, cells_tried: int = 0) -> None:
         self.codes = codes
         self.k_factor = k_factor
         self.cells_tried = cells_tried
-        self._vectors = np.asarray(vectors)  # a memmap's own indexing costs more than the gather
+        self._vectors = as_read(vectors)
 
     @classmethod
-    def load(cls, path: Path, vectors: FloatArray, about: Mapping[str, Any],
+    def load(cls, path: Path, vectors: VectorRows, about: Mapping[str, Any],
              data: npt.NDArray[np.uint8] | None = None) -> FastIndex:
         """Return the index that `search.fast_build` wrote to a file.
 
@@ -91,7 +92,7 @@ class FastIndex:
         return scores, rows
 
 
-def sample_queries(vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+def sample_queries(vectors: VectorRows) -> tuple[FloatArray, FloatArray]:
     """Return the live vectors that recall is measured with, float32 [q, dim], and each one's exact 10th score [q]."""
     sample = np.random.default_rng(_SEED).permutation(len(vectors))[:_SAMPLE_QUERIES]
     queries = np.ascontiguousarray(vectors[np.sort(sample)])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sentence_forge.encoders.similarity import FloatArray, IntArray
+from sentence_forge.encoders.similarity import IntArray, VectorRows
 from sentence_forge.search.cells import Cells, about_right, cells_for, learn_cells, write_cells
 from sentence_forge.search.codes import factory, make_codes
 from sentence_forge.search.fast import CELLS_RECALL, RECALL, RECALL_AT, FastIndex, recall_at_10, sample_queries
@@ -43,7 +43,7 @@ class Before(NamedTuple):
     rows: IntArray
 
 
-def build_fast(vectors: FloatArray, path: Path, promise: float = RECALL, before: Before | None = None,
+def build_fast(vectors: VectorRows, path: Path, promise: float = RECALL, before: Before | None = None,
                cells_from: int | None = None) -> About | None:
     """Build the fast index of ``vectors``, write it to ``path`` and measure it.
 
@@ -89,7 +89,7 @@ def _attempts(trial: _Trial, before: Before | None, cells: bool) -> Iterator[Abo
 class _Trial:
     """Fast indexes of ``vectors``, each built in the same file and measured with the same queries."""
 
-    def __init__(self, vectors: FloatArray, path: Path, promise: float) -> None:
+    def __init__(self, vectors: VectorRows, path: Path, promise: float) -> None:
         self.rows, self.recall, self.cells_tried = len(vectors), 0.0, 0
         self._vectors, self._path, self._promise = vectors, path, promise
         self._queries, self._tenth = sample_queries(vectors)

@@ -2,8 +2,9 @@
 
 Generation N is ``rows-N.parquet`` (id, title, sha of the title; live rows in corpus order), ``vectors-N.npy`` (one
 unit vector a row), ``index-N.faiss`` (where a fast index pays), ``rejected-N.csv``, and ``manifest-N.json``, which is
-written last, names every file with its sha256, and is checksummed itself. Files are never changed once a manifest
-names them, so readers need no lock. The newest valid manifest is used, and the one before it stays as a fallback.
+written last, names every file with its sha256, and is checksummed itself. Of very many rows there are several of the
+first three, ``rows-N.0.parquet``, ``rows-N.1.parquet`` and so on (`search.shards`). Files are never changed once a
+manifest names them, so readers need no lock. The newest valid manifest is used, the one before it is a fallback.
 
 An index may come from somebody else, with any files and a manifest that fits them. So the content of a file is checked
 before it is used.
@@ -18,13 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import check_link, fsync, remove, sha256_file, write_atomic
 from sentence_forge.runtime.manifests import sealed, unsealed
-from sentence_forge.search.checked import map_vectors, read_columns
+from sentence_forge.search.shards import Shard, known_shards, shards_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,9 +31,8 @@ log = logging.getLogger(__name__)
 
 NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
 SEGMENTS = "segments"
-_FORMS = {"path": "manifest-{}.json", "rows": "rows-{}.parquet", "vectors": "vectors-{}.npy", "fast": "index-{}.faiss",
-          "rejected": "rejected-{}.csv"}
-_FILE = re.compile(r"manifest-(\d+)\.json|rows-\d+\.parquet|vectors-\d+\.npy|index-\d+\.faiss|rejected-\d+\.csv")
+_FILE = re.compile(r"manifest-(\d+)\.json|rows-\d+(\.\d+)?\.parquet|vectors-\d+(\.\d+)?\.npy|index-\d+(\.\d+)?\.faiss"
+                   r"|rejected-\d+\.csv")
 _STAGED = re.compile(r"(\.tmp-)+(manifest-\d+\.json|rejected(-\d+\.csv)?)(-\d+)+")
 _ATTEMPTS = 100  # of a reader, where a writer replaces one generation after the other
 
@@ -48,14 +45,16 @@ class Generation:
     number: int
     manifest: Mapping[str, Any]
     path: Path = field(init=False)  # of the manifest
-    rows: Path = field(init=False)  # id (string), title (string), sha (16 bytes)
-    vectors: Path = field(init=False)  # float32 [rows, dim], unit length
-    fast: Path = field(init=False)  # the FAISS index, unless ``manifest["fast"]`` is None
     rejected: Path = field(init=False)  # the corpus's rows that could not be indexed, with line and reason
 
     def __post_init__(self) -> None:
-        for name, form in _FORMS.items():
-            object.__setattr__(self, name, self.folder / form.format(self.number))
+        object.__setattr__(self, "path", self.folder / f"manifest-{self.number}.json")
+        object.__setattr__(self, "rejected", self.folder / f"rejected-{self.number}.csv")
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Its rows, a part in each; their order is that of the corpus."""
+        return shards_in(self.folder, self.number, self.manifest)
 
     @property
     def kept(self) -> list[str]:
@@ -70,7 +69,7 @@ class Generation:
     @property
     def data(self) -> list[Path]:
         """All files but the manifest, there or not."""
-        return [self.rows, self.vectors, self.fast, self.rejected]
+        return [self.rejected, *(file for shard in self.shards for file in shard.files)]
 
     def damaged(self) -> list[Path]:
         """Return the files whose bytes are no longer those that were committed; reads all of them."""
@@ -79,18 +78,10 @@ class Generation:
                 if not (self.folder / name).is_file() or sha256_file(self.folder / name) != files[name]["sha256"]]
 
     def read_rows(self, columns: Sequence[str]) -> pa.Table:
-        """Return columns of the rows; see `search.checked.read_columns`."""
-        return read_columns(self.rows, columns, self.manifest["rows"])
+        """Return columns of the rows, each in one chunk; see `search.checked.read_columns`."""
+        import pyarrow as pa
 
-    def map_vectors(self) -> np.memmap:
-        """Return the vectors, float32 [rows, dim]; see `search.checked.map_vectors`."""
-        return map_vectors(self.vectors, self.manifest["rows"], self.manifest["dim"])
-
-    def map_fast(self) -> npt.NDArray[np.uint8] | None:
-        """Return the bytes of the FAISS index as a memory map; None where the exact scan answers."""
-        if self.manifest["fast"] is None:
-            return None
-        return np.memmap(self.fast, np.uint8, "r") if self.fast.stat().st_size else np.empty(0, np.uint8)
+        return pa.concat_tables([shard.read_rows(columns) for shard in self.shards]).combine_chunks()
 
 
 def check_links(folder: Path) -> None:
@@ -160,15 +151,13 @@ def read_generation(folder: Path, number: int) -> Generation:
 
 def _is_ours(generation: Generation) -> bool:
     """Return whether a manifest has the keys and types of ours, and names this generation's files alone."""
-    about, needed = generation.manifest, {generation.rows.name, generation.vectors.name, generation.rejected.name}
-    files, fast = about.get("files"), about.get("fast")
-    counts = [about.get(key) for key in ("rows", "dim", "distinct")]
-    if fast is not None:
-        needed.add(generation.fast.name)
-        known = fast if isinstance(fast, dict) else {}
-        counts += [known.get("k_factor"), *(known[key] for key in ("cells_tried",) if key in known),
-                   *(known.get(key) for key in ("cells", "probes") if "cells" in known)]
-    kept = about.get("kept", [])
+    about = generation.manifest
+    if not known_shards(about):
+        return False
+    files, kept, counts = about.get("files"), about.get("kept", []), [about.get(key) for key in ("dim", "distinct")]
+    needed = {generation.rejected.name}
+    for shard in generation.shards:
+        needed |= {shard.rows.name, shard.vectors.name, *([] if shard.about is None else [shard.fast.name])}
     return (isinstance(kept, list) and all(isinstance(name, str) for name in kept)
             and about.get("generation") == generation.number and isinstance(about.get("fingerprint"), str)
             and all(type(count) is int and 0 < count < 2**40 for count in counts)
@@ -200,7 +189,7 @@ def newest(folder: Path) -> Generation | None:
     raise UserError(f"{folder}: no manifest is intact ({problem}); index the corpus again in a new folder")
 
 
-def commit(generation: Generation, about: Mapping[str, Any]) -> Generation:
+def commit(generation: Generation) -> Generation:
     """Make ``generation``, whose data files are written, the newest: fsync them, then write its manifest.
 
     When this returns, the switch is on the disk.
@@ -210,7 +199,7 @@ def commit(generation: Generation, about: Mapping[str, Any]) -> Generation:
         fsync(path)
     fsync(generation.folder)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in data}
-    write_atomic(generation.path, sealed({**about, "generation": generation.number, "files": files}))
+    write_atomic(generation.path, sealed({**generation.manifest, "generation": generation.number, "files": files}))
     return read_generation(generation.folder, generation.number)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import random
 from collections.abc import Sequence
@@ -14,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sentence_forge.encoders.protocol import TextEncoder
-from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, normalise
+from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows, cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.generation import NO_INDEX, Generation, index_folder, marks_folder, newest, numbers
 from sentence_forge.search.kept import Kept
 from sentence_forge.search.pairs import most_similar_pairs
 from sentence_forge.search.queries import check_k
-from sentence_forge.search.stored import StoredRows
+from sentence_forge.search.sharded import ShardedIndex, load_fast
+from sentence_forge.search.stored import ShardedRows, StoredRows
 from sentence_forge.search.text_search import Hit, Pair, TextSearch
-
-log = logging.getLogger(__name__)
+from sentence_forge.search.vectors import as_read, joined, shortened
 
 _OPEN_ATTEMPTS = 100
 
@@ -40,16 +39,19 @@ class Index(TextSearch):
 
     def __init__(self, generation: Generation, export: Path, encoder: TextEncoder | None) -> None:
         super().__init__(str(generation.folder), export, generation.manifest["fingerprint"], encoder)
-        self._generation = generation
+        self._generation, self._shards = generation, generation.shards
         count, kept = generation.manifest["rows"], dict(zip(generation.kept, generation.kept_columns, strict=True))
-        self._rows = StoredRows(generation.rows, ["id", "title", *kept.values()], count)
+        self._rows = ShardedRows([StoredRows(shard.rows, ["id", "title", *kept.values()], shard.count)
+                                  for shard in self._shards])
         self.kept: Kept = Kept({name: self._rows.texts(column) for name, column in kept.items()},
                                lambda name: self._rows.column(kept[name]), count)
         self.ids: Sequence[str] = self._rows.texts("id")
         self.titles: Sequence[str] = self._rows.texts("title")
-        self.vectors: np.memmap = generation.map_vectors()
-        self._array = np.asarray(self.vectors)
-        self._fast_bytes = generation.map_fast()  # by the time it is needed, a writer may have removed the file
+        self._parts = [as_read(shard.map_vectors(generation.manifest["dim"])) for shard in self._shards]
+        self.vectors: VectorRows = joined(self._parts)
+        self._dim = self.vectors.shape[1]
+        # By the time they are needed, a writer may have removed the files.
+        self._fast_bytes = [shard.map_fast() for shard in self._shards]
         self._cut: FloatArray | None = None
 
     @classmethod
@@ -112,11 +114,10 @@ class Index(TextSearch):
         Raises:
             UserError: ``dim`` is below 1 or above the index's, or nothing is left of a vector.
         """
-        size = self._array.shape[1]
-        if not 1 <= dim <= size:
-            raise UserError(f"dim {dim}: the index's vectors have {size} numbers; give 1 to {size}")
+        if not 1 <= dim <= self._dim:
+            raise UserError(f"dim {dim}: the index's vectors have {self._dim} numbers; give 1 to {self._dim}")
         if self._cut is None or self._cut.shape[1] != dim:
-            self._cut = normalise(self._array[:, :dim])
+            self._cut = shortened(self.vectors, dim)
         return self._cut
 
     def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
@@ -141,30 +142,22 @@ class Index(TextSearch):
         queries = np.atleast_2d(np.asarray(queries))
         check_k(k)
         self.check_open()
-        if queries.ndim != 2 or queries.shape[1] != self._array.shape[1]:
-            raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._array.shape[1]} "
-                            "dimensions")
+        if queries.ndim != 2 or queries.shape[1] != self._dim:
+            raise UserError(f"query vectors: shape {queries.shape}, but the index holds {self._dim} dimensions")
         rows = self.kept.rows_where(where) if where else None
         if dim is not None:
             return cosine_top_k(self.cut(dim), queries[:, :dim], k, rows=rows)
         if rows is not None:
-            return cosine_top_k(self._array, queries, k, rows=rows)
+            return cosine_top_k(self.vectors, queries, k, rows=rows)
         fast = None if exact else self.fast
-        if fast is None or fast.candidates(k) >= len(self._array):
-            return cosine_top_k(self._array, queries, k)
+        if fast is None or fast.candidates(k) >= len(self.vectors):
+            return cosine_top_k(self.vectors, queries, k)
         return fast.search(normalise(queries), k)
 
     @functools.cached_property
-    def fast(self) -> FastIndex | None:
+    def fast(self) -> FastIndex | ShardedIndex | None:
         """The fast index, loaded at first use; None where the exact scan answers."""
-        about = self._generation.manifest["fast"]
-        if about is None:
-            return None
-        try:
-            return FastIndex.load(self._generation.fast, self._array, about, self._fast_bytes)
-        except UserError as error:
-            log.warning("%s. Until then every query scans all vectors", error)
-            return None
+        return load_fast(self._shards, self._parts, self._fast_bytes)
 
     def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
         """Return the hits for the scores and positions that `search_vectors` returned."""
@@ -188,7 +181,7 @@ class Index(TextSearch):
         check_k(k)
         self.check_open()
         rows = np.arange(len(self.vectors)) if repeats else self._first_rows()
-        scores, left, right = most_similar_pairs(self._array, rows, k)
+        scores, left, right = most_similar_pairs(self.vectors, rows, k)
         return [Pair(float(score), self.ids[i], self.titles[i], self.ids[j], self.titles[j])
                 for score, i, j in zip(scores, left, right, strict=True)]
 
@@ -215,7 +208,7 @@ class Index(TextSearch):
 
     def vectors_of(self, rows: Sequence[int] | IntArray) -> FloatArray:
         """Return the vectors of rows, float32 [len(rows), dim], unit length."""
-        return self._array[rows]
+        return self.vectors[np.asarray(rows)]
 
     def count_where(self, where: Sequence[str]) -> int:
         """Return how many rows meet all conditions."""
@@ -240,11 +233,11 @@ class Index(TextSearch):
 
     def check_open(self) -> None:
         """Raise a UserError where the index is closed."""
-        if self._array.shape[1] == 0:
+        if not self._parts:
             raise UserError("the index is closed; open it again")
 
     def close(self) -> None:
         """Let go of the mapped files; the index can't be searched afterwards."""
-        self._cut = self._fast_bytes = self.__dict__["fast"] = None
-        self._array = np.empty((0, 0), np.float32)
+        self._cut = self.__dict__["fast"] = None
+        self._parts, self._fast_bytes = [], []
         del self.vectors

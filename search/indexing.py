@@ -20,11 +20,9 @@ from sentence_forge.encoders.similarity import IntArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.locks import writer_lock
 from sentence_forge.search.encoder import check_fingerprint
-from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.generation import Generation, check_links, newest, prune
 from sentence_forge.search.segments import (
     Hashes,
-    Segment,
     drop_segments,
     hashes_of,
     known_hashes,
@@ -32,7 +30,10 @@ from sentence_forge.search.segments import (
     text_hashes,
     write_segment,
 )
-from sentence_forge.search.writing import Rows, same_rows, show_rejected, write_generation
+from sentence_forge.search.shard_writing import ShardTask
+from sentence_forge.search.shard_writing import live as live_segment
+from sentence_forge.search.shards import Shard
+from sentence_forge.search.writing import Rows, Writing, intact, same_rows, show_rejected, write_generation
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
                  rejected: Sequence[BadRow] = (), kept: Mapping[str, Sequence[str]] | None = None,
                  segment_rows: int = 4096, fast_from: int = FAST_FROM,
                  progress: Callable[[int, int], None] | None = None, spread: Spread | None = None,
-                 most_lost: float = 1.0) -> IndexReport:
+                 most_lost: float = 1.0, shard_rows: int | None = None, half: bool | None = None,
+                 spread_shards: Callable[[Sequence[ShardTask]], list[Shard]] | None = None) -> IndexReport:
     """Make ``folder`` the index of exactly these rows, in this order.
 
     Each distinct title is encoded once; vectors known from the last generation or from a run that was killed are
@@ -87,6 +89,9 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         fast_from: rows from which a fast index is built; below, the exact scan is quick enough.
         progress: called with (titles encoded, titles to encode) as it goes on.
         most_lost: the share of the index's rows, by id, that may not be among ``ids`` any more.
+        shard_rows: rows of a shard; None as the index has it, else ten million.
+        half: whether vectors are stored as float16; None as the index has it, else not.
+        spread_shards: writes several shards, such as on a cluster; by default this process.
         spread: encodes in ``encoder``'s stead, with the same fingerprint, such as a cluster; by default this process.
 
     Raises:
@@ -102,16 +107,19 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         if base is not None:
             check_fingerprint(folder, base.manifest["fingerprint"], encoder.fingerprint)
         damaged = base.damaged() if base is not None else []
+        for path in damaged:
+            log.warning("%s: damaged, its bytes differ from the manifest's sha256; it will be made anew", path)
         added, changed, removed = _difference(base, rows, damaged)
         check_lost(0 if base is None else base.manifest["rows"], removed, rejected, most_lost)
-        live = _live_vectors(base, damaged)
+        live = [live_segment(shard) for shard in intact(base, damaged)]
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
         known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
         missing = first[~np.isin(rows.hashes[first], known)]
         encode_rows(folder, rows, missing, encoder, segment_rows, progress, spread)
-        if base is None or damaged or not same_rows(base, rows):
+        how = Writing(fast_from, shard_rows, half, spread_shards)
+        if base is None or damaged or not how.fits(base) or not same_rows(base, rows):
             sources = [*live, *read_segments(folder, encoder.fingerprint)]
-            base = write_generation(folder, rows, sources, encoder.fingerprint, fast_from, _fast_before(base, damaged))
+            base = write_generation(folder, rows, how, encoder.fingerprint, sources, base, damaged)
         show_rejected(base)
         drop_segments(folder)
         prune(folder)
@@ -153,29 +161,6 @@ def check_lost(before: int, removed: int, rejected: Sequence[BadRow], most: floa
         if rejected else ""
     raise UserError(f"corpus: {removed:,} of the index's {before:,} rows are not in it any more{bad}; "
                     "if that is meant, type corpus.most_lost=1. The index stays as it was")
-
-
-def _live_vectors(base: Generation | None, damaged: Sequence[Path]) -> list[Segment]:
-    """Return the last generation as a source to reuse vectors from; none if it or its bytes are not as they were.
-
-    Copying vectors without looking would give damaged ones a fresh checksum.
-    """
-    for path in damaged:
-        log.warning("%s: damaged, its bytes differ from the manifest's sha256; it will be made anew", path)
-    if base is None or base.rows in damaged or base.vectors in damaged:
-        return []
-    return [Segment(hashes_of(base.read_rows(["sha"])), base.map_vectors())]
-
-
-def _fast_before(base: Generation | None, damaged: Sequence[Path]) -> FastIndex | None:
-    """Return the last generation's fast index, to learn nothing anew; None where there is none or it is damaged."""
-    if base is None or base.manifest["fast"] is None or {base.fast, base.rows, base.vectors} & set(damaged):
-        return None
-    try:
-        return FastIndex.load(base.fast, base.map_vectors(), base.manifest["fast"])
-    except UserError as error:
-        log.warning("%s; it will be made anew", error)
-        return None
 
 
 def encode_rows(folder: Path, rows: Rows, missing: IntArray, encoder: TextEncoder, segment_rows: int,
@@ -236,7 +221,7 @@ def write_block(folder: Path, block: Block, vectors: npt.NDArray[np.floating], f
 
 def _difference(base: Generation | None, rows: Rows, damaged: Sequence[Path]) -> tuple[int, int, int]:
     """Return how many rows were added, changed and removed against ``base``, by id."""
-    if base is None or base.rows in damaged:
+    if base is None or {shard.rows for shard in base.shards} & set(damaged):
         return len(rows.ids), 0, 0
     table = base.read_rows(["id", "sha"])
     before = dict(zip(table["id"].to_pylist(), hashes_of(table).tolist(), strict=True))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sentence_forge.encoders.similarity import ROUNDING, FloatArray, IntArray
+from sentence_forge.encoders.similarity import ROUNDING, FloatArray, IntArray, VectorRows
 
 EXACT_UP_TO = 50_000
 _CELLS_A_ROW = 8
@@ -19,7 +19,7 @@ _BLOCK = 2048
 _SEED = 20_190_827
 
 
-def most_similar_pairs(vectors: FloatArray, rows: IntArray, k: int,
+def most_similar_pairs(vectors: VectorRows, rows: IntArray, k: int,
                        exact_up_to: int = EXACT_UP_TO) -> tuple[FloatArray, IntArray, IntArray]:
     """Find the ``k`` pairs of highest cosine among ``rows`` of ``vectors``, each unordered pair once.
 
@@ -93,7 +93,7 @@ def _all_blocks(rows: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
             yield rows[start:start + _BLOCK], rows[other:other + _BLOCK]
 
 
-def _cell_blocks(vectors: FloatArray, rows: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+def _cell_blocks(vectors: VectorRows, rows: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield, a cell at a time, the rows nearest to its centre and all rows that have it among their nearest few."""
     centres = _centres(vectors, rows, max(1, int(len(rows) ** 0.5)))
     few = min(_CELLS_A_ROW, len(centres))
@@ -113,7 +113,7 @@ def _cell_blocks(vectors: FloatArray, rows: IntArray) -> Iterator[tuple[IntArray
                 yield own[start:start + _BLOCK], all_[other:other + _BLOCK]
 
 
-def _centres(vectors: FloatArray, rows: IntArray, count: int) -> FloatArray:
+def _centres(vectors: VectorRows, rows: IntArray, count: int) -> FloatArray:
     """Return ``count`` spherical k-means centres of a sample of ``rows``, unit length, float32 [count, dim]."""
     draw = np.random.default_rng(_SEED)
     sample = np.asarray(vectors[np.sort(draw.permutation(rows)[:64 * count])])

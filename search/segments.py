@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentence_forge.encoders.fingerprint import backend_of, precision_of, same_model
+from sentence_forge.encoders.similarity import VectorRows
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove, staged_folder
 from sentence_forge.runtime.manifests import read_manifest, write_manifest
@@ -36,7 +37,7 @@ class Segment(NamedTuple):
     """Texts by hash, S16 [n], and their unit vectors, float32 [n, dim], memory-mapped."""
 
     hashes: Hashes
-    vectors: npt.NDArray[np.float32]
+    vectors: VectorRows
 
 
 def text_hashes(texts: Iterable[str]) -> Hashes:
@@ -95,6 +96,16 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
                             "(out=)")
         segments.append(segment)
     return segments
+
+
+def finished_segments(index: Path, fingerprint: str) -> list[Segment]:
+    """Return the finished segments under ``index`` of this encoder; any process may call this.
+
+    Raises:
+        UserError: a segment is damaged.
+    """
+    found = [_read_segment(folder) for folder in sorted((index / SEGMENTS).glob("[0-9a-f]*"))]
+    return [segment for of, segment in found if of == fingerprint]
 
 
 def _read_segment(folder: Path) -> tuple[str, Segment]:

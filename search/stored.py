@@ -65,9 +65,13 @@ class StoredRows:
 
     def texts(self, name: str) -> Sequence[str]:
         """Return a column as a sequence of strings that are read as they are asked for."""
+        return LazyStrings(self.parts(name))
+
+    def parts(self, name: str) -> list[Sequence[str] | pa.Array]:
+        """Return a column in the parts that it is read in."""
         if self._table is not None:
-            return LazyStrings(self._table[name].chunks)
-        return LazyStrings([_Cells(self, number, name, size) for number, size in enumerate(self._sizes)])
+            return list(self._table[name].chunks)
+        return [_Cells(self, number, name, size) for number, size in enumerate(self._sizes)]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return all of a column in one chunk; where rows are read as asked for, it is read anew each time."""
@@ -85,6 +89,24 @@ class StoredRows:
         with self._lock, naming_damage(self._path):
             table = self._file.read_row_group(number, columns=self._columns, use_threads=False)
         return checked_columns(table, self._path, self._columns, self._sizes[number])
+
+
+class ShardedRows:
+    """The rows of several shards, one behind the other, read as `StoredRows` reads those of one."""
+
+    def __init__(self, shards: Sequence[StoredRows]) -> None:
+        self._shards = shards
+
+    def texts(self, name: str) -> Sequence[str]:
+        """Return a column as a sequence of strings that are read as they are asked for."""
+        return LazyStrings([part for shard in self._shards for part in shard.parts(name)])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return all of a column in one chunk; see `StoredRows.column`."""
+        import pyarrow as pa
+
+        chunks = [chunk for shard in self._shards for chunk in shard.column(name).chunks]
+        return pa.chunked_array([pa.concat_arrays(chunks)] if len(chunks) > 1 else chunks)
 
 
 class _Cells(Sequence[str]):

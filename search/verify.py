@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sentence_forge.encoders.fingerprint import query_fingerprint
-from sentence_forge.encoders.similarity import bad_row
+from sentence_forge.encoders.similarity import VectorRows, bad_row
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.search.encoder import check_fingerprint
 from sentence_forge.search.fast import CELLS_RECALL, RECALL, FastIndex, recall_at_10, sample_queries
 from sentence_forge.search.generation import SEGMENTS, Generation, index_folder, numbers, read_generation
+from sentence_forge.search.shards import Shard
+from sentence_forge.search.vectors import as_read
 
 _BLOCK = 65_536
-_UNIT = 1e-5
+_UNIT, _UNIT_HALF = 1e-5, 1e-3
 
 
 def verify(folder: str | Path) -> list[str]:
@@ -87,36 +91,45 @@ def _export_problems(export: Path, generation: Generation | None) -> list[str]:
 
 def _contradictions(generation: Generation) -> list[str]:
     """Return where a generation's intact files contradict one another or the manifest."""
-    about = generation.manifest
+    import pyarrow.compute as pc
+
+    problems: list[str] = []
     try:
-        ids, vectors = generation.read_rows(["id", "title"])["id"].to_pylist(), generation.map_vectors()
+        ids = generation.read_rows(["id", "title"])["id"]
+        for shard in generation.shards:
+            problems += _shard_problems(shard, generation.manifest["dim"])
     except UserError as error:
         return [str(error)]
-    problems = []
-    if len(set(ids)) != len(ids):
-        problems.append(f"{generation.rows}: {len(ids) - len(set(ids))} ids repeat")
+    if repeated := len(ids) - pc.count_distinct(ids).as_py():
+        problems.insert(0, f"{generation.shards[0].rows}: {repeated} ids repeat")
+    return problems
+
+
+def _shard_problems(shard: Shard, dim: int) -> list[str]:
+    vectors, problems = as_read(shard.map_vectors(dim)), []
+    unit = _UNIT_HALF if shard.half else _UNIT
     for start in range(0, len(vectors), _BLOCK):
         block = np.asarray(vectors[start:start + _BLOCK])
         bad = bad_row(block)
         if bad is not None:
-            problems.append(f"{generation.vectors}: row {start + bad[0]} {bad[1]}")
+            problems.append(f"{shard.vectors}: row {start + bad[0]} {bad[1]}")
             continue
         length = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
-        wrong = np.flatnonzero(np.abs(length - 1) > _UNIT)
+        wrong = np.flatnonzero(np.abs(length - 1) > unit)
         if len(wrong):
-            problems.append(f"{generation.vectors}: row {start + wrong[0]} has length {length[wrong[0]]:.6f}, not 1")
-    if about["fast"] is not None and not problems:
-        problems += _fast_problems(generation, np.asarray(vectors))
+            problems.append(f"{shard.vectors}: row {start + wrong[0]} has length {length[wrong[0]]:.6f}, not 1")
+    if shard.about is not None and not problems:
+        problems += _fast_problems(shard, shard.about, vectors)
     return problems
 
 
-def _fast_problems(generation: Generation, vectors: np.ndarray) -> list[str]:
+def _fast_problems(shard: Shard, about: Mapping[str, Any], vectors: VectorRows) -> list[str]:
     try:
-        fast = FastIndex.load(generation.fast, vectors, generation.manifest["fast"])
+        fast = FastIndex.load(shard.fast, vectors, about)
     except UserError as error:
         return [str(error)]
     recall = recall_at_10(fast, *sample_queries(vectors))
-    least = CELLS_RECALL if "cells" in generation.manifest["fast"] else RECALL
+    least = CELLS_RECALL if "cells" in about else RECALL
     if recall < least:
-        return [f"{generation.fast}: recall@10 {recall:.4f} against the exact scan, under {least}"]
+        return [f"{shard.fast}: recall@10 {recall:.4f} against the exact scan, under {least}"]
     return []

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.formats.rows import BadRow
-from sentence_forge.encoders.similarity import FloatArray, IntArray
 from sentence_forge.runtime.disk import naming_a_full_disk
-from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove, sha256_file
-from sentence_forge.search.fast import FastIndex
-from sentence_forge.search.fast_build import Before, build_fast
 from sentence_forge.search.generation import Generation, commit, numbers
-from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of, known_hashes
+from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of
+from sentence_forge.search.shard_writing import ShardTask, lost, write_shard
+from sentence_forge.search.shards import SHARD_ROWS, Shard, counts_of, entries, shards_of
 from sentence_forge.search.stored import write_rows
-
-BLOCK = 8192  # vectors in memory at once
 
 
 class Rows(NamedTuple):
@@ -32,6 +29,28 @@ class Rows(NamedTuple):
     hashes: Hashes
     rejected: Sequence[BadRow]
     kept: Mapping[str, Sequence[str]]
+
+
+class Writing(NamedTuple):
+    """How a generation is written.
+
+    Args:
+        fast_from: rows from which a shard gets a fast index.
+        shard_rows: rows of a shard; None as before, else `SHARD_ROWS`.
+        half: whether vectors are stored as float16; None as before, else not.
+        spread: writes several shards elsewhere, such as on a cluster; None writes them here.
+    """
+
+    fast_from: int
+    shard_rows: int | None = None
+    half: bool | None = None
+    spread: Callable[[Sequence[ShardTask]], list[Shard]] | None = None
+
+    def fits(self, base: Generation) -> bool:
+        """Return whether a generation is as this says."""
+        counts = [shard.count for shard in base.shards]
+        return (self.shard_rows is None or counts == counts_of(sum(counts), self.shard_rows)) \
+            and self.half in (None, all(shard.half for shard in base.shards))
 
 
 def same_rows(base: Generation, rows: Rows) -> bool:
@@ -51,105 +70,78 @@ def same_rows(base: Generation, rows: Rows) -> bool:
     return all(before[name].to_pylist() == list(cells) for name, cells in columns.items())
 
 
-def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], fingerprint: str, fast_from: int,
-                     before: FastIndex | None = None) -> Generation:
+def write_generation(folder: Path, rows: Rows, how: Writing, fingerprint: str, sources: Sequence[Segment],
+                     base: Generation | None = None, damaged: Sequence[Path] = ()) -> Generation:
     """Write and commit the generation after the newest one.
 
     Args:
         folder: the index.
         rows: the rows to write.
-        sources: hold a vector for each of ``rows.hashes``.
+        how: in which form.
         fingerprint: of the encoder that made the vectors.
-        fast_from: rows from which a fast index is built.
-        before: the fast index of the first source's vectors; see `search.fast_build`.
+        sources: hold a vector for each of ``rows.hashes``: those of ``intact(base, damaged)``, then segments.
+        base: the generation that there was.
+        damaged: those of its files that are not to be used.
 
     Raises:
         UserError: the disk is full, or no source holds one of the vectors; nothing of the new generation is left.
     """
-    places = located(folder, sources, rows.hashes)
-    old = None if before is None else Before(before, np.where(places < len(sources[0].hashes), places, -1))
-    new = Generation(folder, max(numbers(folder), default=0) + 1, {})
+    if not sources:
+        raise lost(folder)
+    there, before = tuple(intact(base, damaged)), base.shards if base else []
+    per_shard = how.shard_rows or (before[0].count if len(before) > 1 else SHARD_ROWS)
+    half = how.half if how.half is not None else bool(before) and all(shard.half for shard in before)
+    number = max(numbers(folder), default=0) + 1
+    shards = [replace(shard, half=half) for shard in shards_of(folder, number, counts_of(len(rows.ids), per_shard))]
+    new = Generation(folder, number, entries(shards))
     dim = sources[0].vectors.shape[1]
     # A run that was killed here may have left some of them, under the same number.
     _remove(new)
     try:
-        with naming_a_full_disk(new.vectors, needs=4 * dim * len(rows.ids)):
-            fast = _write_data(new, rows, gather(sources, places), dim, fast_from, old)
-        return commit(new, {
-            "format": 1, "fingerprint": fingerprint, "rows": len(rows.ids), "dim": dim,
-            "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected), "fast": fast,
-            **({"kept": list(rows.kept)} if rows.kept else {}),
-        })
+        with naming_a_full_disk(shards[0].vectors, needs=(2 if half else 4) * dim * len(rows.ids)):
+            write_rejected(new.rejected, rows.rejected)
+            _write_rows(rows, shards)
+            tasks = [ShardTask(shard, there, fingerprint, how.fast_from, place if place < len(there) else None)
+                     for place, shard in enumerate(shards)]
+            written = how.spread(tasks) if how.spread and len(tasks) > 1 else \
+                [write_shard(task, sources) for task in tasks]
+        return commit(replace(new, manifest={
+            **entries(written), "fingerprint": fingerprint, "dim": dim, "distinct": len(np.unique(rows.hashes)),
+            "rejected": len(rows.rejected), **({"kept": list(rows.kept)} if rows.kept else {})}))
     except BaseException:
         if not new.path.exists():
             _remove(new)
         raise
 
 
-def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: int, fast_from: int,
-                before: Before | None) -> dict[str, Any] | None:
-    """Write all files but the manifest; return the manifest's entry on the fast index."""
+def intact(base: Generation | None, damaged: Sequence[Path]) -> list[Shard]:
+    """Return the shards whose rows and vectors are as they were; a fast index that isn't is left out.
+
+    Copying vectors without looking would give damaged ones a fresh checksum.
+    """
+    bad = set(damaged)
+    return [replace(shard, about=None if shard.fast in bad else shard.about)
+            for shard in (base.shards if base else []) if not {shard.rows, shard.vectors} & bad]
+
+
+def _write_rows(rows: Rows, shards: Sequence[Shard]) -> None:
+    """Write the files of rows."""
     import pyarrow as pa
 
-    write_rejected(new.rejected, rows.rejected)
-    write_rows(new.rows, pa.table({"id": pa.array(rows.ids, pa.large_string()),
-                                   "title": pa.array(rows.titles, pa.large_string()),
-                                   "sha": hash_column(rows.hashes),
-                                   **{f"kept-{place}": pa.array(cells, pa.large_string())
-                                      for place, cells in enumerate(rows.kept.values())}}))
-    _write_npy(new.vectors, (len(rows.ids), dim), blocks)
-    vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
-    return build_fast(vectors, new.fast, before=before) if len(vectors) >= fast_from else None
+    start = 0
+    for shard in shards:
+        some = slice(start, start + shard.count)
+        start += shard.count
+        write_rows(shard.rows, pa.table({
+            "id": pa.array(rows.ids[some], pa.large_string()), "title": pa.array(rows.titles[some], pa.large_string()),
+            "sha": hash_column(rows.hashes[some]),
+            **{f"kept-{place}": pa.array(cells[some], pa.large_string())
+               for place, cells in enumerate(rows.kept.values())}}))
 
 
 def _remove(generation: Generation) -> None:
     for path in generation.data:
         remove(path)
-
-
-def gathered(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> Iterator[FloatArray]:
-    """Return the vectors of ``hashes``, in their order, in blocks of float32 [<= 8192, dim]; see `located`."""
-    return gather(sources, located(folder, sources, hashes))
-
-
-def located(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArray:
-    """Return where the vector of each of ``hashes`` is, counted through all sources, the first that holds it.
-
-    Raises:
-        UserError: no source holds one of them.
-    """
-    known = known_hashes(sources)
-    if len(known):
-        order = np.argsort(known, kind="stable")
-        places = order.take(np.searchsorted(known, hashes, sorter=order), mode="clip")
-        if np.array_equal(known[places], hashes):
-            return places
-    raise UserError(f"{folder}: vectors were damaged or removed after they were encoded, before they could be "
-                    "committed; start again, the other segments are reused")
-
-
-def gather(sources: Sequence[Segment], places: IntArray) -> Iterator[FloatArray]:
-    """Yield the vectors at ``places``, float32 [<= 8192, dim], each from the source that holds it."""
-    starts = np.cumsum([0, *(len(source.hashes) for source in sources)])
-    for start in range(0, len(places), BLOCK):
-        wanted = places[start:start + BLOCK]
-        block = np.empty((len(wanted), sources[0].vectors.shape[1]), np.float32)
-        owner = np.searchsorted(starts, wanted, side="right") - 1
-        for number in np.unique(owner):
-            mine = owner == number
-            block[mine] = sources[number].vectors[wanted[mine] - starts[number]]
-        yield block
-
-
-def _write_npy(path: Path, shape: tuple[int, int], blocks: Iterator[FloatArray]) -> None:
-    """Write a float32 npy file from blocks of rows.
-
-    By plain writes: through a memory map a full disk would kill the process (SIGBUS) where this raises.
-    """
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, "<f4").data)
 
 
 def show_rejected(generation: Generation) -> None:

@@ -33,7 +33,8 @@ from sentence_forge.search.segments import (
     read_segments,
     text_hashes,
 )
-from sentence_forge.search.writing import Rows, gathered
+from sentence_forge.search.shard_writing import gathered
+from sentence_forge.search.writing import Rows
 
 if TYPE_CHECKING:
     import psycopg

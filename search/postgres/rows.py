@@ -16,8 +16,8 @@ from sentence_forge.search.postgres.binary import vectors_of
 from sentence_forge.search.postgres.nearest import condition
 from sentence_forge.search.postgres.tables import About, Names, statement
 from sentence_forge.search.segments import HASH_BYTES, text_hashes
+from sentence_forge.search.shard_writing import BLOCK
 from sentence_forge.search.text_search import Pair
-from sentence_forge.search.writing import BLOCK
 
 if TYPE_CHECKING:
     import psycopg

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,20 @@ from sentence_forge.runtime.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+
+class VectorRows(Protocol):
+    """Vectors that can be read a part at a time, float32 [n, dim]: an array, or what reads like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many there are, and their size."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | IntArray, /) -> FloatArray: ...
+
 
 # A float32 dot product of unit vectors is off by less than this, in whatever order a BLAS adds it up.
 ROUNDING = 2e-6
@@ -43,7 +59,7 @@ def normalise(vectors: npt.NDArray[np.floating]) -> FloatArray:
     return np.ascontiguousarray(vectors / length[:, None], dtype=np.float32)
 
 
-def rank(vectors: FloatArray, query: FloatArray, candidates: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+def rank(vectors: VectorRows, query: FloatArray, candidates: IntArray, k: int) -> tuple[FloatArray, IntArray]:
     """Score ``candidates`` (rows of ``vectors``) against one ``query`` [dim] and return the ``k`` best of them.
 
     Added up in float64 and then rounded, so that equal vectors get equal scores wherever they stand; ties go to the
@@ -58,7 +74,7 @@ def rank(vectors: FloatArray, query: FloatArray, candidates: IntArray, k: int) -
     return scores[order], candidates[order]
 
 
-def cosine_top_k(vectors: FloatArray, queries: npt.NDArray[np.floating], k: int,
+def cosine_top_k(vectors: VectorRows, queries: npt.NDArray[np.floating], k: int,
                  chunk: int | None = None, rows: IntArray | None = None) -> tuple[FloatArray, IntArray]:
     """Find each query's ``k`` nearest rows by cosine, exactly.
 

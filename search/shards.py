@@ -1,0 +1,126 @@
+"""A shard: so many consecutive rows of a generation, with their vectors and, where it pays, a fast index.
+
+A generation of up to `SHARD_ROWS` rows has one. Shards are written and searched one by one, so that no file grows
+without end and the machines of a cluster can write them side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sentence_forge.encoders.similarity import VectorRows
+from sentence_forge.search.checked import map_vectors, read_columns
+from sentence_forge.search.vectors import Vectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD_ROWS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The files of a shard, there or not yet.
+
+    Args:
+        folder: the index.
+        name: of its files: the generation's number, and behind a dot its own where there are several.
+        count: its rows.
+        about: what the manifest says of its fast index; None where the exact scan answers.
+        half: whether its vectors are stored as float16.
+    """
+
+    folder: Path
+    name: str
+    count: int
+    about: Mapping[str, Any] | None = None
+    half: bool = False
+
+    @property
+    def rows(self) -> Path:
+        """The file of id (string), title (string), sha (16 bytes) and the kept columns."""
+        return self.folder / f"rows-{self.name}.parquet"
+
+    @property
+    def vectors(self) -> Path:
+        """The file of unit vectors, float32 or float16 [count, dim]."""
+        return self.folder / f"vectors-{self.name}.npy"
+
+    @property
+    def fast(self) -> Path:
+        """The file of the fast index."""
+        return self.folder / f"index-{self.name}.faiss"
+
+    @property
+    def files(self) -> list[Path]:
+        """All three, there or not."""
+        return [self.rows, self.vectors, self.fast]
+
+    def read_rows(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the rows; see `search.checked.read_columns`."""
+        return read_columns(self.rows, columns, self.count)
+
+    def map_vectors(self, dim: int | None = None) -> VectorRows:
+        """Return the vectors as they are read, float32 [count, dim]; see `search.checked.map_vectors`."""
+        found = map_vectors(self.vectors, self.count, dim, np.float16 if self.half else np.float32)
+        return Vectors([found]) if self.half else found
+
+    def map_fast(self) -> npt.NDArray[np.uint8] | None:
+        """Return the bytes of the fast index as a memory map; None where the exact scan answers."""
+        if self.about is None:
+            return None
+        return np.memmap(self.fast, np.uint8, "r") if self.fast.stat().st_size else np.empty(0, np.uint8)
+
+
+def shards_of(folder: Path, number: int, counts: Sequence[int]) -> list[Shard]:
+    """Return the shards of generation ``number``, with so many rows, before they are written."""
+    names = [str(number)] if len(counts) == 1 else [f"{number}.{place}" for place in range(len(counts))]
+    return [Shard(folder, name, count) for name, count in zip(names, counts, strict=True)]
+
+
+def shards_in(folder: Path, number: int, manifest: Mapping[str, Any]) -> list[Shard]:
+    """Return the shards that a manifest names; of one that is not ours, `known_shards` has the say."""
+    entries = manifest.get("shards") or [manifest]
+    bare = shards_of(folder, number, [each["rows"] for each in entries])
+    return [Shard(folder, shard.name, shard.count, each.get("fast"), bool(each.get("half")))
+            for shard, each in zip(bare, entries, strict=True)]
+
+
+def entries(shards: Sequence[Shard]) -> dict[str, Any]:
+    """Return what a manifest says of written shards, for `shards_in` to read."""
+    said = [{"rows": shard.count, "fast": shard.about, **({"half": True} if shard.half else {})} for shard in shards]
+    if len(said) == 1:
+        return {"format": 1, **said[0]}
+    return {"format": 2, "rows": sum(shard.count for shard in shards), "fast": None, "shards": said}
+
+
+def known_shards(manifest: Mapping[str, Any]) -> bool:
+    """Return whether what a manifest says of its shards has the keys and types that are written here."""
+    several = manifest.get("shards")
+    if several is not None and not (isinstance(several, list) and len(several) > 1
+                                    and all(isinstance(each, dict) for each in several)):
+        return False
+    said = several or [manifest]
+    counts = [manifest.get("rows"), *(each.get("rows") for each in said)]
+    for fast in (each.get("fast") for each in said if each.get("fast") is not None):
+        known = fast if isinstance(fast, dict) else {}
+        counts += [known.get("k_factor"), *(known[key] for key in ("cells_tried",) if key in known),
+                   *(known.get(key) for key in ("cells", "probes") if "cells" in known)]
+    return (all(type(count) is int and 0 < count < 2**40 for count in counts)
+            and all(isinstance(each.get("half", False), bool) for each in said)
+            and sum(each["rows"] for each in said) == manifest["rows"])
+
+
+def counts_of(rows: int, of_a_shard: int) -> list[int]:
+    """Return how many rows go into each shard.
+
+    >>> counts_of(25, 10), counts_of(10, 10)
+    ([10, 10, 5], [10])
+    """
+    return [min(of_a_shard, rows - start) for start in range(0, rows, of_a_shard)]

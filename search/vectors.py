@@ -1,0 +1,92 @@
+"""Vectors that lie in several files, or in half precision, read as one float32 array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows, normalise
+
+_BLOCK = 65_536
+
+
+class Vectors:
+    """The rows of several arrays of vectors, one array behind the other; what is asked for is read as float32.
+
+    Args:
+        parts: float32 or float16 [n, dim] each, such as memory maps.
+
+    >>> Vectors([np.zeros((2, 3), np.float16), np.ones((1, 3), np.float32)])[np.array([0, 2])]
+    array([[0., 0., 0.],
+           [1., 1., 1.]], dtype=float32)
+    """
+
+    def __init__(self, parts: Sequence[npt.NDArray[np.floating]]) -> None:
+        self.parts = [np.asarray(part) for part in parts]  # as `as_read` says
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.shape = (int(self._ends[-1]), self.parts[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | IntArray) -> FloatArray:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return self._between(start, stop)
+            rows = np.arange(start, stop, step)
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        if not rows.ndim:
+            return self[rows[None]][0]
+        rows = np.where(rows < 0, rows + len(self), rows)
+        owner = np.searchsorted(self._ends, rows, side="right")
+        found = np.empty((len(rows), self.shape[1]), np.float32)
+        for number in np.unique(owner):
+            mine = owner == number
+            part = self.parts[number]
+            found[mine] = part[rows[mine] - (self._ends[number] - len(part))]
+        return found
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all parts, as they are stored."""
+        return sum(part.nbytes for part in self.parts)
+
+    def _between(self, start: int, stop: int) -> FloatArray:
+        found = []
+        for part, end in zip(self.parts, self._ends.tolist(), strict=True):
+            first = max(0, start - (end - len(part)))
+            some = part[first:max(first, stop - (end - len(part)))]
+            found += [some] if len(some) else []
+        if len(found) == 1:
+            return np.asarray(found[0], np.float32)
+        return np.concatenate([np.empty((0, self.shape[1]), np.float32), *found], dtype=np.float32)
+
+
+def as_read(vectors: VectorRows) -> VectorRows:
+    """Return the same vectors, a memory map as a plain array: its own indexing costs more than what it gathers."""
+    return np.asarray(vectors) if isinstance(vectors, np.ndarray) else vectors
+
+
+def joined(parts: Sequence[VectorRows]) -> VectorRows:
+    """Return one array of rows; a single part as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    return Vectors([array for part in parts
+                    for array in (part.parts if isinstance(part, Vectors) else [np.asarray(part)])])
+
+
+def shortened(vectors: VectorRows, dim: int) -> FloatArray:
+    """Return the first ``dim`` numbers of each vector, at length 1, float32 [n, dim]."""
+    found = np.empty((len(vectors), dim), np.float32)
+    for start in range(0, len(vectors), _BLOCK):
+        found[start:start + _BLOCK] = normalise(vectors[start:start + _BLOCK][:, :dim])
+    return found
