@@ -140,6 +140,8 @@ class Corpus:
     clean: list[str] = field(default_factory=list)  # of tags, entities, width, invisible, nul, blanks; or all
     keep: list[str] | None = None  # further columns, to show and to filter by; none: those that the index keeps already
     most_lost: float = 0.1  # of the rows of an index, how many may not be in the corpus any more
+    shard_rows: int | None = None  # rows of each part of the index's files; none: as it is, else ten million
+    half: bool | None = None  # store vectors as float16, where that finds the same; none: as it is, else float32
 
 
 @dataclass

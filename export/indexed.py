@@ -17,7 +17,7 @@ from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
 from sentence_forge.runtime.progress import progress
-from sentence_forge.search.indexing import IndexReport, Spread, index_corpus
+from sentence_forge.search.indexing import IndexReport, index_corpus
 
 if TYPE_CHECKING:
     from sentence_forge.encoders.encoder import Encoder
@@ -99,8 +99,8 @@ def corpus_encoder(out: Path, precision: str, device: str, about: Mapping[str, A
 
 def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export) -> dict[str, Any]:
     """Index the corpus in ``out`` and return the manifest's entry on the index."""
-    spread: Spread | None = None
-    cluster = settings.cluster
+    cluster, spread = settings.cluster, None
+
     if cluster.kind is ClusterKind.ray:
         from sentence_forge.export.ray_cluster import RayCluster
 
@@ -113,7 +113,9 @@ def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export) 
         if to_database:
             report, more = _load(out, rows, encoder, settings, given)
         else:
-            report = index_corpus(out / "index", rows.ids, rows.titles, encoder, **given)
+            report = index_corpus(out / "index", rows.ids, rows.titles, encoder, **given,
+                                  shard_rows=settings.corpus.shard_rows, half=settings.corpus.half,
+                                  spread_shards=None if spread is None else spread.write_shards)
     log.info("index: %d rows (%d titles encoded, %d reused; %d rows added, %d changed, %d removed, %d rejected) "
              "in %.1f s", report.rows, report.encoded, report.reused, report.added, report.changed, report.removed,
              report.rejected, report.seconds)

@@ -1,4 +1,4 @@
-"""Encode a corpus on a Ray cluster: workers write its segments, and the process that started them commits."""
+"""Index a corpus on a Ray cluster: workers write segments and shards, and the process that started them commits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sentence_forge.encoders.fingerprint import BF16, BY_OPENVINO, INT8
 from sentence_forge.encoders.protocol import TextEncoder
@@ -18,9 +19,12 @@ from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.encoder import check_fingerprint, load_query_encoder
 from sentence_forge.search.indexing import Block, encode_here
 from sentence_forge.search.segments import segment_folder
+from sentence_forge.search.shard_writing import ShardTask, write_shard
+from sentence_forge.search.shards import Shard
 
 log = logging.getLogger(__name__)
 
+_START = "as they start"
 MOST_DEATHS = 3  # of workers over one block, or of workers that never became ready
 
 
@@ -36,8 +40,20 @@ def check_ray(workers: int | None, cpus: int) -> None:
         raise UserError(f"cluster: workers={workers}, cpus={cpus}; both must be 1 or more")
 
 
+class _Call(NamedTuple):
+    """A worker's method and its arguments, what they are for an error, and how many titles will be done by it."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    what: str
+    titles: int = 0
+
+
+_Done = Callable[[_Call, Any], None]  # is called with what a call returned
+
+
 class RayCluster:
-    """Encodes blocks of a corpus on a Ray cluster, as ``search.indexing.Spread``.
+    """Encodes a corpus on a Ray cluster, as ``search.indexing.Spread``, and writes the shards of its index.
 
     Every machine loads the export's own encoder from the export's folder, and writes there: the folder lies on a file
     system that they share. Where a worker dies its block is given to another, and a new worker is asked for. Parts that
@@ -64,56 +80,70 @@ class RayCluster:
 
     def __call__(self, folder: Path, blocks: Iterator[Block], tell: Callable[[int], None]) -> None:
         """Encode ``blocks`` and write each as a segment of ``folder``."""
-        first = next(blocks, None)
-        if first is None:
-            return
-        with _connected(self.address) as ray:
-            self._spread(ray, folder.resolve(), [first], blocks, tell)
+        self._spread(_encoding(folder.resolve(), blocks), lambda call, _: tell(call.titles), loads=True)
 
-    def _spread(self, ray: Any, folder: Path, back: list[Block], blocks: Iterator[Block],  # noqa: ANN401
-                tell: Callable[[int], None]) -> None:
-        gpu = ray.cluster_resources().get("GPU", 0) >= 1 and not self.fingerprint.endswith((INT8, BY_OPENVINO))
+    def write_shards(self, tasks: Sequence[ShardTask]) -> list[Shard]:
+        """Write the shards' vectors and fast indexes, each on a worker; return them in order."""
+        found: dict[str, Shard] = {}
+        calls = (_Call("write_shard", (_absolute(task),), f"over the shard {task.shard.vectors}") for task in tasks)
+
+        def done(call: _Call, shard: Shard) -> None:
+            found[shard.name] = shard
+            log.info("shard %d of %d written", len(found), len(tasks))
+
+        self._spread(calls, done, loads=False)
+        return [found[task.shard.name] for task in tasks]
+
+    def _spread(self, calls: Iterator[_Call], done: _Done, *, loads: bool) -> None:
+        first = next(calls, None)
+        if first is not None:
+            with _connected(self.address) as ray:
+                self._run(ray, [first], calls, done, loads)
+
+    def _run(self, ray: Any, back: list[_Call], calls: Iterator[_Call], done: _Done,  # noqa: ANN401
+             loads: bool) -> None:
+        gpu = loads and ray.cluster_resources().get("GPU", 0) >= 1 and not self.fingerprint.endswith(
+            (INT8, BY_OPENVINO))
         kind = ray.remote(num_cpus=self.cpus, num_gpus=int(gpu))(_Worker)
-        running: dict[Any, tuple[Any, Block | None]] = {}  # a call that runs, its worker, its block if it encodes
+        running: dict[Any, tuple[Any, _Call | None]] = {}  # a call that runs, its worker, what it is but for loading
         idle: list[Any] = []
-        deaths: Counter[str | None] = Counter()  # over the block that begins with this id; None: while loading
+        deaths: Counter[str] = Counter()  # by what they were over
 
         def hire() -> None:
             worker = kind.remote(self.export, self.fingerprint, gpu)
-            running[worker.ready.remote()] = (worker, None)
+            running[worker.ready.remote(loads)] = (worker, None)
 
         for _ in range(self._number(ray, gpu)):
             hire()
         while True:
-            while idle and (block := back.pop() if back else next(blocks, None)) is not None:
+            while idle and (call := back.pop() if back else next(calls, None)) is not None:
                 worker = idle.pop()
-                running[worker.encode.remote(folder, block)] = (worker, block)
-            if idle and all(block is None for _, block in running.values()):
+                running[getattr(worker, call.method).remote(*call.arguments)] = (worker, call)
+            if idle and all(call is None for _, call in running.values()):
                 break
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            worker, block = running.pop(done)
+            (ended,), _ = ray.wait(list(running), num_returns=1)
+            worker, call = running.pop(ended)
             try:
-                where = ray.get(done)
+                result = ray.get(ended)
             except ray.exceptions.RayActorError:
-                first = None if block is None else block.ids[0]
-                deaths[first] += 1
-                if deaths[first] > MOST_DEATHS:
-                    what = "as they start" if block is None else f"over the titles from id {first!r} on"
+                what = _START if call is None else call.what
+                deaths[what] += 1
+                if deaths[what] > MOST_DEATHS:
                     raise UserError(f"cluster=ray: workers die again and again {what}; Ray's logs say why, and the "
                                     "finished segments are kept") from None
-                log.warning("a worker died; another does its titles")
-                back += [] if block is None else [block]
+                log.warning("a worker died; another does its work")
+                back += [] if call is None else [call]
                 ray.kill(worker)  # where only the way to it is lost
                 hire()
                 continue
             except ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, UserError) else error) from None
             idle.append(worker)
-            if block is None:
-                log.info("worker ready: %s", where)
-                deaths[None] = 0  # else those of hours, on machines that are taken away now and then, would add up
+            if call is None:
+                log.info("worker ready: %s", result)
+                deaths[_START] = 0  # else those of hours, on machines that are taken away now and then, would add up
             else:
-                tell(len(block.titles))
+                done(call, result)
         for worker in [*idle, *(worker for worker, _ in running.values())]:
             ray.kill(worker)
 
@@ -133,11 +163,16 @@ class _Worker:
         self._export, self._fingerprint, self._gpu = export, fingerprint, gpu
         self._encoder: TextEncoder | None = None
 
-    def ready(self) -> str:
-        """Load the encoder; return where this worker is."""
+    def ready(self, loads: bool) -> str:
+        """Load the encoder, if it will be needed; return where this worker is."""
         if not self._export.is_dir():
             raise UserError(f"{self._export}: {socket.gethostname()} does not see it; out= must lie on a file system "
                             "that all machines of the cluster share")
+        if loads:
+            self._load()
+        return f"{socket.gethostname()}, process {os.getpid()}"
+
+    def _load(self) -> None:
         halved = self._fingerprint.endswith(BF16)
         if self._gpu or halved:
             from sentence_forge.encoders.encoder import in_bf16, load_encoder
@@ -147,13 +182,29 @@ class _Worker:
         else:
             self._encoder = load_query_encoder(self._export, self._fingerprint)
         check_fingerprint(self._export, self._fingerprint, self._encoder.fingerprint)
-        return f"{socket.gethostname()}, process {os.getpid()}"
 
     def encode(self, folder: Path, block: Block) -> None:
         """Write a block's segment."""
         assert self._encoder is not None
         if not segment_folder(folder, block.hashes).exists():  # else one wrote it and died before it could say so
             encode_here(self._encoder, folder, iter([block]), lambda _: None)
+
+    def write_shard(self, task: ShardTask) -> Shard:
+        """Write a shard's vectors and fast index."""
+        return write_shard(task)
+
+
+def _encoding(folder: Path, blocks: Iterator[Block]) -> Iterator[_Call]:
+    for block in blocks:
+        yield _Call("encode", (folder, block), f"over the titles from id {block.ids[0]!r} on", len(block.titles))
+
+
+def _absolute(task: ShardTask) -> ShardTask:
+    """Return a task that means the same files whatever folder a process works in."""
+    def at(shard: Shard) -> Shard:
+        return replace(shard, folder=shard.folder.resolve())
+
+    return replace(task, shard=at(task.shard), base=tuple(map(at, task.base)))
 
 
 @contextlib.contextmanager

@@ -81,6 +81,8 @@ def _check(settings: Export, corpus: Path | None) -> None:
         raise UserError(f"{corpus}: no such file; corpus= takes a csv, tsv, txt, json, jsonl, parquet or xlsx file")
     if not 0 <= settings.corpus.most_lost <= 1:
         raise UserError(f"corpus.most_lost={settings.corpus.most_lost:g}: is a share of the index's rows, from 0 to 1")
+    if settings.corpus.shard_rows is not None and settings.corpus.shard_rows < 1:
+        raise UserError(f"corpus.shard_rows={settings.corpus.shard_rows}: give a number of rows from 1, or null")
     if settings.push is not None:
         from sentence_forge.export.push import check_push
 

@@ -11,7 +11,7 @@ from shutil import copyfile
 
 import numpy as np
 
-from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k
+from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove
 from sentence_forge.search.fast import RECALL, RECALL_AT, FastIndex
@@ -126,7 +126,7 @@ def _recall_of_half(shard: Shard, sources: Sequence[Segment], places: IntArray) 
     """Return the share of some rows' true ten nearest that are found among the vectors as float16."""
     full = Gathered(sources, places)
     rows = np.sort(np.random.default_rng(0).permutation(len(full))[:_ASKED])
-    queries = full[rows]
+    queries = normalise(full[rows])
     tenth = cosine_top_k(full, queries, RECALL_AT)[0][:, -1:]
     _, found = cosine_top_k(shard.map_vectors(), queries, RECALL_AT)
     scores = np.stack([full[each] @ query for each, query in zip(found, queries, strict=True)])

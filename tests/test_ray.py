@@ -1,9 +1,10 @@
-"""A corpus encoded by a Ray cluster: two workers on this machine, one of them killed."""
+"""A corpus indexed by a Ray cluster: two nodes on this machine, and workers of theirs that are killed."""
 
 from __future__ import annotations
 
 import csv
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from conftest import TINY, Done
 from corpora import WordEncoder, titles_like
 
 from sentence_forge.encoders.onnx import OnnxEncoder
+from sentence_forge.export import ray_cluster
 from sentence_forge.export.ray_cluster import RayCluster
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
@@ -33,30 +35,44 @@ ROOT = Path(__file__).parent.parent
 ROWS = 3 * 4096 - 100  # three segments
 Command = Callable[..., Done]
 
-# The command as typed, with two faults. The worker that is ready first is stopped before it gets its titles, and
-# killed when the other one has written a segment: it dies with work in its hands, however fast the machine is.
+# The command as typed, on two nodes, with two faults. Of the workers that encode and of those that write shards, the one
+# that is ready first is stopped before it gets work, and killed when another has finished a part: it dies with work in
+# its hands, however fast the machine is.
 DRIVER = """
 import logging, os, signal, sys, threading, time
 from pathlib import Path
+from ray.cluster_utils import Cluster
 from sentence_forge.export.cli import main
 
-out, workers = Path(sys.argv.pop(1)), []
+out, stopped = Path(sys.argv.pop(1)), {}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+sys.argv.append(f"cluster.address={cluster.address}")
 
 class Faults(logging.Handler):
     def emit(self, record):
-        if record.getMessage().startswith("worker ready"):
-            workers.append(int(record.getMessage().split()[-1]))
-            if len(workers) == 1:
-                os.kill(workers[0], signal.SIGSTOP)
-                threading.Thread(target=self.kill, daemon=True).start()
+        phase = "shards" if (out / "index" / "rows-1.0.parquet").exists() else "titles"
+        said = record.getMessage()
+        if said.startswith("worker ready"):
+            if phase not in stopped:
+                stopped[phase] = int(said.split()[-1])
+                os.kill(stopped[phase], signal.SIGSTOP)
+                if phase == "titles":
+                    threading.Thread(target=self.kill, daemon=True).start()
+        elif said.startswith("shard 1 of"):
+            os.kill(stopped["shards"], signal.SIGKILL)
 
     def kill(self):
         while not list(out.glob("index/segments/[0-9a-f]*")):
             time.sleep(0.02)
-        os.kill(workers[0], signal.SIGKILL)
+        os.kill(stopped["titles"], signal.SIGKILL)
 
 logging.getLogger("sentence_forge.export.ray_cluster").addHandler(Faults())
-main()
+try:
+    main()
+finally:
+    cluster.shutdown()
 """
 
 
@@ -72,11 +88,12 @@ def test_a_killed_workers_titles_are_done_by_another(command: Command, tmp_path:
     try:
         done = subprocess.run(
             [sys.executable, "-c", DRIVER, str(out), "only=index", f"corpus={corpus}", f"out={out}", "cluster=ray",
-             "cluster.workers=2", "cluster.address=local"],
+             "cluster.workers=2", "corpus.shard_rows=5000"],
             cwd=ROOT, env={**os.environ, "RAY_TMPDIR": own, "HOME": own}, capture_output=True, text=True, timeout=300,
             check=False)
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("worker ready") >= 2 and "a worker died" in done.stderr, done.stderr
+        assert done.stderr.count("worker ready") >= 4 and done.stderr.count("a worker died") == 2, done.stderr
+        assert "shard 3 of 3 written" in done.stderr
         assert f"{ROWS} titles encoded" in done.stderr
         assert not left_running(own)
     finally:
@@ -84,6 +101,8 @@ def test_a_killed_workers_titles_are_done_by_another(command: Command, tmp_path:
     with Index.open(out) as index:
         assert list(index.titles) == titles
         here = OnnxEncoder(out).encode(titles)
+        assert [shard["rows"] for shard in json.loads(
+            (out / "index" / "manifest-1.json").read_text())["shards"]] == [5000, 5000, ROWS - 10_000]
         np.testing.assert_allclose(index.vectors, here / np.linalg.norm(here, axis=1, keepdims=True), atol=1e-6)
     assert verify(out) == []
     assert not (out / "index" / "segments").exists()
@@ -135,7 +154,7 @@ class UnsteadyRay:
 
     def worker(self, worker: Any) -> Any:
         worker._encoder = self.encoder
-        return SimpleNamespace(ready=SimpleNamespace(remote=lambda: functools.partial(self.load)),
+        return SimpleNamespace(ready=SimpleNamespace(remote=lambda _: functools.partial(self.load)),
                                encode=SimpleNamespace(remote=functools.partial(functools.partial, self.encode, worker)))
 
     def load(self) -> str:
@@ -164,7 +183,9 @@ def spread_over(ray: UnsteadyRay, folder: Path) -> list[str]:
     """Encode eight blocks of a title each on a cluster; return the titles."""
     titles = titles_like(8)
     blocks = [Block([str(number)], [title], text_hashes([title])) for number, title in enumerate(titles)]
-    RayCluster(folder, ray.encoder.fingerprint)._spread(ray, folder, blocks, iter(()), lambda _: None)
+    calls = [ray_cluster._Call("encode", (folder, block), f"over the titles from id {block.ids[0]!r} on")
+             for block in blocks]
+    RayCluster(folder, ray.encoder.fingerprint)._run(ray, calls, iter(()), lambda *_: None, loads=True)
     return titles
 
 

@@ -1,0 +1,223 @@
+"""An index in several shards: the same answers as in one, only what changed is written, and nothing is lost by a kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, Done
+from corpora import ROOT, WordEncoder, answers_equal_brute_force, build, titles_like, unit_vectors
+
+from sentence_forge.encoders.protocol import TextEncoder
+from sentence_forge.encoders.similarity import cosine_top_k, normalise
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.manifests import sealed, unsealed
+from sentence_forge.search.generation import newest
+from sentence_forge.search.index import Index
+from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.sharded import ShardedIndex
+from sentence_forge.search.vectors import Vectors
+from sentence_forge.search.verify import verify
+
+Command = Callable[..., Done]
+IDS = [f"n{number}" for number in range(2500)]
+TITLES = [*titles_like(2400), *titles_like(100)]  # the last hundred repeat the first, in another shard
+KEPT = {"year": [str(2000 + number % 20) for number in range(2500)]}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix in (".npy", ".faiss", ".parquet"))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same corpus in one shard and in three, two of which have a fast index."""
+    folders = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("three")
+    for folder, rows in zip(folders, (None, 1000), strict=True):
+        index_corpus(folder, IDS, TITLES, WordEncoder(), kept=KEPT, fast_from=800, shard_rows=rows)
+    return folders
+
+
+def test_several_shards_answer_as_one_does(both: tuple[Path, Path]) -> None:
+    one, three = both
+    assert [name for name in files(three) if name.startswith("vectors")] == [f"vectors-1.{n}.npy" for n in range(3)]
+    assert [name for name in files(three) if name.startswith("index")] == ["index-1.0.faiss", "index-1.1.faiss"]
+    encoder = WordEncoder()
+    queries = encoder.encode([*TITLES[::100], "vaccine opera", "storm report 1 2 3"])
+    with Index.open(one, encoder) as left, Index.open(three, encoder) as right:
+        assert isinstance(right.fast, ShardedIndex)
+        assert list(right.ids) == IDS and list(right.titles) == TITLES and len(right) == 2500
+        np.testing.assert_array_equal(np.asarray(right.vectors), np.asarray(left.vectors))
+        for how in ({}, {"exact": True}, {"dim": 8}, {"where": ["year>=2015"]}, {"k": 2500}, {"k": 1200}):
+            given = {"k": 10, **how}
+            expected, found = left.search_vectors(queries, **given), right.search_vectors(queries, **given)
+            np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
+            assert right.hits(*found) == left.hits(*expected) or how == {}
+        assert right.pairs(5) == left.pairs(5) and right.pairs(5, repeats=True) == left.pairs(5, repeats=True)
+        assert right.rows_of([TITLES[2400], TITLES[1500], "nothing"]).tolist() == [0, 1500, -1]
+        assert right.row_of("n1999") == 1999 and right.row_of("n") is None
+        assert right.repeated_rows == 100 and right.drawn(5, seed=1) == left.drawn(5, seed=1)
+        assert right.count_where(["year=2003"]) == left.count_where(["year=2003"])
+    assert verify(three) == []
+
+
+def test_the_ten_nearest_are_found_in_whatever_shard_they_are(both: tuple[Path, Path]) -> None:
+    encoder = WordEncoder()
+    queries = normalise(encoder.encode(titles_like(400, seed=3)))
+    with Index.open(both[1], encoder) as index:
+        tenth = cosine_top_k(normalise(encoder.encode(TITLES)), queries, 10)[0][:, -1:]
+        scores, rows = index.search_vectors(queries, 10)
+    assert (scores >= tenth - 1e-6).mean() >= 0.999
+    assert {0, 1, 2} == set((rows // 1000).ravel().tolist())
+
+
+def test_only_shards_with_other_texts_are_written_anew(tmp_path: Path) -> None:
+    build(tmp_path, TITLES[:2400], fast_from=800, shard_rows=1000)
+    before = {name: (tmp_path / name).stat().st_ino for name in files(tmp_path)}
+    titles = [*TITLES[:1200], "a flood in the valley", *TITLES[1201:2400]]
+    encoder = build(tmp_path, titles, fast_from=800)  # the size of a shard stays
+    assert encoder.seen == ["a flood in the valley"]
+    after = {name: (tmp_path / name).stat().st_ino for name in files(tmp_path)}
+    kept = {name for name, node in after.items() if node in {before[old] for old in before}} - set(before)
+    assert kept == {"vectors-2.0.npy", "vectors-2.2.npy", "index-2.0.faiss"}
+    answers_equal_brute_force(tmp_path, [str(row) for row in range(1, 2401)], titles)
+    build(tmp_path, titles, fast_from=800, shard_rows=2400)  # one again
+    assert "vectors-3.npy" in files(tmp_path)
+    answers_equal_brute_force(tmp_path, [str(row) for row in range(1, 2401)], titles)
+
+
+def test_a_damaged_shard_is_named_and_its_texts_alone_are_encoded_again(tmp_path: Path) -> None:
+    build(tmp_path, TITLES[:2400], fast_from=800, shard_rows=1000)
+    place = tmp_path / "vectors-1.1.npy"
+    data = bytearray(place.read_bytes())
+    data[-1] ^= 0x40
+    place.write_bytes(data)
+    assert [problem for problem in verify(tmp_path) if f"{place}: damaged" in problem]
+    encoder = build(tmp_path, TITLES[:2400], fast_from=800)
+    assert sorted(encoder.seen) == sorted(TITLES[1000:2000])
+    answers_equal_brute_force(tmp_path, [str(row) for row in range(1, 2401)], TITLES[:2400])
+
+
+def test_a_shard_whose_fast_index_is_another_is_scanned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = build(tmp_path, TITLES[:2400], fast_from=800, shard_rows=1000)
+    file = tmp_path / "index-1.1.faiss"
+    file.write_bytes(b"x" * file.stat().st_size)
+    with Index.open(tmp_path, encoder) as index, caplog.at_level(logging.WARNING):
+        hits = index.search([TITLES[1500], TITLES[10]], 1)
+    assert [each[0].title for each in hits] == [TITLES[1500], TITLES[10]]
+    assert f"{file}: is not a fast index of these vectors" in caplog.text
+
+
+@pytest.mark.parametrize("change", [
+    {"shards": []}, {"shards": "all"}, {"shards": [{"rows": 2400}]}, {"rows": 9},
+    {"shards": [{"rows": 1000}, {"rows": 1000}, {"rows": 1}]}, {"shards": [{"rows": 1200}, {"rows": "1200"}]},
+    {"shards": [{"rows": 1000}, {"rows": 1000, "half": 3}, {"rows": 400}]},
+    {"shards": [{"rows": 1000, "fast": {}}, {"rows": 1000}, {"rows": 400}]},
+    {"shards": [{"rows": 1000}, {"rows": 1000}, {"rows": 800}, {"rows": -400}]},
+])
+def test_a_manifest_whose_shards_do_not_fit_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    build(tmp_path, TITLES[:2400], shard_rows=1000)
+    path = tmp_path / "manifest-1.json"
+    path.write_text(sealed({**unsealed(path), **change}))
+    with pytest.raises(UserError, match="no manifest is intact"):
+        Index.open(tmp_path, WordEncoder())
+
+
+def test_half_precision_takes_half_the_bytes_and_finds_the_same(tmp_path: Path) -> None:
+    full, half = tmp_path / "full", tmp_path / "half"
+    encoder = build(full, TITLES[:2400], fast_from=800)
+    build(half, TITLES[:2400], fast_from=800, half=True, shard_rows=1000)
+    assert np.load(half / "vectors-1.0.npy").dtype == np.float16
+    size = sum(file.stat().st_size for file in half.glob("vectors-*"))
+    assert size < 0.51 * (full / "vectors-1.npy").stat().st_size
+    queries = encoder.encode(titles_like(50, seed=9))
+    with Index.open(full, encoder) as left, Index.open(half, encoder) as right:
+        for exact in (True, False):
+            expected, found = (index.search_vectors(queries, 10, exact=exact)[0] for index in (left, right))
+            np.testing.assert_allclose(found, expected, atol=2e-4)
+        np.testing.assert_allclose(right.cut(8), left.cut(8), atol=2e-3)
+    assert verify(half) == []
+    again = build(half, [*TITLES[:2399], "a flood"], fast_from=800)  # what is stored is reused, and stays as it is
+    assert again.seen == ["a flood"] and np.load(half / "vectors-2.2.npy").dtype == np.float16
+
+
+class Close(TextEncoder):
+    """Vectors nearer to one another than float16 can tell apart."""
+
+    fingerprint = "close" * 8
+
+    def encode(self, texts: list[str], role: str | None = None) -> np.ndarray:
+        numbers = [int(text.split()[-1]) for text in texts]
+        return np.array([[1, 1e-5 * number, 1e-5 * (number % 7)] for number in numbers], np.float32)
+
+
+def test_half_precision_is_given_up_where_it_finds_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index_corpus(tmp_path, IDS[:300], [f"title {number}" for number in range(300)], Close(), half=True)
+    assert np.load(tmp_path / "vectors-1.npy").dtype == np.float32
+    assert "corpus.half: recall@10 of float16 is" in caplog.text
+    assert verify(tmp_path) == []
+
+
+def test_vectors_read_as_one_array() -> None:
+    whole = unit_vectors(1000, 6).astype(np.float16).astype(np.float32)
+    parts = Vectors([whole[:300], whole[300:301].astype(np.float16), whole[301:]])
+    draw = np.random.default_rng(0)
+    for rows in (slice(None), slice(290, 310), slice(5, 5), slice(900, 2000), slice(0, 1000, 7), slice(-5, None),
+                 draw.integers(0, 1000, 50), np.array([], np.int64), np.array([-1, 0]), whole[:, 0] > 0):
+        np.testing.assert_array_equal(parts[rows], whole[rows])
+        assert parts[rows].dtype == np.float32
+    np.testing.assert_array_equal(parts[np.array(300)], whole[300])
+    assert parts.shape == (1000, 6) and len(parts) == 1000
+    with pytest.raises(IndexError):
+        parts[np.array([1000])]
+
+
+WRITER = """
+import sys
+sys.path.insert(0, "tests")
+from corpora import build
+from test_shards import TITLES
+build(__import__("pathlib").Path(sys.argv[1]), TITLES[::-1], fast_from=800, shard_rows=300)
+"""
+
+
+@pytest.mark.parametrize("place", range(0, 9, 2))
+def test_a_writer_killed_between_shards_leaves_the_old_rows(place: int, tmp_path: Path) -> None:
+    build(tmp_path, TITLES[:900], shard_rows=300)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT)
+    while not (tmp_path / f"vectors-2.{place}.npy").exists():
+        assert writer.poll() is None
+        time.sleep(0.001)
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    answers_equal_brute_force(tmp_path, [str(row) for row in range(1, 901)], TITLES[:900])
+    build(tmp_path, TITLES[::-1], fast_from=800)
+    assert newest(tmp_path).number == 2  # type: ignore[union-attr]
+    answers_equal_brute_force(tmp_path, [str(row) for row in range(1, 2501)], TITLES[::-1])
+
+
+def test_shards_by_the_command(command: Command, tmp_path: Path) -> None:
+    corpus, out = tmp_path / "titles.csv", tmp_path / "news"
+    corpus.write_text("title\n" + "".join(f"{title}\n" for title in titles_like(60)))
+    assert command("train", *TINY, "loop.max_steps=1", f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    given = [f"corpus={corpus}", f"out={out}"]
+    bad = command("export", f"model={tmp_path / 'run'}", *given, "corpus.shard_rows=0")
+    assert bad.code == 2 and "corpus.shard_rows=0: give a number of rows from 1" in bad.err and not out.exists()
+    done = command("export", f"model={tmp_path / 'run'}", *given, "corpus.shard_rows=25", "corpus.half=true")
+    assert done.code == 0, done.err
+    manifest = json.loads((out / "index" / "manifest-1.json").read_text())
+    assert [shard["rows"] for shard in manifest["shards"]] == [25, 25, 10]
+    assert all(np.load(out / "index" / f"vectors-1.{n}.npy").dtype == np.float16 for n in range(3))
+    found = command("search", str(out), "storm markets", "--json")
+    assert found.code == 0 and len(json.loads(found.out)["hits"]) == 10
+    assert command("search", str(out), "--verify").code == 0
+    assert os.path.getsize(out / "index" / "vectors-1.0.npy") == 128 + 25 * manifest["dim"] * 2
