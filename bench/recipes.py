@@ -2,7 +2,8 @@
 
 ``python -m bench.recipes NAME FROM...`` keeps ``bench/results/<kind of machine>/NAME.json`` and prints its table. FROM
 is the folder of ``python -m eval model=<run> models=[<run>,...] baseline=<start> suite=... output=<folder>``, its runs
-called ``<recipe>-<seed>``: a row a recipe, over its seeds. Or it is a file of what ``python -m bench.judge score``
+called ``<recipe>-<seed>``: a row a recipe, over its seeds. ``--add`` leaves what is kept of other runs of the same
+beginning on the same tasks. Or it is a file of what ``python -m bench.judge score``
 or ``python -m bench.bm25 tasks`` printed: a row a search.
 """
 
@@ -16,12 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.results import Results, results_of_this_kind
+from bench.results import Results, read_lines, results_of_this_kind
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.process import run
 
 Line = Mapping[str, Any]
 START = "untouched"
+_ROUNDING = 1e-4  # by which a processor's threads may change a score
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,15 +32,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="of the results")
     parser.add_argument("sources", nargs="+", type=Path, metavar="FROM")
     parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
+    parser.add_argument("--add", action="store_true", help="leave what is kept of other runs")
     arguments = parser.parse_args(argv)
-    return run(lambda: _keep(arguments.name, arguments.sources, arguments.results))
+    return run(lambda: _keep(arguments.name, arguments.sources, arguments.results, arguments.add))
 
 
-def _keep(name: str, sources: Sequence[Path], results: Path | None) -> None:
+def _keep(name: str, sources: Sequence[Path], results: Path | None, add: bool) -> None:
     lines = list(rows_of(sources) if sources[0].is_dir() else printed(sources))
+    file = (results or results_of_this_kind()) / f"{name}.json"
+    if add:
+        lines = _added(file, read_lines(file), lines)
     made = table(lines)
-    Results((results or results_of_this_kind()) / f"{name}.json", "python -m bench.recipes").add(*lines)
+    Results(file, "python -m bench.recipes").add(*lines)
     sys.stdout.write(made + "\n")
+
+
+def _added(file: Path, kept: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
+    """Return the kept lines and the new ones; a run that was measured again has its new line.
+
+    Raises:
+        UserError: what is kept is of another beginning, of other tasks, or measured it otherwise.
+    """
+    names = {line["name"] for line in lines}
+    if kept and not _same_start(kept[0], lines[0]):
+        raise UserError(f"{file}: is of another beginning or other tasks; leave --add out to begin it anew")
+    return [*([] if kept else lines[:1]), *(line for line in kept if line["name"] not in names - {START}), *lines[1:]]
+
+
+def _same_start(one: Line, other: Line) -> bool:
+    return "tasks" in one and "tasks" in other and one["model"] == other["model"] and one["tasks"].keys() == other[
+        "tasks"].keys() and all(score["measure"] == other["tasks"][task]["measure"]
+                                and abs(score["value"] - other["tasks"][task]["value"]) < _ROUNDING
+                                for task, score in one["tasks"].items())
 
 
 def rows_of(folders: Sequence[Path]) -> list[Line]:

@@ -1,10 +1,10 @@
 """Averages over the end of a training: of its last checkpoints, evenly (a soup) or with falling weights.
 
 ``python -m bench.soups RUN OUT`` reads ``RUN/checkpoints``, of a run with ``loop.keep=10 loop.checkpoint_every=20``,
-say, and writes model folders that ``python -m eval`` takes: ``OUT/<recipe>_last3-<seed>``, the mean of the weights of the last three, ``_last5``,
-``_last10``, and ``_ema``, in which each checkpoint weighs ``--decay`` times what the next one does (an exponential
-moving average over checkpoints, not over single steps). Weights of a model soup: Wortsman et al. 2022; of one training:
-Izmailov et al. 2018.
+say, and writes model folders that ``python -m eval`` takes: ``OUT/<recipe>_last3-<seed>``, the mean of the weights of
+the last three, ``_last5``, ``_last10``, and ``_ema``, in which each checkpoint weighs ``--decay`` times what the next
+one does (an exponential moving average over checkpoints, not over single steps). Averages over one training: Izmailov
+et al. 2018; over several: Wortsman et al. 2022.
 """
 
 from __future__ import annotations

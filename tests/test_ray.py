@@ -35,9 +35,9 @@ ROOT = Path(__file__).parent.parent
 ROWS = 3 * 4096 - 100  # three segments
 Command = Callable[..., Done]
 
-# The command as typed, on two nodes, with two faults. Of the workers that encode and of those that write shards, the one
-# that is ready first is stopped before it gets work, and killed when another has finished a part: it dies with work in
-# its hands, however fast the machine is.
+# The command as typed, on two nodes, with two faults. Of the workers that encode and of those that write shards, the
+# one that is ready first is stopped before it gets work, and killed when another has finished a part: it dies with work
+# in its hands, however fast the machine is.
 DRIVER = """
 import logging, os, signal, sys, threading, time
 from pathlib import Path

@@ -71,6 +71,21 @@ def test_evaluations_that_differ_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "x.json").exists()
 
 
+def test_runs_are_added_to_those_that_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = evaluated(tmp_path / "first", row("mix-1", 0.80, 0.64), row("labels-1", 0.7, 0.7))
+    second = evaluated(tmp_path / "second", row("mix-2", 0.83, 0.62), row("labels-1", 0.72, 0.7))
+    for folder in (first, second):
+        assert recipes.main(["x", str(folder), "--results", str(tmp_path), "--add"]) == 0
+    kept = json.loads((tmp_path / "x.json").read_text())["lines"]
+    assert [(line["name"], line["tasks"]["sts"]["value"]) for line in kept] == [
+        ("untouched", 0.80), ("mix-1", 0.80), ("mix-2", 0.83), ("labels-1", 0.72)]
+    assert "| mix | 81.5 +1.5 [-1.0, +4.0] |" in capsys.readouterr().out
+    other = evaluated(tmp_path / "other", row("mix-3", 0.8, 0.6), before=0.7)
+    assert recipes.main(["x", str(other), "--results", str(tmp_path), "--add"]) == 2
+    assert "leave --add out" in capsys.readouterr().err
+    assert json.loads((tmp_path / "x.json").read_text())["lines"] == kept
+
+
 def test_what_is_kept_stands_in_the_page(tmp_path: Path) -> None:
     judged = tmp_path / "judged.jsonl"
     judged.write_text("".join(json.dumps({"name": name, "judged": 1.0, **{

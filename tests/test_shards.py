@@ -1,4 +1,4 @@
-"""An index in several shards: the same answers as in one, only what changed is written, and nothing is lost by a kill."""
+"""An index in several shards: the answers of one, only what changed is written, and a kill loses nothing."""
 
 from __future__ import annotations
 
