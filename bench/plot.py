@@ -1,7 +1,7 @@
 """The plots of ``bench/results/<kind>``: how much faster with its spread, and the loss curves on one another.
 
 ``python -m bench.plot`` draws what is there: ``training.svg`` from train.json (and gpu.json), ``agreement.svg`` from
-agreement.json, ``quality.svg`` from quality.json, ``scale.svg`` from scale.json.
+agreement.json, ``quality.svg`` from quality.json, ``scale.svg`` from scale.json, ``curve.svg`` from curve.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def draw(folder: Path) -> list[Path]:
     curves = [line for line in read_lines(folder / "agreement.json") if "last_ten" in line]
     seeds = [line for line in read_lines(folder / "quality.json") if "seed" in line]
     sizes = [line for line in read_lines(folder / "scale.json") if "_query" in line["name"]]
+    models = read_lines(folder / "curve.json")
     files = []
+    if models:
+        files.append(_picture(folder / "curve.svg", _models, models, height=4.2))
     if training:
         files.append(_picture(folder / "training.svg", _ratios, training, height=1.3 + 0.42 * len(_names(training))))
     if curves:
@@ -123,6 +126,19 @@ def _sizes(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
         axes.loglog(list(times), list(times.values()), "o-", color=colour, label=f"{name.replace('_', ' ')}{grown}")
     axes.set(xlabel="rows", ylabel="ms a query, median")
     axes.legend(frameon=False)
+
+
+def _models(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Paint each model's nDCG@10 with its interval over its titles a second, logarithmic."""
+    for line in lines:
+        low, high = line["ndcg@10_ci95"]
+        colour = OURS_COLOUR if line is not lines[0] else TUNED_COLOUR
+        axes.vlines(line["value"], low, high, color=colour, linewidth=2)
+        axes.plot(line["value"], line["ndcg@10"], "o", color=colour)
+        axes.annotate(line["name"], (line["value"], line["ndcg@10"]), xytext=(6, 4),
+                      textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="titles a second (bm25: put into its index)", ylabel="nDCG@10 x 100, by category")
+    axes.margins(x=0.2)
 
 
 if __name__ == "__main__":

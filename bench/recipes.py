@@ -105,9 +105,10 @@ def printed(files: Sequence[Path]) -> list[Line]:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Return kept lines as a Markdown table: of recipes, of judged searches or of searches by task."""
+    """Return kept lines as a Markdown table: of recipes, of judged searches, of speeds or of searches by task."""
     made: Callable[[Sequence[Line]], list[str]] = (
-        of_recipes if "recipe" in lines[0] else of_judged if "judged" in lines[0] else of_searches)
+        of_recipes if "recipe" in lines[0] else of_judged if "judged" in lines[0]
+        else of_speeds if lines[0]["unit"] == "titles/s" else of_searches)
     return "\n".join(made(lines))
 
 
@@ -132,6 +133,12 @@ def of_judged(lines: Sequence[Line]) -> list[str]:
     names = ("ndcg@10", "precision@10", "mrr@10")
     return _table(["", *names, "judged"], ([Path(line["name"]).stem, *(_cell(line, name) for name in names),
                                             f"{100 * line['judged']:.0f} %"] for line in lines))
+
+
+def of_speeds(lines: Sequence[Line]) -> list[str]:
+    """Return a table of a row a model, from what ``bench.curve`` measured; gains are over the first model."""
+    return _table(["", "titles/s", "ndcg@10"], ([line["name"], f"{line['value']:,.0f}", _cell(line, "ndcg@10")]
+                                                for line in lines))
 
 
 def of_searches(lines: Sequence[Line]) -> list[str]:

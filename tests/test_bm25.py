@@ -12,7 +12,7 @@ import pytest
 from corpora import WordEncoder, build, titles_like
 from test_tasks import encoder, run, sentences, write
 
-from bench import bm25, judge, recipes
+from bench import bm25, curve, judge, plot, recipes
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.eval.tasks.retrieval import KnownItem, LabelledRetrieval
 from sentence_forge.search.index import Index
@@ -125,3 +125,23 @@ def test_the_command_prints_what_each_system_gains(encoder: Encoder, tmp_path: P
     value, (low, high) = lines[0]["mrr@10"], lines[0]["mrr@10_ci95"]
     assert header == "|  | items, mrr@10 |" and vectors == f"| vectors | {value:.1f} [{low:.1f}, {high:.1f}] |"
     assert bm25.main([*typed, "suite=stsb_dev"]) == 2 and "no task of retrieval" in capsys.readouterr().err
+
+
+def test_speed_beside_quality_of_some_models(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENTENCE_FORGE_DATA", str(tmp_path))
+    for folder, split in curve.FILES.items():
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / f"{split}.csv", "title label", [
+            (f"{title} {number % 3}", f"kind {number % 3}") for number, title in enumerate(sentences(40, 3))])
+    encoder.model.save(str(tmp_path / "model"))
+    model = tmp_path / "model"
+    assert curve.main([f"one={model}", f"two={model}", "--every=1", "--timed=20", "--results", str(tmp_path)]) == 0
+    lines = json.loads((tmp_path / "curve.json").read_text())["lines"]
+    assert [line["name"] for line in lines] == ["one", "two", "bm25"] and lines[0]["queries"] == 80
+    task = LabelledRetrieval(path=str(tmp_path / "news_zh_tnews" / "dev.csv"))
+    value = task.score(task.read(None), encoder, resamples=10).row["ndcg@10"]
+    assert lines[0]["ndcg@10"] == pytest.approx(100 * value, abs=0.01) and lines[1]["ndcg@10_delta"] == 0
+    assert all(line["value"] > 0 for line in lines) and plot.draw(tmp_path) == [tmp_path / "curve.svg"]
+    made = recipes.table(lines).splitlines()
+    assert made[0] == "|  | titles/s | ndcg@10 |" and made[3].endswith("+0.0 [+0.0, +0.0] |")
+    assert curve.main(["one", "--results", str(tmp_path)]) == 2
