@@ -119,13 +119,15 @@ def of_recipes(lines: Sequence[Line]) -> list[str]:
     """
     start, *others = lines
     measures = {task: row["measure"] for task, row in start["tasks"].items()}
-    rows = [[START, *(_score(row["value"]) for row in start["tasks"].values()), "", ""]]
+    rows = [[START, *(_score(row["value"]) for row in start["tasks"].values()), "", "", ""]]
     for recipe in dict.fromkeys(line["recipe"] for line in others):
         seeds = [line for line in others if line["recipe"] == recipe]
         cells = [_over_seeds([line["tasks"][task] for line in seeds]) for task in measures]
-        speeds = [line["rows_per_second"] for line in seeds if line.get("rows_per_second")]
-        rows.append([recipe, *cells, str(len(seeds)), f"{statistics.fmean(speeds):.0f}" if speeds else ""])
-    return _table(["", *(f"{task}, {measure}" for task, measure in measures.items()), "seeds", "rows/s"], rows)
+        cost = [[line[key] for line in seeds if line.get(key)] for key in ("rows_per_second", "minutes")]
+        rows.append([recipe, *cells, str(len(seeds)),
+                     *(f"{statistics.fmean(each):.0f}" if each else "" for each in cost)])
+    return _table(["", *(f"{task}, {measure}" for task, measure in measures.items()), "seeds", "rows/s", "minutes"],
+                  rows)
 
 
 def of_judged(lines: Sequence[Line]) -> list[str]:
@@ -159,7 +161,7 @@ def _line(row: Mapping[str, Any]) -> Line:
     recipe, _, seed = run.name.rpartition("-")
     return {"name": run.name, "recipe": recipe if seed.isdigit() else run.name,
             "seed": int(seed) if seed.isdigit() else None, "model": row["fingerprint"],
-            "rows_per_second": _rows_per_second(run / "metrics.jsonl"),
+            "rows_per_second": _rows_per_second(run / "metrics.jsonl"), "minutes": _minutes(run),
             "tasks": {task: {key: score[key] for key in ("measure", "value", "delta", "delta_ci95")}
                       for task, score in row["tasks"].items()}}
 
@@ -179,6 +181,14 @@ def _rows_per_second(metrics: Path) -> float | None:
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     speeds = [line["speed/pairs_per_second"] for line in lines if "speed/pairs_per_second" in line]
     return round(statistics.median(speeds), 1) if speeds else None
+
+
+def _minutes(run: Path) -> float | None:
+    """Return the minutes from a run's beginning to its report; None where the folder is no run's."""
+    begun, ended = run / "environment.json", run / "report" / "report.json"
+    if not (begun.is_file() and ended.is_file()):
+        return None
+    return round((ended.stat().st_mtime - begun.stat().st_mtime) / 60, 1)
 
 
 def _report(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,21 @@ def test_a_row_a_recipe_over_its_seeds(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (
         {"step": 1, "speed/pairs_per_second": 90}, {"step": 10, "speed/pairs_per_second": 20}, {"dev/mean": 1},
         {"step": 20, "speed/pairs_per_second": 22})))
+    for name, at in (("environment.json", 1000), ("report/report.json", 1090)):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).touch()
+        os.utime(run / name, (at, at))
     several = evaluated(tmp_path / "several", row(str(run), 0.81, 0.64), row("runs/mix-2", 0.79, 0.66),
                         row("start-1", 0.80, 0.60))
     alone = evaluated(tmp_path / "alone", row("elsewhere/labels", 0.70, 0.70))
     made = recipes.table(recipes.rows_of([several, alone])).splitlines()
     assert made == [
-        "|  | sts, spearman_cosine | news, precision@10 | seeds | rows/s |", "| --- | --- | --- | --- | --- |",
-        "| untouched | 80.0 | 60.0 |  |  |",
-        "| mix | 80.0 +0.0 [-2.0, +2.0] | 65.0 **+5.0 [+3.0, +7.0]** | 2 | 22 |",
-        "| start | 80.0 +0.0 [-1.0, +1.0] | 60.0 +0.0 [-1.0, +1.0] | 1 |  |",
-        "| labels | 70.0 **-10.0 [-11.0, -9.0]** | 70.0 **+10.0 [+9.0, +11.0]** | 1 |  |"]
+        "|  | sts, spearman_cosine | news, precision@10 | seeds | rows/s | minutes |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| untouched | 80.0 | 60.0 |  |  |  |",
+        "| mix | 80.0 +0.0 [-2.0, +2.0] | 65.0 **+5.0 [+3.0, +7.0]** | 2 | 22 | 2 |",
+        "| start | 80.0 +0.0 [-1.0, +1.0] | 60.0 +0.0 [-1.0, +1.0] | 1 |  |  |",
+        "| labels | 70.0 **-10.0 [-11.0, -9.0]** | 70.0 **+10.0 [+9.0, +11.0]** | 1 |  |  |"]
 
 
 def test_evaluations_that_differ_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
