@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -190,8 +191,8 @@ class _Worker:
             encode_here(self._encoder, folder, iter([block]), lambda _: None)
 
     def write_shard(self, task: ShardTask) -> Shard:
-        """Write a shard's vectors and fast index."""
-        return write_shard(task)
+        """Write a shard's vectors and fast index, under names of this attempt."""
+        return write_shard(replace(task, shard=replace(task.shard, attempt=random.SystemRandom().randrange(1, 2**31))))
 
 
 def _encoding(folder: Path, blocks: Iterator[Block]) -> Iterator[_Call]:

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 NO_INDEX = "holds no finished index; make one with python -m export model=... corpus=... out=..."
 SEGMENTS = "segments"
-_FILE = re.compile(r"manifest-(\d+)\.json|rows-\d+(\.\d+)?\.parquet|vectors-\d+(\.\d+)?\.npy|index-\d+(\.\d+)?\.faiss"
-                   r"|rejected-\d+\.csv")
+_FILE = re.compile(r"manifest-(\d+)\.json|rows-\d+(\.\d+)?\.parquet|vectors-\d+(\.\d+){0,2}\.npy"
+                   r"|index-\d+(\.\d+){0,2}\.faiss|rejected-\d+\.csv")
 _STAGED = re.compile(r"(\.tmp-)+(manifest-\d+\.json|rejected(-\d+\.csv)?)(-\d+)+")
 _ATTEMPTS = 100  # of a reader, where a writer replaces one generation after the other
 

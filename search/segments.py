@@ -99,22 +99,24 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
 
 
 def finished_segments(index: Path, fingerprint: str) -> list[Segment]:
-    """Return the finished segments under ``index`` of this encoder; any process may call this.
+    """Return the finished segments under ``index`` of this encoder, as the holder of the writer's lock has found them.
+
+    Any process may call this. Their bytes are not compared with their sha256 again.
 
     Raises:
         UserError: a segment is damaged.
     """
-    found = [_read_segment(folder) for folder in sorted((index / SEGMENTS).glob("[0-9a-f]*"))]
+    found = [_read_segment(folder, hashed=False) for folder in sorted((index / SEGMENTS).glob("[0-9a-f]*"))]
     return [segment for of, segment in found if of == fingerprint]
 
 
-def _read_segment(folder: Path) -> tuple[str, Segment]:
+def _read_segment(folder: Path, *, hashed: bool = True) -> tuple[str, Segment]:
     """Return the fingerprint of a segment's encoder, and its texts.
 
     Raises:
         UserError: it is damaged or was never finished.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, hashed=hashed)
     rows, of = manifest.get("rows"), manifest.get("fingerprint")
     if not isinstance(rows, int) or not isinstance(of, str) or not {"rows.parquet", "vectors.npy"} <= set(
             manifest["files"]):

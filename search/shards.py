@@ -34,6 +34,8 @@ class Shard:
         count: its rows.
         about: what the manifest says of its fast index; None where the exact scan answers.
         half: whether its vectors are stored as float16.
+        attempt: a number in the names of what a machine of a cluster writes, so that one that was taken for dead and
+            goes on writes to files that no manifest names.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Shard:
     count: int
     about: Mapping[str, Any] | None = None
     half: bool = False
+    attempt: int | None = None
 
     @property
     def rows(self) -> Path:
@@ -50,12 +53,16 @@ class Shard:
     @property
     def vectors(self) -> Path:
         """The file of unit vectors, float32 or float16 [count, dim]."""
-        return self.folder / f"vectors-{self.name}.npy"
+        return self.folder / f"vectors-{self._attempted}.npy"
 
     @property
     def fast(self) -> Path:
         """The file of the fast index."""
-        return self.folder / f"index-{self.name}.faiss"
+        return self.folder / f"index-{self._attempted}.faiss"
+
+    @property
+    def _attempted(self) -> str:
+        return self.name if self.attempt is None else f"{self.name}.{self.attempt}"
 
     @property
     def files(self) -> list[Path]:
@@ -88,13 +95,14 @@ def shards_in(folder: Path, number: int, manifest: Mapping[str, Any]) -> list[Sh
     """Return the shards that a manifest names; of one that is not ours, `known_shards` has the say."""
     entries = manifest.get("shards") or [manifest]
     bare = shards_of(folder, number, [each["rows"] for each in entries])
-    return [Shard(folder, shard.name, shard.count, each.get("fast"), bool(each.get("half")))
+    return [Shard(folder, shard.name, shard.count, each.get("fast"), bool(each.get("half")), each.get("attempt"))
             for shard, each in zip(bare, entries, strict=True)]
 
 
 def entries(shards: Sequence[Shard]) -> dict[str, Any]:
     """Return what a manifest says of written shards, for `shards_in` to read."""
-    said = [{"rows": shard.count, "fast": shard.about, **({"half": True} if shard.half else {})} for shard in shards]
+    said = [{"rows": shard.count, "fast": shard.about, **({"half": True} if shard.half else {}),
+             **({} if shard.attempt is None else {"attempt": shard.attempt})} for shard in shards]
     if len(said) == 1:
         return {"format": 1, **said[0]}
     return {"format": 2, "rows": sum(shard.count for shard in shards), "fast": None, "shards": said}
@@ -107,7 +115,8 @@ def known_shards(manifest: Mapping[str, Any]) -> bool:
                                     and all(isinstance(each, dict) for each in several)):
         return False
     said = several or [manifest]
-    counts = [manifest.get("rows"), *(each.get("rows") for each in said)]
+    counts = [manifest.get("rows"), *(each.get("rows") for each in said),
+              *(each["attempt"] for each in said if "attempt" in each)]
     for fast in (each.get("fast") for each in said if each.get("fast") is not None):
         known = fast if isinstance(fast, dict) else {}
         counts += [known.get("k_factor"), *(known[key] for key in ("cells_tried",) if key in known),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from sentence_forge.runtime.manifests import sealed, unsealed
 from sentence_forge.search.generation import newest
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.shard_writing import ShardTask, write_shard
 from sentence_forge.search.sharded import ShardedIndex
+from sentence_forge.search.shards import Shard
 from sentence_forge.search.vectors import Vectors
 from sentence_forge.search.verify import verify
 
@@ -121,6 +124,7 @@ def test_a_shard_whose_fast_index_is_another_is_scanned(tmp_path: Path, caplog: 
     {"shards": []}, {"shards": "all"}, {"shards": [{"rows": 2400}]}, {"rows": 9},
     {"shards": [{"rows": 1000}, {"rows": 1000}, {"rows": 1}]}, {"shards": [{"rows": 1200}, {"rows": "1200"}]},
     {"shards": [{"rows": 1000}, {"rows": 1000, "half": 3}, {"rows": 400}]},
+    {"shards": [{"rows": 1000, "attempt": "../x"}, {"rows": 1000}, {"rows": 400}]},
     {"shards": [{"rows": 1000, "fast": {}}, {"rows": 1000}, {"rows": 400}]},
     {"shards": [{"rows": 1000}, {"rows": 1000}, {"rows": 800}, {"rows": -400}]},
 ])
@@ -179,6 +183,20 @@ def test_vectors_read_as_one_array() -> None:
     assert parts.shape == (1000, 6) and len(parts) == 1000
     with pytest.raises(IndexError):
         parts[np.array([1000])]
+
+
+def test_what_a_machine_that_was_taken_for_dead_still_writes_is_of_no_account(tmp_path: Path) -> None:
+    """A shard is written by two, each under names of its own; the one that is heard counts, the other's files go."""
+    def twice(tasks: list[ShardTask]) -> list[Shard]:
+        return [[write_shard(replace(task, shard=replace(task.shard, attempt=number))) for number in (7, 8)][place % 2]
+                for place, task in enumerate(tasks)]
+
+    build(tmp_path, TITLES[:2400], fast_from=800, shard_rows=1000, spread_shards=twice)
+    assert [name for name in files(tmp_path) if name.startswith("vectors")] == [
+        "vectors-1.0.7.npy", "vectors-1.1.8.npy", "vectors-1.2.7.npy"]
+    answers_equal_brute_force(tmp_path, [str(row) for row in range(1, 2401)], TITLES[:2400])
+    encoder = build(tmp_path, [*TITLES[:2399], "a flood"], fast_from=800)
+    assert encoder.seen == ["a flood"] and "vectors-2.1.npy" in files(tmp_path)
 
 
 WRITER = """
