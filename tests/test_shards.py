@@ -131,8 +131,11 @@ def test_a_shard_whose_fast_index_is_another_is_scanned(tmp_path: Path, caplog: 
 def test_a_manifest_whose_shards_do_not_fit_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     build(tmp_path, TITLES[:2400], shard_rows=1000)
     path = tmp_path / "manifest-1.json"
-    path.write_text(sealed({**unsealed(path), **change}))
-    with pytest.raises(UserError, match="no manifest is intact"):
+    about = {key: value for key, value in unsealed(path).items() if key != "sha256"}
+    path.write_text(sealed(about))
+    Index.open(tmp_path, WordEncoder()).close()
+    path.write_text(sealed({**about, **change}))
+    with pytest.raises(UserError, match="is not the manifest of this generation"):
         Index.open(tmp_path, WordEncoder())
 
 
