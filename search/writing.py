@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.formats.rows import BadRow
+from sentence_forge.data_readers.lazy import LazyStrings, equal, side_by_side
 from sentence_forge.encoders.similarity import FloatArray, IntArray
 from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.errors import UserError
@@ -21,7 +22,10 @@ from sentence_forge.search.generation import Generation, commit, numbers
 from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of, known_hashes
 from sentence_forge.search.stored import write_rows
 
-BLOCK = 8192  # vectors in memory at once
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 8192  # vectors, or rows, in memory at once; a multiple of `stored.GROUP`
 
 
 class Rows(NamedTuple):
@@ -47,8 +51,19 @@ def same_rows(base: Generation, rows: Rows) -> bool:
     if not same_rejected or base.kept != list(rows.kept):
         return False
     columns = {"id": rows.ids, **dict(zip(base.kept_columns, rows.kept.values(), strict=True))}
-    before = base.read_rows(list(columns))
-    return all(before[name].to_pylist() == list(cells) for name, cells in columns.items())
+    return all(equal(LazyStrings(base.read_rows([name])[name].chunks), cells) for name, cells in columns.items())
+
+
+def tables_of(rows: Rows) -> Iterator[pa.Table]:
+    """Yield the rows as tables of `BLOCK` rows, as `write_rows` takes them."""
+    import pyarrow as pa
+
+    start = 0
+    for columns in side_by_side([rows.ids, rows.titles, *rows.kept.values()], BLOCK):
+        ids, titles, *kept = (pa.array(cells, pa.large_string()) for cells in columns)
+        yield pa.table({"id": ids, "title": titles, "sha": hash_column(rows.hashes[start:start + len(ids)]),
+                        **{f"kept-{place}": cells for place, cells in enumerate(kept)}})
+        start += len(ids)
 
 
 def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], fingerprint: str, fast_from: int,
@@ -89,14 +104,8 @@ def write_generation(folder: Path, rows: Rows, sources: Sequence[Segment], finge
 def _write_data(new: Generation, rows: Rows, blocks: Iterator[FloatArray], dim: int, fast_from: int,
                 before: Before | None) -> dict[str, Any] | None:
     """Write all files but the manifest; return the manifest's entry on the fast index."""
-    import pyarrow as pa
-
     write_rejected(new.rejected, rows.rejected)
-    write_rows(new.rows, pa.table({"id": pa.array(rows.ids, pa.large_string()),
-                                   "title": pa.array(rows.titles, pa.large_string()),
-                                   "sha": hash_column(rows.hashes),
-                                   **{f"kept-{place}": pa.array(cells, pa.large_string())
-                                      for place, cells in enumerate(rows.kept.values())}}))
+    write_rows(new.rows, tables_of(rows), len(rows.ids))
     _write_npy(new.vectors, (len(rows.ids), dim), blocks)
     vectors = np.load(new.vectors, mmap_mode="r", allow_pickle=False)
     return build_fast(vectors, new.fast, before=before) if len(vectors) >= fast_from else None
