@@ -113,7 +113,7 @@ def only(strings: Sequence[str], at: IntArray) -> Sequence[str]:
     return strings.only(at) if isinstance(strings, LazyStrings) else taken(strings, at)
 
 
-def side_by_side(columns: Sequence[Sequence[str]], size: int = BLOCK) -> Iterator[tuple[list[str], ...]]:
+def side_by_side(columns: Sequence[Sequence[str]], size: int | None = None) -> Iterator[tuple[list[str], ...]]:
     """Yield columns of strings as tuples of equally long lists, block after block.
 
     Raises:
@@ -123,7 +123,7 @@ def side_by_side(columns: Sequence[Sequence[str]], size: int = BLOCK) -> Iterato
     [(['a', 'b'], ['d', 'e']), (['c'], ['f'])]
     """
     cells = [iter(column) for column in columns]
-    while any(block := tuple(list(islice(each, size)) for each in cells)):
+    while any(block := tuple(list(islice(each, size or BLOCK)) for each in cells)):
         if len({len(each) for each in block}) > 1:
             raise ValueError(f"columns of {[len(column) for column in columns]} rows; they must be equally long")
         yield block
