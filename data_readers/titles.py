@@ -94,7 +94,7 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
             if empty is not None:
                 rejected.append(BadRow(row.line, row.number, f"column {empty}: is empty", shown(title)))
                 continue
-            staged.add((name, title, *(row.values[place] for place in places)))
+            staged.add((name, title, *[row.values[place] for place in places]))
             if id_column is not None:
                 lines.append(row.line)
                 numbers.append(row.number)
