@@ -15,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sentence_forge.data_readers.formats.rows import BadRow
+from sentence_forge.data_readers.lazy import taken
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import IntArray, bad_row, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.locks import writer_lock
+from sentence_forge.search.corpus_checks import check_lost, check_rows, difference
 from sentence_forge.search.encoder import check_fingerprint
-from sentence_forge.search.generation import Generation, check_links, newest, prune
+from sentence_forge.search.generation import check_links, newest, prune
 from sentence_forge.search.segments import (
     Hashes,
     drop_segments,
-    hashes_of,
     known_hashes,
     read_segments,
     text_hashes,
@@ -109,7 +110,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         damaged = base.damaged() if base is not None else []
         for path in damaged:
             log.warning("%s: damaged, its bytes differ from the manifest's sha256; it will be made anew", path)
-        added, changed, removed = _difference(base, rows, damaged)
+        added, changed, removed = difference(base, rows, damaged)
         check_lost(0 if base is None else base.manifest["rows"], removed, rejected, most_lost)
         live = [live_segment(shard) for shard in intact(base, damaged)]
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
@@ -125,42 +126,6 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         prune(folder)
     return IndexReport(len(ids), len(missing), len(first) - len(missing), added, changed, removed, len(rejected),
                        time.monotonic() - begun)
-
-
-def check_rows(ids: Sequence[str], titles: Sequence[str]) -> None:
-    """Refuse rows that are none, or whose ids repeat.
-
-    Raises:
-        UserError: says which.
-    """
-    if len(ids) != len(titles):
-        raise ValueError(f"{len(ids)} ids for {len(titles)} titles")
-    if not len(ids):
-        raise UserError("corpus: no titles to index; the index stays as it was")
-    seen: dict[str, int] = {}
-    for row, name in enumerate(ids, start=1):
-        if seen.setdefault(name, row) != row:
-            raise UserError(f"corpus: id {name!r} is that of rows {seen[name]} and {row}; ids must be unique")
-
-
-def check_lost(before: int, removed: int, rejected: Sequence[BadRow], most: float) -> None:
-    """Refuse a corpus without many of the index's rows: most often a file that was cut short or is read wrongly.
-
-    Args:
-        before: rows of the index.
-        removed: how many of them are not in the corpus.
-        rejected: rows of the corpus.
-        most: the share of ``before`` that may be removed.
-
-    Raises:
-        UserError: more are.
-    """
-    if removed <= most * before:
-        return
-    bad = f" ({len(rejected):,} of its rows can't be indexed; line {rejected[0].line}: {rejected[0].reason})" \
-        if rejected else ""
-    raise UserError(f"corpus: {removed:,} of the index's {before:,} rows are not in it any more{bad}; "
-                    "if that is meant, type corpus.most_lost=1. The index stays as it was")
 
 
 def encode_rows(folder: Path, rows: Rows, missing: IntArray, encoder: TextEncoder, segment_rows: int,
@@ -188,8 +153,7 @@ def _blocks(rows: Rows, missing: IntArray, segment_rows: int) -> Iterator[Block]
     """Yield the titles at the places ``missing`` in blocks, one for each segment."""
     for start in range(0, len(missing), segment_rows):
         places = missing[start:start + segment_rows]
-        yield Block([rows.ids[place] for place in places], [rows.titles[place] for place in places],
-                    rows.hashes[places])
+        yield Block(taken(rows.ids, places), taken(rows.titles, places), rows.hashes[places])
 
 
 def encode_here(encoder: TextEncoder, folder: Path, blocks: Iterator[Block], tell: Callable[[int], None]) -> None:
@@ -217,13 +181,3 @@ def write_block(folder: Path, block: Block, vectors: npt.NDArray[np.floating], f
         raise UserError(f"corpus: the vector of title {block.titles[row][:80]!r} (id {block.ids[row]!r}) {wrong}; "
                         "the model can't encode it, so leave the row out")
     write_segment(folder, block.hashes, normalise(vectors), fingerprint)
-
-
-def _difference(base: Generation | None, rows: Rows, damaged: Sequence[Path]) -> tuple[int, int, int]:
-    """Return how many rows were added, changed and removed against ``base``, by id."""
-    if base is None or {shard.rows for shard in base.shards} & set(damaged):
-        return len(rows.ids), 0, 0
-    table = base.read_rows(["id", "sha"])
-    before = dict(zip(table["id"].to_pylist(), hashes_of(table).tolist(), strict=True))
-    known = [(before[name], sha) for name, sha in zip(rows.ids, rows.hashes.tolist(), strict=True) if name in before]
-    return len(rows.ids) - len(known), sum(old != new for old, new in known), len(before) - len(known)

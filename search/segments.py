@@ -42,7 +42,9 @@ class Segment(NamedTuple):
 
 def text_hashes(texts: Iterable[str]) -> Hashes:
     """Return the first 16 bytes of each text's sha256, as S16 [n]: equal for equal texts only."""
-    digests = b"".join(hashlib.sha256(text.encode()).digest()[:HASH_BYTES] for text in texts)
+    digests = bytearray()  # where join() would hold an object a text first
+    for text in texts:
+        digests += hashlib.sha256(text.encode()).digest()[:HASH_BYTES]
     return np.frombuffer(digests, dtype=f"S{HASH_BYTES}")
 
 

@@ -54,18 +54,19 @@ def live(shard: Shard) -> Segment:
     return Segment(hashes_of(shard.read_rows(["sha"])), shard.map_vectors())
 
 
-def write_shard(task: ShardTask, sources: Sequence[Segment] | None = None) -> Shard:
+def write_shard(task: ShardTask, sources: Sequence[Segment] | None = None, hashes: Hashes | None = None) -> Shard:
     """Write a shard's vectors and fast index; return the shard with what the manifest says of them.
 
     Args:
         task: what to write.
         sources: as `sources_of` returns them, where they are open already.
+        hashes: of the shard's titles, where they are in memory already.
 
     Raises:
         UserError: no source holds one of the vectors, or the disk is full.
     """
     shard, sources = task.shard, sources_of(task) if sources is None else sources
-    hashes = hashes_of(shard.read_rows(["sha"]))
+    hashes = hashes_of(shard.read_rows(["sha"])) if hashes is None else hashes
     same = next((place for place, each in enumerate(task.base) if len(task.base) > 1
                  and _is_same(each, shard, task.fast_from) and np.array_equal(sources[place].hashes, hashes)), None)
     if same is not None:

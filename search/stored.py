@@ -7,8 +7,9 @@ groups of `GROUP` rows, not compressed, and opened as a memory map: a title cost
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -24,12 +25,26 @@ LAZY_FROM = 300_000
 _GROUPS_KEPT = 256
 
 
-def write_rows(path: Path, table: pa.Table) -> None:
-    """Write the file of a generation's rows: id, title, sha and the kept columns."""
+def write_rows(path: Path, tables: Iterable[pa.Table], rows: int) -> None:
+    """Write the file of a generation's rows: id, title, sha and the kept columns.
+
+    Args:
+        path: the file.
+        tables: the rows, block after block, at least one; each block but the last of a multiple of `GROUP` rows.
+        rows: how many they are together.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    lazily = {"row_group_size": GROUP, "compression": "none", "write_statistics": False}
-    pq.write_table(table, path, use_dictionary=False, **(lazily if len(table) >= LAZY_FROM else {}))
+    if rows < LAZY_FROM:
+        pq.write_table(pa.concat_tables(tables).combine_chunks(), path, use_dictionary=False)
+        return
+    left = iter(tables)
+    first = next(left)
+    with pq.ParquetWriter(path, first.schema, use_dictionary=False, compression="none",
+                          write_statistics=False) as writer:
+        for table in chain([first], left):
+            writer.write_table(table, row_group_size=GROUP)
 
 
 class StoredRows:

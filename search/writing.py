@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.formats.rows import BadRow
+from sentence_forge.data_readers.lazy import LazyStrings, equal, only, side_by_side
 from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.files import remove, sha256_file
 from sentence_forge.search.generation import Generation, commit, numbers
@@ -19,6 +21,11 @@ from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_
 from sentence_forge.search.shard_writing import ShardTask, lost, write_shard
 from sentence_forge.search.shards import SHARD_ROWS, Shard, counts_of, entries, shards_of
 from sentence_forge.search.stored import write_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 8192  # rows in memory at once; a multiple of `stored.GROUP`
 
 
 class Rows(NamedTuple):
@@ -66,8 +73,19 @@ def same_rows(base: Generation, rows: Rows) -> bool:
     if not same_rejected or base.kept != list(rows.kept):
         return False
     columns = {"id": rows.ids, **dict(zip(base.kept_columns, rows.kept.values(), strict=True))}
-    before = base.read_rows(list(columns))
-    return all(before[name].to_pylist() == list(cells) for name, cells in columns.items())
+    return all(equal(LazyStrings(base.read_rows([name])[name].chunks), cells) for name, cells in columns.items())
+
+
+def tables_of(rows: Rows) -> Iterator[pa.Table]:
+    """Yield the rows as tables of `BLOCK` rows, as `write_rows` takes them."""
+    import pyarrow as pa
+
+    start = 0
+    for columns in side_by_side([rows.ids, rows.titles, *rows.kept.values()], BLOCK):
+        ids, titles, *kept = (pa.array(cells, pa.large_string()) for cells in columns)
+        yield pa.table({"id": ids, "title": titles, "sha": hash_column(rows.hashes[start:start + len(ids)]),
+                        **{f"kept-{place}": cells for place, cells in enumerate(kept)}})
+        start += len(ids)
 
 
 def write_generation(folder: Path, rows: Rows, how: Writing, fingerprint: str, sources: Sequence[Segment],
@@ -103,8 +121,10 @@ def write_generation(folder: Path, rows: Rows, how: Writing, fingerprint: str, s
             _write_rows(rows, shards)
             tasks = [ShardTask(shard, there, fingerprint, how.fast_from, place if place < len(there) else None)
                      for place, shard in enumerate(shards)]
-            written = how.spread(tasks) if how.spread and len(tasks) > 1 else \
-                [write_shard(task, sources) for task in tasks]
+            starts = [0, *accumulate(shard.count for shard in shards)]
+            written = how.spread(tasks) if how.spread and len(tasks) > 1 else [
+                write_shard(task, sources, rows.hashes[start:start + task.shard.count])
+                for task, start in zip(tasks, starts, strict=False)]
         return commit(replace(new, manifest={
             **entries(written), "fingerprint": fingerprint, "dim": dim, "distinct": len(np.unique(rows.hashes)),
             "rejected": len(rows.rejected), **({"kept": list(rows.kept)} if rows.kept else {})}))
@@ -126,17 +146,20 @@ def intact(base: Generation | None, damaged: Sequence[Path]) -> list[Shard]:
 
 def _write_rows(rows: Rows, shards: Sequence[Shard]) -> None:
     """Write the files of rows."""
-    import pyarrow as pa
-
     start = 0
     for shard in shards:
-        some = slice(start, start + shard.count)
+        write_rows(shard.rows, tables_of(rows if len(shards) == 1 else _part(rows, start, start + shard.count)),
+                   shard.count)
         start += shard.count
-        write_rows(shard.rows, pa.table({
-            "id": pa.array(rows.ids[some], pa.large_string()), "title": pa.array(rows.titles[some], pa.large_string()),
-            "sha": hash_column(rows.hashes[some]),
-            **{f"kept-{place}": pa.array(cells[some], pa.large_string())
-               for place, cells in enumerate(rows.kept.values())}}))
+
+
+def _part(rows: Rows, start: int, stop: int) -> Rows:
+    """Return consecutive rows; what is read from disk still is."""
+    def of(cells: Sequence[str]) -> Sequence[str]:
+        return only(cells, np.arange(start, stop)) if isinstance(cells, LazyStrings) else cells[start:stop]
+
+    return Rows(of(rows.ids), of(rows.titles), rows.hashes[start:stop], rows.rejected,
+                {name: of(cells) for name, cells in rows.kept.items()})
 
 
 def _remove(generation: Generation) -> None:

@@ -123,7 +123,7 @@ MUTATIONS = [Mutation(*each) for each in [
     ("search/vectors.py", "rows[mine] - (self._ends[number] - len(part))", "rows[mine]", "shards"),
     ("search/pairs.py", "other = lower != higher", "other = lower <= higher", "search"),
     ("search/indexing.py", "first[~np.isin(rows.hashes[first], known)]", "first", "indexing"),
-    ("search/indexing.py", "removed <= most * before", "removed < most * before + 9",
+    ("search/corpus_checks.py", "removed <= most * before", "removed < most * before + 9",
      "export_api"),
     ("search/mining.py", "if cosine <= least - margin * abs(least)]", "if cosine <= least]", "mining"),
     ("search/postgres/index.py", "IsolationLevel.REPEATABLE_READ", "IsolationLevel.READ_COMMITTED", "postgres"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sentence_forge.data_readers.lazy import side_by_side
 from sentence_forge.encoders.similarity import ROUNDING, normalise
 from sentence_forge.search.kept import Kept
 from sentence_forge.search.postgres.binary import vectors_of
@@ -73,10 +74,14 @@ def kept_columns(kept: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return what filters and facets ask of the kept columns: bounds, commonest values, whether they are numbers."""
     import pyarrow as pa
 
-    cells = {name: pa.chunked_array([pa.array(cells, pa.large_string())]) for name, cells in kept.items()}
-    columns = Kept(kept, cells.__getitem__, len(next(iter(kept.values()), ())))
-    return {name: {"numbers": columns.are_numbers(name), "bounds": columns.bounds_of(name),
-                   "values": list(columns.values_of(name, MOST_VALUES).items())} for name in columns.names}
+    about = {}
+    for name, cells in kept.items():  # one at a time is in memory, and as Arrow's strings
+        blocks = [pa.array(block, pa.large_string()) for block, in side_by_side([cells])]
+        whole = pa.chunked_array(blocks, pa.large_string()).combine_chunks()
+        column = Kept({name: cells}, {name: pa.chunked_array([whole])}.__getitem__, len(cells))
+        about[name] = {"numbers": column.are_numbers(name), "bounds": column.bounds_of(name),
+                       "values": list(column.values_of(name, MOST_VALUES).items())}
+    return about
 
 
 def _build(connection: psycopg.Connection[Any], names: Names, about: About) -> None:

@@ -16,8 +16,9 @@ from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import IntArray
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.locks import writer_lock
+from sentence_forge.search.corpus_checks import check_lost, check_rows
 from sentence_forge.search.generation import check_links
-from sentence_forge.search.indexing import FAST_FROM, IndexReport, Spread, check_lost, check_rows, encode_rows
+from sentence_forge.search.indexing import FAST_FROM, IndexReport, Spread, encode_rows
 from sentence_forge.search.postgres.address import Address, connect, parse
 from sentence_forge.search.postgres.binary import HEADER, TRAILER, copied
 from sentence_forge.search.postgres.errors import database_errors
@@ -148,12 +149,12 @@ def _stage(connection: psycopg.Connection[Any], rows: Rows) -> None:
     from psycopg.types.json import Jsonb
 
     connection.execute(_INCOMING)
-    hashes = np.ascontiguousarray(rows.hashes).tobytes()
+    hashes = np.ascontiguousarray(rows.hashes).view(np.uint8).reshape(-1, HASH_BYTES)
     with connection.cursor() as cursor, cursor.copy("COPY pg_temp.incoming FROM STDIN (FORMAT binary)") as copy:
         copy.set_types(["int8", "text", "text", "bytea", "jsonb"])
-        for number, (name, title) in enumerate(zip(rows.ids, rows.titles, strict=True)):
-            cells = {column: values[number] for column, values in rows.kept.items() if values[number]}
-            copy.write_row((number, name, title, hashes[HASH_BYTES * number:HASH_BYTES * (number + 1)], Jsonb(cells)))
+        for number, (name, title, *cells) in enumerate(zip(rows.ids, rows.titles, *rows.kept.values(), strict=True)):
+            kept = {column: cell for column, cell in zip(rows.kept, cells, strict=True) if cell}
+            copy.write_row((number, name, title, hashes[number].tobytes(), Jsonb(kept)))
     connection.execute("ANALYZE pg_temp.incoming")
 
 
@@ -172,10 +173,12 @@ def _difference(connection: psycopg.Connection[Any], names: Names, old: About | 
 def _wanted(connection: psycopg.Connection[Any], names: Names, base: About | None) -> IntArray:
     """Return the first places of the titles that have no vector in the database, int64, rising."""
     unknown = "" if base is None else " WHERE NOT EXISTS (SELECT FROM {vectors} v WHERE v.sha = i.sha)"
-    found = connection.execute(statement(
-        f"SELECT min(i.n) FROM pg_temp.incoming i{unknown} GROUP BY i.sha ORDER BY 1",
-        **names.of(1 if base is None else base.generation)), binary=True).fetchall()
-    return np.array([place for place, in found], np.int64)
+    with connection.cursor() as cursor:
+        # streamed, since all rows as Python objects would be several times the array
+        found = cursor.stream(statement(
+            f"SELECT min(i.n) FROM pg_temp.incoming i{unknown} GROUP BY i.sha ORDER BY 1",
+            **names.of(1 if base is None else base.generation)), binary=True)
+        return np.fromiter((place for place, in found), np.int64)
 
 
 def _create(connection: psycopg.Connection[Any], names: Names, every: Sequence[About], first: Segment,
