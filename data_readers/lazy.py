@@ -57,11 +57,12 @@ class LazyStrings(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for part, start in zip(self._parts, self._starts, strict=False):
             for first in range(start, start + len(part), BLOCK):
-                cells = _strings(part, first - start, BLOCK)
                 if self._at is None:
-                    yield from cells
-                else:
-                    low, high = self._at.searchsorted([first, first + len(cells)])
+                    yield from _strings(part, first - start, BLOCK)
+                    continue
+                low, high = self._at.searchsorted([first, min(first + BLOCK, start + len(part))])
+                if low < high:
+                    cells = _strings(part, first - start, BLOCK)
                     yield from (cells[position] for position in (self._at[low:high] - first).tolist())
 
     def take(self, places: IntArray) -> list[str]:

@@ -25,6 +25,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def check_corpus(settings: Export) -> None:
+    """Refuse values of ``corpus.`` that mean nothing, and a cluster that can't be had.
+
+    Raises:
+        UserError: says which, and what to give.
+    """
+    given = settings.corpus
+    if not 0 <= given.most_lost <= 1:
+        raise UserError(f"corpus.most_lost={given.most_lost:g}: is a share of the index's rows, from 0 to 1")
+    if given.shard_rows is not None and given.shard_rows < 1:
+        raise UserError(f"corpus.shard_rows={given.shard_rows}: give a number of rows from 1, or null")
+    for key in ("half", "shard_rows") if settings.to.kind is TargetKind.postgres else ():
+        if getattr(given, key) is not None:
+            raise UserError(f"corpus.{key}: is of an index in a folder; to.column=halfvec stores float16 in a database")
+    if settings.cluster.kind is ClusterKind.ray:
+        from sentence_forge.export.ray_cluster import check_ray
+
+        check_ray(settings.cluster.workers, settings.cluster.cpus)
+
+
 def read_rows(settings: Export, corpus: Path, before: Mapping[str, Any] | None = None) -> Corpus:
     """Return the corpus's rows.
 
@@ -36,8 +56,9 @@ def read_rows(settings: Export, corpus: Path, before: Mapping[str, Any] | None =
     Raises:
         UserError: it can't be read, or none of its rows can be indexed.
     """
-    given = settings.corpus
+    given, out = settings.corpus, Path(settings.out).expanduser().absolute()
     rows = read_corpus(corpus, column=given.column, id_column=given.id_column, limit=given.limit, clean=given.clean,
+                       folder=next(each for each in [out, *out.parents] if each.is_dir()),
                        keep=(before or {}).get("keep", []) if given.keep is None else given.keep,
                        reading=Reading(given.encoding, given.separator, given.sheet, given.header, key="corpus"))
     if not rows.ids:

@@ -92,17 +92,19 @@ class RayCluster:
             found[shard.name] = shard
             log.info("shard %d of %d written", len(found), len(tasks))
 
-        self._spread(calls, done, loads=False)
+        self._spread(calls, done, loads=False, most=len(tasks))
+        for task in tasks:
+            _tell(task, found[task.shard.name])
         return [found[task.shard.name] for task in tasks]
 
-    def _spread(self, calls: Iterator[_Call], done: _Done, *, loads: bool) -> None:
+    def _spread(self, calls: Iterator[_Call], done: _Done, *, loads: bool, most: int | None = None) -> None:
         first = next(calls, None)
         if first is not None:
             with _connected(self.address) as ray:
-                self._run(ray, [first], calls, done, loads)
+                self._run(ray, [first], calls, done, loads, most)
 
     def _run(self, ray: Any, back: list[_Call], calls: Iterator[_Call], done: _Done,  # noqa: ANN401
-             loads: bool) -> None:
+             loads: bool, most: int | None = None) -> None:
         gpu = loads and ray.cluster_resources().get("GPU", 0) >= 1 and not self.fingerprint.endswith(
             (INT8, BY_OPENVINO))
         kind = ray.remote(num_cpus=self.cpus, num_gpus=int(gpu))(_Worker)
@@ -114,7 +116,8 @@ class RayCluster:
             worker = kind.remote(self.export, self.fingerprint, gpu)
             running[worker.ready.remote(loads)] = (worker, None)
 
-        for _ in range(self._number(ray, gpu)):
+        number = self._number(ray, gpu)
+        for _ in range(number if most is None else min(number, most)):
             hire()
         while True:
             while idle and (call := back.pop() if back else next(calls, None)) is not None:
@@ -198,6 +201,14 @@ class _Worker:
 def _encoding(folder: Path, blocks: Iterator[Block]) -> Iterator[_Call]:
     for block in blocks:
         yield _Call("encode", (folder, block), f"over the titles from id {block.ids[0]!r} on", len(block.titles))
+
+
+def _tell(task: ShardTask, written: Shard) -> None:
+    """Say what a worker's own log, which is not shown here, says of a shard."""
+    if task.shard.half and not written.half:
+        log.warning("%s: is stored as float32, since float16 would find others", written.vectors)
+    if written.about is None and written.count >= task.fast_from:
+        log.warning("%s: has no fast index that finds enough; every query scans its vectors", written.vectors)
 
 
 def _absolute(task: ShardTask) -> ShardTask:

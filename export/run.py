@@ -9,12 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.configs.choices import ClusterKind, Only, TargetKind
+from sentence_forge.configs.choices import Only, TargetKind
 from sentence_forge.configs.schema import Export
 from sentence_forge.data_readers.formats.files import file_of
 from sentence_forge.encoders.onnx import read_export
 from sentence_forge.export.backend import weigh_openvino
-from sentence_forge.export.indexed import about_corpus, check_precision, corpus_encoder, index_rows, read_rows
+from sentence_forge.export.indexed import (
+    about_corpus,
+    check_corpus,
+    check_precision,
+    corpus_encoder,
+    index_rows,
+    read_rows,
+)
 from sentence_forge.export.reindex import reindex
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers, write_json
@@ -79,10 +86,7 @@ def _check(settings: Export, corpus: Path | None) -> None:
     """Refuse what would fail later, before anything slow."""
     if corpus is not None and not corpus.is_file():
         raise UserError(f"{corpus}: no such file; corpus= takes a csv, tsv, txt, json, jsonl, parquet or xlsx file")
-    if not 0 <= settings.corpus.most_lost <= 1:
-        raise UserError(f"corpus.most_lost={settings.corpus.most_lost:g}: is a share of the index's rows, from 0 to 1")
-    if settings.corpus.shard_rows is not None and settings.corpus.shard_rows < 1:
-        raise UserError(f"corpus.shard_rows={settings.corpus.shard_rows}: give a number of rows from 1, or null")
+    check_corpus(settings)
     if settings.push is not None:
         from sentence_forge.export.push import check_push
 
@@ -95,10 +99,6 @@ def _check(settings: Export, corpus: Path | None) -> None:
         check_loadable(settings.to.url or "")
     elif settings.to.url is not None:
         raise UserError("to.url: is that of to=postgres; type to=postgres, too")
-    if settings.cluster.kind is ClusterKind.ray:
-        from sentence_forge.export.ray_cluster import check_ray
-
-        check_ray(settings.cluster.workers, settings.cluster.cpus)
 
 
 def _check_pushable(settings: Export, out: Path) -> None:

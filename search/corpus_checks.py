@@ -13,6 +13,7 @@ from sentence_forge.data_readers.repeats import repeats
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.generation import Generation
 from sentence_forge.search.segments import hashes_of, text_hashes
+from sentence_forge.search.shards import read_shards
 from sentence_forge.search.writing import Rows
 
 
@@ -38,13 +39,14 @@ def difference(base: Generation | None, rows: Rows, damaged: Sequence[Path]) -> 
     Args:
         base: the last generation; None where there is none.
         rows: of the corpus.
-        damaged: files of ``base``; if its rows are one of them, all of the corpus is new.
+        damaged: files of ``base``; rows in them count as if they hadn't been there.
     """
-    if base is None or {shard.rows for shard in base.shards} & set(damaged):
+    shards = [] if base is None else [shard for shard in base.shards if shard.rows not in damaged]
+    if not shards:
         return len(rows.ids), 0, 0
     # one column at a time, since each takes memory until it is hashed
-    before = text_hashes(LazyStrings(base.read_rows(["id"])["id"].chunks))
-    titles_before = hashes_of(base.read_rows(["sha"]))
+    before = text_hashes(LazyStrings(read_shards(shards, ["id"])["id"].chunks))
+    titles_before = hashes_of(read_shards(shards, ["sha"]))
     order = np.argsort(before, kind="stable")
     before, titles_before = before[order], titles_before[order]
     known = changed = start = 0

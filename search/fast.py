@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows, cosine_top_k, normalise, rank
+from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows, cosine_top_k, rank
 from sentence_forge.search.cells import Cells
 from sentence_forge.search.codes import read_codes
 from sentence_forge.search.vectors import as_read
@@ -95,7 +95,7 @@ class FastIndex:
 def sample_queries(vectors: VectorRows) -> tuple[FloatArray, FloatArray]:
     """Return the live vectors that recall is measured with, float32 [q, dim], and each one's exact 10th score [q]."""
     sample = np.random.default_rng(_SEED).permutation(len(vectors))[:_SAMPLE_QUERIES]
-    queries = normalise(vectors[np.sort(sample)])  # those of float16 are not quite of unit length
+    queries = np.ascontiguousarray(vectors[np.sort(sample)])
     scores, _ = cosine_top_k(vectors, queries, RECALL_AT)
     return queries, scores[:, -1]
 

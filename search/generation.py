@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import check_link, fsync, remove, sha256_file, write_atomic
 from sentence_forge.runtime.manifests import sealed, unsealed
-from sentence_forge.search.shards import Shard, known_shards, shards_in
+from sentence_forge.search.shards import Shard, known_shards, read_shards, shards_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,9 +79,7 @@ class Generation:
 
     def read_rows(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of the rows, each in one chunk; see `search.checked.read_columns`."""
-        import pyarrow as pa
-
-        return pa.concat_tables([shard.read_rows(columns) for shard in self.shards]).combine_chunks()
+        return read_shards(self.shards, columns)
 
 
 def check_links(folder: Path) -> None:
@@ -201,6 +199,14 @@ def commit(generation: Generation) -> Generation:
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in data}
     write_atomic(generation.path, sealed({**generation.manifest, "generation": generation.number, "files": files}))
     return read_generation(generation.folder, generation.number)
+
+
+def remove_files(folder: Path, number: int) -> None:
+    """Remove whatever a writer has left of generation ``number``, which has no manifest."""
+    ours = re.compile(rf"(rows|vectors|index|rejected)-{number}(\.\d+){{0,2}}\.(parquet|npy|faiss|csv)")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if ours.fullmatch(path.name):
+            remove(path)
 
 
 def prune(folder: Path) -> None:

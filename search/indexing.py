@@ -34,7 +34,7 @@ from sentence_forge.search.segments import (
 from sentence_forge.search.shard_writing import ShardTask
 from sentence_forge.search.shard_writing import live as live_segment
 from sentence_forge.search.shards import Shard
-from sentence_forge.search.writing import Rows, Writing, intact, same_rows, show_rejected, write_generation
+from sentence_forge.search.writing import Rows, Writing, asked_of, intact, same_rows, show_rejected, write_generation
 
 log = logging.getLogger(__name__)
 
@@ -112,13 +112,13 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
             log.warning("%s: damaged, its bytes differ from the manifest's sha256; it will be made anew", path)
         added, changed, removed = difference(base, rows, damaged)
         check_lost(0 if base is None else base.manifest["rows"], removed, rejected, most_lost)
-        live = [live_segment(shard) for shard in intact(base, damaged)]
+        live = [live_segment(shard, base.manifest["dim"]) for shard in intact(base, damaged)] if base else []
         first = np.sort(np.unique(rows.hashes, return_index=True)[1])
         known = known_hashes([*live, *read_segments(folder, encoder.fingerprint)])
         missing = first[~np.isin(rows.hashes[first], known)]
         encode_rows(folder, rows, missing, encoder, segment_rows, progress, spread)
         how = Writing(fast_from, shard_rows, half, spread_shards)
-        if base is None or damaged or not how.fits(base) or not same_rows(base, rows):
+        if base is None or damaged or how.asked(base) != asked_of(base) or not same_rows(base, rows):
             sources = [*live, *read_segments(folder, encoder.fingerprint)]
             base = write_generation(folder, rows, how, encoder.fingerprint, sources, base, damaged)
         show_rejected(base)

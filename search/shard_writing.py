@@ -12,11 +12,12 @@ from shutil import copyfile
 import numpy as np
 
 from sentence_forge.encoders.similarity import FloatArray, IntArray, cosine_top_k, normalise
+from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove
 from sentence_forge.search.fast import RECALL, RECALL_AT, FastIndex
 from sentence_forge.search.fast_build import Before, build_fast
-from sentence_forge.search.segments import Hashes, Segment, finished_segments, hashes_of, known_hashes
+from sentence_forge.search.segments import Hashes, Segment, finished_segments, hashes_of
 from sentence_forge.search.shards import Shard
 
 log = logging.getLogger(__name__)
@@ -34,24 +35,28 @@ class ShardTask:
         base: the shards of the generation before it whose files are intact, to take vectors from.
         fingerprint: of the encoder that made the vectors.
         fast_from: rows from which a fast index is built.
+        dim: of the vectors.
         before: the place in ``base`` of the shard whose fast index it may go on with; None for none.
+        alike: whether the shards of ``base`` were asked to be stored in the same precision.
     """
 
     shard: Shard
     base: tuple[Shard, ...]
     fingerprint: str
     fast_from: int
+    dim: int
     before: int | None
+    alike: bool
 
 
 def sources_of(task: ShardTask) -> list[Segment]:
     """Return where vectors are: the shards that there were, then the segments."""
-    return [*map(live, task.base), *finished_segments(task.shard.folder, task.fingerprint)]
+    return [*(live(shard, task.dim) for shard in task.base), *finished_segments(task.shard.folder, task.fingerprint)]
 
 
-def live(shard: Shard) -> Segment:
+def live(shard: Shard, dim: int) -> Segment:
     """Return a written shard as a source of vectors."""
-    return Segment(hashes_of(shard.read_rows(["sha"])), shard.map_vectors())
+    return Segment(hashes_of(shard.read_rows(["sha"])), shard.map_vectors(dim))
 
 
 def write_shard(task: ShardTask, sources: Sequence[Segment] | None = None, hashes: Hashes | None = None) -> Shard:
@@ -67,11 +72,16 @@ def write_shard(task: ShardTask, sources: Sequence[Segment] | None = None, hashe
     """
     shard, sources = task.shard, sources_of(task) if sources is None else sources
     hashes = hashes_of(shard.read_rows(["sha"])) if hashes is None else hashes
-    same = next((place for place, each in enumerate(task.base) if len(task.base) > 1
+    same = next((place for place, each in enumerate(task.base) if len(task.base) > 1 and task.alike
                  and _is_same(each, shard, task.fast_from) and np.array_equal(sources[place].hashes, hashes)), None)
     if same is not None:
         return _taken_over(task.base[same], shard)
     places = located(shard.folder, sources, hashes)
+    with naming_a_full_disk(shard.vectors, needs=(2 if shard.half else 4) * task.dim * shard.count):
+        return _written(shard, task, sources, places)
+
+
+def _written(shard: Shard, task: ShardTask, sources: Sequence[Segment], places: IntArray) -> Shard:
     shard = _write_vectors(shard, sources, places)
     vectors = shard.map_vectors()
     if len(vectors) < task.fast_from:
@@ -80,11 +90,12 @@ def write_shard(task: ShardTask, sources: Sequence[Segment] | None = None, hashe
 
 
 def _is_same(old: Shard, new: Shard, fast_from: int) -> bool:
-    return (old.count, old.half) == (new.count, new.half) and (old.about is not None or old.count < fast_from)
+    return old.count == new.count and (old.about is not None or old.count < fast_from)
 
 
 def _taken_over(old: Shard, new: Shard) -> Shard:
     """Give a shard the vectors and the fast index of one with the same texts: files never change, so both have them."""
+    new = replace(new, half=old.half)
     for before, after in ((old.vectors, new.vectors), *([] if old.about is None else [(old.fast, new.fast)])):
         remove(after)
         try:
@@ -156,13 +167,17 @@ def located(folder: Path, sources: Sequence[Segment], hashes: Hashes) -> IntArra
     Raises:
         UserError: no source holds one of them.
     """
-    known = known_hashes(sources)
-    if len(known):
-        order = np.argsort(known, kind="stable")
-        places = order.take(np.searchsorted(known, hashes, sorter=order), mode="clip")
-        if np.array_equal(known[places], hashes):
-            return places
-    raise lost(folder)
+    wanted, of_wanted = np.unique(hashes, return_inverse=True)
+    places = np.full(len(wanted), -1, np.int64)
+    start = 0
+    for source in sources:  # one by one: the hashes of all of them may be many times those of a shard
+        at = np.searchsorted(wanted, source.hashes).clip(max=len(wanted) - 1)
+        found = np.flatnonzero((wanted[at] == source.hashes) & (places[at] < 0))[::-1]  # the first of equal ones stays
+        places[at[found]] = start + found
+        start += len(source.hashes)
+    if (places < 0).any():
+        raise lost(folder)
+    return places[of_wanted]
 
 
 def lost(folder: Path) -> UserError:

@@ -85,6 +85,14 @@ class Shard:
         return np.memmap(self.fast, np.uint8, "r") if self.fast.stat().st_size else np.empty(0, np.uint8)
 
 
+def read_shards(shards: Sequence[Shard], columns: Sequence[str]) -> pa.Table:
+    """Return columns of the rows of shards, one behind the other, each in one chunk."""
+    import pyarrow as pa
+
+    tables = [shard.read_rows(columns) for shard in shards]
+    return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+
+
 def shards_of(folder: Path, number: int, counts: Sequence[int]) -> list[Shard]:
     """Return the shards of generation ``number``, with so many rows, before they are written."""
     names = [str(number)] if len(counts) == 1 else [f"{number}.{place}" for place in range(len(counts))]
@@ -104,7 +112,7 @@ def entries(shards: Sequence[Shard]) -> dict[str, Any]:
     said = [{"rows": shard.count, "fast": shard.about, **({"half": True} if shard.half else {}),
              **({} if shard.attempt is None else {"attempt": shard.attempt})} for shard in shards]
     if len(said) == 1:
-        return {"format": 1, **said[0]}
+        return {"format": 1 + shards[0].half, **said[0]}
     return {"format": 2, "rows": sum(shard.count for shard in shards), "fast": None, "shards": said}
 
 
@@ -115,7 +123,10 @@ def known_shards(manifest: Mapping[str, Any]) -> bool:
                                     and all(isinstance(each, dict) for each in several)):
         return False
     said = several or [manifest]
-    counts = [manifest.get("rows"), *(each.get("rows") for each in said),
+    asked = manifest.get("asked", {})
+    if not (isinstance(asked, dict) and isinstance(asked.get("half", False), bool)):
+        return False
+    counts = [manifest.get("rows"), asked.get("shard_rows", SHARD_ROWS), *(each.get("rows") for each in said),
               *(each["attempt"] for each in said if "attempt" in each)]
     for fast in (each.get("fast") for each in said if each.get("fast") is not None):
         known = fast if isinstance(fast, dict) else {}

@@ -25,18 +25,18 @@ LAZY_FROM = 300_000
 _GROUPS_KEPT = 256
 
 
-def write_rows(path: Path, tables: Iterable[pa.Table], rows: int) -> None:
+def write_rows(path: Path, tables: Iterable[pa.Table], of: int) -> None:
     """Write the file of a generation's rows: id, title, sha and the kept columns.
 
     Args:
         path: the file.
         tables: the rows, block after block, at least one; each block but the last of a multiple of `GROUP` rows.
-        rows: how many they are together.
+        of: rows of all files of the generation, which say whether they are read a group at a time.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if rows < LAZY_FROM:
+    if of < LAZY_FROM:
         pq.write_table(pa.concat_tables(tables).combine_chunks(), path, use_dictionary=False)
         return
     left = iter(tables)
@@ -120,8 +120,10 @@ class ShardedRows:
         """Return all of a column in one chunk; see `StoredRows.column`."""
         import pyarrow as pa
 
-        chunks = [chunk for shard in self._shards for chunk in shard.column(name).chunks]
-        return pa.chunked_array([pa.concat_arrays(chunks)] if len(chunks) > 1 else chunks)
+        if len(self._shards) == 1:
+            return self._shards[0].column(name)
+        chunks = [chunk.cast(pa.large_string()) for shard in self._shards for chunk in shard.column(name).chunks]
+        return pa.chunked_array([pa.concat_arrays(chunks)])
 
 
 class _Cells(Sequence[str]):

@@ -1,4 +1,4 @@
-"""Vectors that lie in several files, or in half precision, read as one float32 array."""
+"""Unit vectors that lie in several files, or in half precision, read as one float32 array."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ _BLOCK = 65_536
 
 
 class Vectors:
-    """The rows of several arrays of vectors, one array behind the other; what is asked for is read as float32.
+    """The rows of several arrays of unit vectors, one array behind the other; what is asked for is read as float32.
+
+    Those of float16, which are not quite of unit length, are brought to it as they are read. ``np.asarray`` reads all.
 
     Args:
         parts: float32 or float16 [n, dim] each, such as memory maps.
 
-    >>> Vectors([np.zeros((2, 3), np.float16), np.ones((1, 3), np.float32)])[np.array([0, 2])]
-    array([[0., 0., 0.],
-           [1., 1., 1.]], dtype=float32)
+    >>> Vectors([np.eye(2, 3, dtype=np.float16), np.eye(1, 3, dtype=np.float32)])[np.array([1, 2])]
+    array([[0., 1., 0.],
+           [1., 0., 0.]], dtype=float32)
     """
+
+    dtype = np.dtype(np.float32)
 
     def __init__(self, parts: Sequence[npt.NDArray[np.floating]]) -> None:
         self.parts = [np.asarray(part) for part in parts]  # as `as_read` says
@@ -49,7 +53,7 @@ class Vectors:
         for number in np.unique(owner):
             mine = owner == number
             part = self.parts[number]
-            found[mine] = part[rows[mine] - (self._ends[number] - len(part))]
+            found[mine] = _full(part[rows[mine] - (self._ends[number] - len(part))])
         return found
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
@@ -65,10 +69,17 @@ class Vectors:
         for part, end in zip(self.parts, self._ends.tolist(), strict=True):
             first = max(0, start - (end - len(part)))
             some = part[first:max(first, stop - (end - len(part)))]
-            found += [some] if len(some) else []
-        if len(found) == 1:
-            return np.asarray(found[0], np.float32)
-        return np.concatenate([np.empty((0, self.shape[1]), np.float32), *found], dtype=np.float32)
+            found += [_full(some)] if len(some) else []
+        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.shape[1]), np.float32), *found])
+
+
+def _full(vectors: npt.NDArray[np.floating]) -> FloatArray:
+    """Return float32 vectors as they are, and those of float16 as float32 of unit length."""
+    if vectors.dtype == np.float32:
+        return vectors
+    wide = vectors.astype(np.float32)
+    length = np.sqrt(np.einsum("nd,nd->n", wide, wide, dtype=np.float64))
+    return np.asarray(wide / np.where(length > 0, length, 1)[:, None], np.float32)
 
 
 def as_read(vectors: VectorRows) -> VectorRows:

@@ -19,7 +19,7 @@ from sentence_forge.search.shards import Shard
 from sentence_forge.search.vectors import as_read
 
 _BLOCK = 65_536
-_UNIT, _UNIT_HALF = 1e-5, 1e-3
+_UNIT = 1e-5
 
 
 def verify(folder: str | Path) -> list[str]:
@@ -107,7 +107,6 @@ def _contradictions(generation: Generation) -> list[str]:
 
 def _shard_problems(shard: Shard, dim: int) -> list[str]:
     vectors, problems = as_read(shard.map_vectors(dim)), []
-    unit = _UNIT_HALF if shard.half else _UNIT
     for start in range(0, len(vectors), _BLOCK):
         block = np.asarray(vectors[start:start + _BLOCK])
         bad = bad_row(block)
@@ -115,7 +114,7 @@ def _shard_problems(shard: Shard, dim: int) -> list[str]:
             problems.append(f"{shard.vectors}: row {start + bad[0]} {bad[1]}")
             continue
         length = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))
-        wrong = np.flatnonzero(np.abs(length - 1) > unit)
+        wrong = np.flatnonzero(np.abs(length - 1) > _UNIT)
         if len(wrong):
             problems.append(f"{shard.vectors}: row {start + wrong[0]} has length {length[wrong[0]]:.6f}, not 1")
     if shard.about is not None and not problems:

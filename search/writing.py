@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from sentence_forge.data_readers.csv_writer import write_rejected
 from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.data_readers.lazy import LazyStrings, equal, only, side_by_side
 from sentence_forge.runtime.disk import naming_a_full_disk
-from sentence_forge.runtime.files import remove, sha256_file
-from sentence_forge.search.generation import Generation, commit, numbers
+from sentence_forge.runtime.files import sha256_file
+from sentence_forge.search.generation import Generation, commit, numbers, remove_files
 from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of
 from sentence_forge.search.shard_writing import ShardTask, lost, write_shard
 from sentence_forge.search.shards import SHARD_ROWS, Shard, counts_of, entries, shards_of
@@ -44,7 +44,7 @@ class Writing(NamedTuple):
     Args:
         fast_from: rows from which a shard gets a fast index.
         shard_rows: rows of a shard; None as before, else `SHARD_ROWS`.
-        half: whether vectors are stored as float16; None as before, else not.
+        half: whether vectors are to be stored as float16; None as before, else not.
         spread: writes several shards elsewhere, such as on a cluster; None writes them here.
     """
 
@@ -53,11 +53,16 @@ class Writing(NamedTuple):
     half: bool | None = None
     spread: Callable[[Sequence[ShardTask]], list[Shard]] | None = None
 
-    def fits(self, base: Generation) -> bool:
-        """Return whether a generation is as this says."""
-        counts = [shard.count for shard in base.shards]
-        return (self.shard_rows is None or counts == counts_of(sum(counts), self.shard_rows)) \
-            and self.half in (None, all(shard.half for shard in base.shards))
+    def asked(self, base: Generation | None) -> dict[str, Any]:
+        """Return what is asked for, by this or when ``base`` was written; a shard may still come out in float32."""
+        before = asked_of(base)
+        return {"shard_rows": self.shard_rows or before["shard_rows"],
+                "half": before["half"] if self.half is None else self.half}
+
+
+def asked_of(base: Generation | None) -> dict[str, Any]:
+    """Return the rows of a shard and the precision that a generation was asked for."""
+    return {"shard_rows": SHARD_ROWS, "half": False, **({} if base is None else base.manifest.get("asked", {}))}
 
 
 def same_rows(base: Generation, rows: Rows) -> bool:
@@ -106,32 +111,41 @@ def write_generation(folder: Path, rows: Rows, how: Writing, fingerprint: str, s
     """
     if not sources:
         raise lost(folder)
-    there, before = tuple(intact(base, damaged)), base.shards if base else []
-    per_shard = how.shard_rows or (before[0].count if len(before) > 1 else SHARD_ROWS)
-    half = how.half if how.half is not None else bool(before) and all(shard.half for shard in before)
-    number = max(numbers(folder), default=0) + 1
-    shards = [replace(shard, half=half) for shard in shards_of(folder, number, counts_of(len(rows.ids), per_shard))]
+    asked, number = how.asked(base), max(numbers(folder), default=0) + 1
+    shards = [replace(shard, half=asked["half"])
+              for shard in shards_of(folder, number, counts_of(len(rows.ids), asked["shard_rows"]))]
     new = Generation(folder, number, entries(shards))
-    dim = sources[0].vectors.shape[1]
-    # A run that was killed here may have left some of them, under the same number.
-    _remove(new)
+    # A run that was killed here may have left files under the same number, of other shards, too.
+    remove_files(folder, number)
     try:
-        with naming_a_full_disk(shards[0].vectors, needs=(2 if half else 4) * dim * len(rows.ids)):
+        with naming_a_full_disk(new.rejected):
             write_rejected(new.rejected, rows.rejected)
             _write_rows(rows, shards)
-            tasks = [ShardTask(shard, there, fingerprint, how.fast_from, place if place < len(there) else None)
-                     for place, shard in enumerate(shards)]
-            starts = [0, *accumulate(shard.count for shard in shards)]
-            written = how.spread(tasks) if how.spread and len(tasks) > 1 else [
-                write_shard(task, sources, rows.hashes[start:start + task.shard.count])
-                for task, start in zip(tasks, starts, strict=False)]
+        tasks = _tasks(shards, base, intact(base, damaged), how.fast_from, fingerprint, sources)
+        starts = [0, *accumulate(shard.count for shard in shards)]
+        written = how.spread(tasks) if how.spread and len(tasks) > 1 else [
+            write_shard(task, sources, rows.hashes[start:start + task.shard.count])
+            for task, start in zip(tasks, starts, strict=False)]
         return commit(replace(new, manifest={
-            **entries(written), "fingerprint": fingerprint, "dim": dim, "distinct": len(np.unique(rows.hashes)),
-            "rejected": len(rows.rejected), **({"kept": list(rows.kept)} if rows.kept else {})}))
+            **entries(written), "fingerprint": fingerprint, "dim": tasks[0].dim,
+            "distinct": len(np.unique(rows.hashes)), "rejected": len(rows.rejected),
+            **({"asked": asked} if asked != asked_of(None) else {}),
+            **({"kept": list(rows.kept)} if rows.kept else {})}))
     except BaseException:
         if not new.path.exists():
-            _remove(new)
+            remove_files(folder, number)
         raise
+
+
+def _tasks(shards: Sequence[Shard], base: Generation | None, there: Sequence[Shard], fast_from: int,
+           fingerprint: str, sources: Sequence[Segment]) -> list[ShardTask]:
+    """Return what is to be done for each shard."""
+    old = [shard.rows for shard in base.shards] if base else []
+    places = {old.index(shard.rows): number for number, shard in enumerate(there)}
+    alike = base is not None and asked_of(base)["half"] == shards[0].half
+    dim = sources[0].vectors.shape[1]
+    return [ShardTask(shard, tuple(there), fingerprint, fast_from, dim, places.get(place), alike)
+            for place, shard in enumerate(shards)]
 
 
 def intact(base: Generation | None, damaged: Sequence[Path]) -> list[Shard]:
@@ -149,7 +163,7 @@ def _write_rows(rows: Rows, shards: Sequence[Shard]) -> None:
     start = 0
     for shard in shards:
         write_rows(shard.rows, tables_of(rows if len(shards) == 1 else _part(rows, start, start + shard.count)),
-                   shard.count)
+                   len(rows.ids))
         start += shard.count
 
 
@@ -160,11 +174,6 @@ def _part(rows: Rows, start: int, stop: int) -> Rows:
 
     return Rows(of(rows.ids), of(rows.titles), rows.hashes[start:stop], rows.rejected,
                 {name: of(cells) for name, cells in rows.kept.items()})
-
-
-def _remove(generation: Generation) -> None:
-    for path in generation.data:
-        remove(path)
 
 
 def show_rejected(generation: Generation) -> None:

@@ -30,6 +30,7 @@ class VectorRows(Protocol):
 ROUNDING = 2e-6
 _SCORES = 1 << 22
 _QUERIES = 256
+_COPIED = 16_384  # rows
 
 
 def bad_row(vectors: npt.NDArray[np.floating]) -> tuple[int, str] | None:
@@ -101,6 +102,8 @@ def cosine_top_k(vectors: VectorRows, queries: npt.NDArray[np.floating], k: int,
     if k < 1 or not len(queries):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     chunk = chunk or max(8192, _SCORES // min(len(queries), _QUERIES))
+    if not isinstance(vectors, np.ndarray):  # then each part is a copy, not a view
+        chunk = min(chunk, _COPIED)
     # Rows are the outer loop, so that a memory map is read once; every query keeps what can still reach its top k.
     kept: list[list[tuple[FloatArray, IntArray]]] = [[] for _ in queries]
     floor = np.full(len(queries), -np.inf, dtype=np.float32)
