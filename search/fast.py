@@ -37,17 +37,20 @@ class FastIndex:
         vectors: float32 [n, dim], unit length; may be a memory map.
         k_factor: candidates re-scored for each hit asked for.
         cells_tried: rows that there were when cells were last tried and not taken; 0 for never.
+        single: the same vectors, from which few rows at a time are read sooner or with less memory.
     """
 
-    def __init__(self, codes: faiss.Index | Cells, vectors: VectorRows, k_factor: int, cells_tried: int = 0) -> None:
+    def __init__(self, codes: faiss.Index | Cells, vectors: VectorRows, k_factor: int, cells_tried: int = 0,
+                 single: VectorRows | None = None) -> None:
         self.codes = codes
         self.k_factor = k_factor
         self.cells_tried = cells_tried
         self._vectors = as_read(vectors)
+        self._single = self._vectors if single is None else single
 
     @classmethod
     def load(cls, path: Path, vectors: VectorRows, about: Mapping[str, Any],
-             data: npt.NDArray[np.uint8] | None = None) -> FastIndex:
+             data: npt.NDArray[np.uint8] | None = None, single: VectorRows | None = None) -> FastIndex:
         """Return the index that `search.fast_build` wrote to a file.
 
         Args:
@@ -55,6 +58,7 @@ class FastIndex:
             vectors: float32 [n, dim], whose codes they are.
             about: what it returned for the manifest.
             data: the file's bytes, uint8 [size], where it was opened before; may be a memory map.
+            single: the same vectors to read single rows from, where those of a query are in cells.
 
         Raises:
             UserError: the file holds anything else.
@@ -64,7 +68,7 @@ class FastIndex:
         (rows, dim), k_factor = vectors.shape, about["k_factor"]
         codes = Cells(path, data, rows, dim, about, RECALL_AT * k_factor) if "cells" in about else \
             read_codes(path, data, rows, dim)
-        return cls(codes, vectors, k_factor, about.get("cells_tried", 0))
+        return cls(codes, vectors, k_factor, about.get("cells_tried", 0), single if "cells" in about else None)
 
     def candidates(self, k: int) -> int:
         """Return how many rows are re-scored for ``k`` hits."""
@@ -86,7 +90,7 @@ class FastIndex:
             for query, near in enumerate(found, start=start):
                 near = near[(near >= 0) & (near < rows_there)]
                 if len(near) >= k:
-                    scores[query], rows[query] = rank(self._vectors, queries[query], near, k)
+                    scores[query], rows[query] = rank(self._single, queries[query], near, k)
                 else:  # cells of few rows, or codes that lead nowhere, in an index that somebody changed
                     (scores[query],), (rows[query],) = cosine_top_k(self._vectors, queries[query:query + 1], k)
         return scores, rows

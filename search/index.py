@@ -51,7 +51,7 @@ class Index(TextSearch):
         self.vectors: VectorRows = joined(self._parts)
         self._dim = self.vectors.shape[1]
         # By the time they are needed, a writer may have removed the files.
-        self._fast_bytes = [shard.map_fast() for shard in self._shards]
+        self._opened = [(shard.map_fast(), shard.open_single()) for shard in self._shards]
         self._cut: FloatArray | None = None
 
     @classmethod
@@ -157,7 +157,7 @@ class Index(TextSearch):
     @functools.cached_property
     def fast(self) -> FastIndex | ShardedIndex | None:
         """The fast index, loaded at first use; None where the exact scan answers."""
-        return load_fast(self._shards, self._parts, self._fast_bytes)
+        return load_fast(self._shards, self._parts, self._opened)
 
     def hits(self, scores: FloatArray, positions: IntArray) -> list[list[Hit]]:
         """Return the hits for the scores and positions that `search_vectors` returned."""
@@ -239,5 +239,5 @@ class Index(TextSearch):
     def close(self) -> None:
         """Let go of the mapped files; the index can't be searched afterwards."""
         self._cut = self.__dict__["fast"] = None
-        self._parts, self._fast_bytes = [], []
+        self._parts, self._opened = [], []
         del self.vectors

@@ -12,6 +12,7 @@ from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows,
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.shards import Shard
+from sentence_forge.search.vectors import RowFile
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class ShardedIndex:
 
 
 def load_fast(shards: Sequence[Shard], vectors: Sequence[VectorRows],
-              data: Sequence[npt.NDArray[np.uint8] | None]) -> FastIndex | ShardedIndex | None:
+              opened: Sequence[tuple[npt.NDArray[np.uint8] | None, RowFile | None]]) -> FastIndex | ShardedIndex | None:
     """Return what answers queries sooner than a scan of all vectors; None where no shard has it.
 
     A shard whose file can't be used is scanned, and the log says so.
@@ -57,19 +58,20 @@ def load_fast(shards: Sequence[Shard], vectors: Sequence[VectorRows],
     Args:
         shards: all of a generation.
         vectors: theirs.
-        data: the bytes of their fast indexes, opened when the shards were.
+        opened: the bytes of their fast indexes and the files of their vectors, opened when the shards were.
     """
-    parts = list(zip((_loaded(*each) for each in zip(shards, vectors, data, strict=True)), vectors, strict=True))
+    parts = list(zip((_loaded(*each) for each in zip(shards, vectors, opened, strict=True)), vectors, strict=True))
     if all(fast is None for fast, _ in parts):
         return None
     return parts[0][0] if len(parts) == 1 else ShardedIndex(parts)
 
 
-def _loaded(shard: Shard, vectors: VectorRows, data: npt.NDArray[np.uint8] | None) -> FastIndex | None:
+def _loaded(shard: Shard, vectors: VectorRows,
+            opened: tuple[npt.NDArray[np.uint8] | None, RowFile | None]) -> FastIndex | None:
     if shard.about is None:
         return None
     try:
-        return FastIndex.load(shard.fast, vectors, shard.about, data)
+        return FastIndex.load(shard.fast, vectors, shard.about, *opened)
     except UserError as error:
         log.warning("%s. Until then every query scans all vectors", error)
         return None

@@ -6,6 +6,7 @@ without end and the machines of a cluster can write them side by side.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ import numpy.typing as npt
 
 from sentence_forge.encoders.similarity import VectorRows
 from sentence_forge.search.checked import map_vectors, read_columns
-from sentence_forge.search.vectors import Vectors
+from sentence_forge.search.vectors import RowFile, Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SHARD_ROWS = 10_000_000
+SINGLE_FROM = 2**31  # bytes
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,17 @@ class Shard:
 
     def map_vectors(self, dim: int | None = None) -> VectorRows:
         """Return the vectors as they are read, float32 [count, dim]; see `search.checked.map_vectors`."""
-        found = map_vectors(self.vectors, self.count, dim, np.float16 if self.half else np.float32)
+        found = self._mapped(dim)
         return Vectors([found]) if self.half else found
+
+    def _mapped(self, dim: int | None) -> np.memmap:
+        return map_vectors(self.vectors, self.count, dim, np.float16 if self.half else np.float32)
+
+    def open_single(self) -> RowFile | None:
+        """Return the vectors of a large file to read single rows from; those of a small one are as good mapped."""
+        if self.vectors.stat().st_size < SINGLE_FROM or not hasattr(os, "preadv"):
+            return None
+        return RowFile(self.vectors, self._mapped(None))
 
     def map_fast(self) -> npt.NDArray[np.uint8] | None:
         """Return the bytes of the fast index as a memory map; None where the exact scan answers."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows, normalise
+from sentence_forge.runtime.errors import UserError
 
 _BLOCK = 65_536
 
@@ -80,6 +84,38 @@ def _full(vectors: npt.NDArray[np.floating]) -> FloatArray:
     wide = vectors.astype(np.float32)
     length = np.sqrt(np.einsum("nd,nd->n", wide, wide, dtype=np.float64))
     return np.asarray(wide / np.where(length > 0, length, 1)[:, None], np.float32)
+
+
+class RowFile:
+    """Single rows of a file of vectors, read from it, so that their pages do not become part of the process.
+
+    Through a memory map each row of a large file would bring the sixteen pages around it (Linux's fault-around), and a
+    process that answers many queries would seem to hold all of the file. The file may be removed meanwhile.
+
+    Args:
+        path: an npy file.
+        vectors: what is mapped of it, float32 or float16 [n, dim].
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: Path, vectors: np.memmap) -> None:
+        self._path, self._offset, self._dtype, self.shape = path, vectors.offset, vectors.dtype, vectors.shape
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | IntArray) -> FloatArray:
+        places = list(range(len(self))[rows]) if isinstance(rows, slice) else rows.tolist()
+        found = np.empty((len(places), self.shape[1]), self._dtype)
+        size = found.itemsize * self.shape[1]
+        for vector, place in zip(found, places, strict=True):
+            if os.preadv(self._file, [vector], self._offset + place * size) != size:
+                raise UserError(f"{self._path}: damaged, it is shorter than it was")
+        return _full(found)
 
 
 def as_read(vectors: VectorRows) -> VectorRows:

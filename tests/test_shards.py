@@ -22,6 +22,7 @@ from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import cosine_top_k, normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import sealed, unsealed
+from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.generation import newest
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
@@ -243,6 +244,32 @@ def test_what_a_machine_that_was_taken_for_dead_still_writes_is_of_no_account(tm
     answers_equal_brute_force(tmp_path, [str(row) for row in range(1, 2401)], TITLES[:2400])
     encoder = build(tmp_path, [*TITLES[:2399], "a flood"], fast_from=800)
     assert encoder.seen == ["a flood"] and "vectors-2.1.npy" in files(tmp_path)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_rows_of_a_large_file_are_read_without_mapping_them(half: bool, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentence_forge.search.fast_build.CELLS_FROM", 1000)
+    monkeypatch.setattr("sentence_forge.search.fast_build.MOST_TIME", 1e9)  # cells, however long they take
+    encoder = build(tmp_path, TITLES[:2400], fast_from=800, half=half)
+    queries = encoder.encode(titles_like(50, seed=9))
+    with Index.open(tmp_path, encoder) as index:
+        expected = index.search_vectors(queries, 10)
+        assert index._opened[0][1] is None
+    monkeypatch.setattr("sentence_forge.search.shards.SINGLE_FROM", 1)
+    with Index.open(tmp_path, encoder) as index:
+        file = newest(tmp_path).shards[0].vectors  # type: ignore[union-attr]
+        single, rows = index._opened[0][1], np.array([5, 0, 2399])
+        np.testing.assert_array_equal(single[rows], np.asarray(index.vectors)[rows])  # type: ignore[index]
+        np.testing.assert_array_equal(single[3:5], np.asarray(index.vectors)[3:5])  # type: ignore[index]
+        assert isinstance(index.fast, FastIndex) and index.fast._single is single
+        file.rename(tmp_path / "elsewhere")  # as a writer that goes on removes it
+        found = index.search_vectors(queries, 10)
+        (tmp_path / "elsewhere").write_bytes(b"")
+        with pytest.raises(UserError, match="it is shorter than it was"):
+            single[rows]  # type: ignore[index]
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
+    np.testing.assert_array_equal(found[1], expected[1])
 
 
 WRITER = """
