@@ -3,7 +3,7 @@
 ``--write`` puts them between their marks in RESULTS.md. A column is a kind of machine with the commit that was measured
 there. A cell is our speed, the ratio to the peer's and its 95 % interval (of older results: lowest to highest of the
 repeats); of seconds and memory, where less is better, ours and the peer's. Between ``<!-- kept NAME -->`` and its end
-stands what ``python -m bench.recipes NAME`` kept.
+stands what ``python -m bench.recipes NAME`` kept, between ``<!-- scale -->`` and its end how an index grows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import recipes
+from bench import recipes, scale_table
 from bench.results import RESULTS
 
 PAGE = RESULTS.parent.parent / "RESULTS.md"
@@ -34,6 +34,7 @@ def main() -> None:
             text = written(text, name, table(name))
         for name in re.findall(r"<!-- kept ([\w-]+) -->", text):
             text = written(text, f"kept {name}", kept(name))
+        text = written(text, "scale", scale_table.tables())
         PAGE.write_text(text, encoding="utf-8")
     else:
         sys.stdout.writelines(f"{table(name)}\n" for name in TABLES)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import recipes, tables
+from bench import recipes, scale_table, tables
 
 BEFORE = {"sts": ("spearman_cosine", 0.80), "news": ("precision@10", 0.60)}
 
@@ -103,3 +103,23 @@ def test_what_is_kept_stands_in_the_page(tmp_path: Path) -> None:
     page = tables.written(marks, "kept judged", tables.kept("judged", tmp_path))
     assert "| e5 | 74.4 [67.2, 80.7] |" in page and "| tuned | 78.0 **+3.6 [+0.1, +7.0]** |" in page
     assert "(amd-1, kept at `" in page
+
+
+def test_how_an_index_grows_is_a_column_a_size(tmp_path: Path) -> None:
+    (tmp_path / "amd-1").mkdir()
+    lines = [{"name": name, "rows": rows, "value": value, **more} for name, rows, value, more in (
+        ("fast_query", 1_000_000, 4.0, {"p95": 5.25, "recall": 0.995, "index": {"cells": 4000, "probes": 454}}),
+        ("fast_query", 10_000, 0.4, {"p95": 0.5, "recall": 1.0, "index": None}),
+        ("build", 1_000_000, 66.8, {}), ("build", 10_000, 0.44, {}),
+        ("resident_memory", 10_000, 296.4, {"not_mapped": 83.2}),
+        ("fast_query, hnsw", 10_000, 3.25, {"p95": 4.0, "recall": 0.99}))]
+    (tmp_path / "amd-1" / "scale.json").write_text(json.dumps({"machine": {"commit": "abc"}, "lines": lines}))
+    assert scale_table.tables(tmp_path).splitlines() == [
+        "| rows | 10,000 | 1,000,000 |", "| --- | --- | --- |",
+        "| build, without the encoding | 0.44 s | 67 s |",
+        "| one query, fast: median (p95), recall@10 | **0.40 ms** (0.5), 1.0000 | **4.00 ms** (5.2), 0.9950 |",
+        "| the fast index | none | 454 of 4,000 cells |",
+        "| resident while searching (not mapped) | 296 MiB (83) |  |",
+        "| FAISS HNSW, float16: median (p95), recall@10 | **3.25 ms** (4.0), 0.9900 |  |", "",
+        "(amd-1, kept at `abc`; slope of the time over the rows, log over log: fast 0.50)"]
+    assert scale_table.tables(tmp_path / "nowhere") == "Not measured yet."

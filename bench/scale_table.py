@@ -1,0 +1,94 @@
+"""The table of how an index grows, a column a size, made of what ``bench.scale`` kept on each kind of machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.lines import slope
+from bench.results import RESULTS
+
+Line = Mapping[str, Any]
+Lines = Mapping[str, Line]  # of one size, by name
+
+
+def tables(results: Path = RESULTS) -> str:
+    """Return a table for each kind of machine, with the slope of a query's time, its machine and commit."""
+    made = []
+    for file in sorted(results.glob("*/scale.json")):
+        read = json.loads(file.read_text(encoding="utf-8"))
+        told = f"{file.parent.name}, kept at `{read['machine']['commit']}`; {_slopes(read['lines'])}"
+        made.append("\n".join([*_table(read["lines"]), "", f"({told})"]))
+    return "\n\n".join(made) or "Not measured yet."
+
+
+def _table(lines: Sequence[Line]) -> list[str]:
+    sizes = sorted({line["rows"] for line in lines})
+    by_size = [{line["name"]: line for line in lines if line["rows"] == rows} for rows in sizes]
+    rows = [["rows", *(f"{rows:,}" for rows in sizes)], ["---"] * (1 + len(sizes))]
+    for name, cell in _CELLS.items():
+        cells = [cell(found) for found in by_size]
+        rows += [[name, *cells]] * any(cells)
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _slopes(lines: Sequence[Line]) -> str:
+    told = []
+    for name, said in (("fast_query", "fast"), ("exact_query", "exact"), ("fast_query, hnsw", "HNSW")):
+        found = {line["rows"]: line["value"] for line in lines if line["name"] == name}
+        if len(found) > 1:
+            told.append(f"{said} {slope(found):.2f}")
+    return f"slope of the time over the rows, log over log: {', '.join(told)}"
+
+
+def _time(name: str, *, recall: bool = False) -> Callable[[Lines], str]:
+    def cell(found: Lines) -> str:
+        line = found.get(name)
+        if line is None:
+            return ""
+        told = f"**{line['value']:.2f} ms** ({line['p95']:.1f})"
+        return f"{told}, {line['recall']:.4f}" if recall else told
+
+    return cell
+
+
+def _value(name: str, unit: str) -> Callable[[Lines], str]:
+    def cell(found: Lines) -> str:
+        line = found.get(name)
+        return "" if line is None else f"{line['value']:,.0f} {unit}" if line["value"] >= 10 else \
+            f"{line['value']:.2g} {unit}"
+
+    return cell
+
+
+def _memory(found: Lines) -> str:
+    line = found.get("resident_memory")
+    return "" if line is None else f"{line['value']:,.0f} MiB ({line['not_mapped']:,.0f})"
+
+
+def _kind(found: Lines) -> str:
+    if "fast_query" not in found:
+        return ""
+    about = found["fast_query"]["index"]
+    return "none" if about is None else "all codes" if "cells" not in about else \
+        f"{about['probes']:,} of {about['cells']:,} cells"
+
+
+_CELLS: dict[str, Callable[[Lines], str]] = {
+    "build, without the encoding": _value("build", "s"),
+    "re-index after 1 % changed, likewise": _value("reindex", "s"),
+    "one query, fast: median (p95), recall@10": _time("fast_query", recall=True),
+    "one query, exact: median (p95)": _time("exact_query"),
+    "the fast index": _kind,
+    "resident while searching (not mapped)": _memory,
+    "on disk": _value("disk", "MiB"),
+    "cold start: a new process's first query": _value("cold_start", "s"),
+    "FAISS HNSW, float16: median (p95), recall@10": _time("fast_query, hnsw", recall=True),
+    "its build": _value("build, hnsw", "s"),
+    "its memory": _value("resident_memory, hnsw", "MiB"),
+    "pgvector HNSW, halfvec: median (p95), recall@10": _time("fast_query, pgvector", recall=True),
+    "its load and build": _value("build, pgvector", "s"),
+    "its table and index on disk": _value("disk, pgvector", "MiB"),
+}
