@@ -6,8 +6,6 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sentence_forge.data_readers.lazy import BLOCK, taken
 
 if TYPE_CHECKING:
@@ -25,6 +23,8 @@ def repeats(strings: Sequence[str]) -> tuple[IntArray, IntArray]:
     >>> later.tolist(), first.tolist()
     ([2, 4], [0, 0])
     """
+    import numpy as np
+
     hashes = np.fromiter(map(_hash, strings), np.int64, len(strings))
     suspects = _repeated(hashes)
     first: dict[str, int] = {}
@@ -42,5 +42,7 @@ def repeats(strings: Sequence[str]) -> tuple[IntArray, IntArray]:
 
 def _repeated(hashes: IntArray) -> IntArray:
     """Return the hashes that occur more than once, rising."""
+    import numpy as np
+
     ordered = np.sort(hashes)
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])

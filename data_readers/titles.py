@@ -11,8 +11,6 @@ from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 
-import numpy as np
-
 from sentence_forge.data_readers.cleaning import Cleaner
 from sentence_forge.data_readers.formats.files import file_of, open_rows, rows_of
 from sentence_forge.data_readers.formats.reading import Reading
@@ -117,6 +115,8 @@ def _without_repeats(columns: list[Sequence[str]], lines: Sequence[int], numbers
         id_column: what the file calls the ids.
         rejected: in the order of the file; stays so.
     """
+    import numpy as np  # so that reading a small file needs no more than Python
+
     later, first = repeats(columns[0])
     if not len(later):
         return columns
