@@ -25,14 +25,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.gains import with_gain
 from bench.lines import line
 from sentence_forge.data_readers.sample import sample_path
 from sentence_forge.data_readers.table import read_table
+from sentence_forge.encoders.computing.device import pick_device
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.encoders.similarity import FloatArray, IntArray
 from sentence_forge.eval.ranking import K, measured, rank
-from sentence_forge.eval.stats import Floats, bootstrap_mean, difference, percentile_interval
+from sentence_forge.eval.stats import Floats
 from sentence_forge.eval.tasks.base import EncodedTexts
 from sentence_forge.eval.tasks.retrieval import KnownItem, LabelledRetrieval, Titles, query_and_document_vectors
 from sentence_forge.runtime import targets
@@ -177,15 +179,18 @@ def _measure(config: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     settings: Eval = OmegaConf.to_object(config)  # type: ignore[assignment]
-    tasks = {name: targets.build(node, f"suite.{name}") for name, node in settings.suite.items() if node is not None}
-    tasks = {name: task for name, task in tasks.items() if isinstance(task, LabelledRetrieval | KnownItem)}
+    if wrong := next((key for key in ("baseline", "models", "dims", "blend") if getattr(settings, key)), None):
+        raise UserError(f"{wrong}: is for python -m eval; here one model is measured, beside BM25")
+    tasks = {name: task for name, node in settings.suite.items() if node is not None and isinstance(
+        task := targets.build(node, f"suite.{name}", plugins=settings.plugins), LabelledRetrieval | KnownItem)}
     if not tasks:
         raise UserError("suite: has no task of retrieval; give suite=news_zh or suite=retrieval")
     if settings.model is None:
         raise UserError("model: is needed; give model=<name, folder, run or hub id>")
     data_dir = None if settings.data_dir is None else Path(settings.data_dir).expanduser()
     rows = {name: task.read(data_dir) for name, task in tasks.items()}
-    encoder = Encoder(targets.build(settings.model, "model", texts=lambda: []), name="model")
+    built = targets.build(settings.model, "model", plugins=settings.plugins, texts=lambda: [])
+    encoder = Encoder(built.to(pick_device(settings.device.value)), name="model")
     encoded = EncodedTexts(encoder, [], texts_by_role={
         role: [text for each in rows.values() for text in each.texts_by_role[role]] for role in ("query", "document")})
     for name, task in tasks.items():
@@ -227,22 +232,13 @@ def compared(task: LabelledRetrieval | KnownItem, rows: Titles, encoder: TextEnc
 
 def _print(task: str, found: Mapping[str, Mapping[str, Floats]], shown: Sequence[str]) -> None:
     """Print a line a system: the measures, x 100, each with its interval and its difference from the vectors'."""
-    before = {measure: bootstrap_mean(found["vectors"][measure]) for measure in shown}
+    before = found["vectors"]
     for name, measures in found.items():
         more: dict[str, object] = {}
         for measure in shown:
-            values, samples = measures[measure], bootstrap_mean(measures[measure])
-            more |= {measure: round(100 * float(values.mean()), 2),
-                     f"{measure}_ci95": _shown(percentile_interval(samples))}
-            if name != "vectors":
-                gain = difference(float((values - found["vectors"][measure]).mean()), samples - before[measure])
-                more |= {f"{measure}_delta": round(100 * gain.delta, 2), f"{measure}_delta_ci95": _shown(gain.ci95)}
+            more |= with_gain(measure, measures[measure], None if name == "vectors" else before[measure])
         values = measures[shown[0]]
         line(f"{task}, {name}", 100 * float(values.mean()), f"{shown[0]} x 100", queries=len(values), **more)
-
-
-def _shown(interval: tuple[float, float]) -> list[float]:
-    return [round(100 * end, 2) for end in interval]
 
 
 if __name__ == "__main__":

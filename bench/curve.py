@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from bench.bm25 import Bm25, compared, pairs
+from bench.gains import with_gain
 from bench.lines import interleaved, line, median
 from bench.results import Results, results_of_this_kind
 from sentence_forge.api import load
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.eval.ranking import rank
-from sentence_forge.eval.stats import Floats, bootstrap_mean, difference, percentile_interval
+from sentence_forge.eval.stats import Floats
 from sentence_forge.eval.tasks.base import EncodedTexts
 from sentence_forge.eval.tasks.retrieval import LabelledRetrieval, Titles, query_and_document_vectors
 from sentence_forge.runtime.errors import UserError
@@ -63,7 +64,10 @@ def _measure(arguments: argparse.Namespace) -> None:
     found[WORDS] = np.concatenate([compared(task, each, first)["bm25_bigrams"][NDCG]
                                    for task, each in zip(tasks, rows, strict=True)])
     speeds = _speeds(encoders, titles, arguments)
-    results.add(*(_line(name, values, found[next(iter(found))], speeds[name]) for name, values in found.items()))
+    before = found[next(iter(found))]
+    results.add(*(line(name, speeds[name], "titles/s", queries=len(values),
+                       **with_gain(NDCG, values, None if values is before else before))
+                  for name, values in found.items()))
 
 
 def _ndcg(task: LabelledRetrieval, rows: Titles, encoder: Encoder) -> Floats:
@@ -81,19 +85,6 @@ def _speeds(encoders: dict[str, Encoder], titles: Sequence[str], arguments: argp
     interleaved(list(calls.values()), 1)
     times = interleaved(list(calls.values()), arguments.repeats)
     return {name: len(some) / median(taken) for name, taken in zip(calls, times, strict=True)}
-
-
-def _line(name: str, values: Floats, before: Floats, speed: float) -> dict[str, Any]:
-    samples, more = bootstrap_mean(values), {}
-    if values is not before:
-        gain = difference(float((values - before).mean()), samples - bootstrap_mean(before))
-        more = {f"{NDCG}_delta": _x100(gain.delta), f"{NDCG}_delta_ci95": list(map(_x100, gain.ci95))}
-    return line(name, speed, "titles/s", **{NDCG: _x100(float(values.mean())), "queries": len(values),
-                                            f"{NDCG}_ci95": list(map(_x100, percentile_interval(samples))), **more})
-
-
-def _x100(value: float) -> float:
-    return round(100 * value, 2)
 
 
 if __name__ == "__main__":

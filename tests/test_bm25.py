@@ -124,6 +124,8 @@ def test_the_command_prints_what_each_system_gains(encoder: Encoder, tmp_path: P
     header, _, vectors, *_ = capsys.readouterr().out.splitlines()
     value, (low, high) = lines[0]["mrr@10"], lines[0]["mrr@10_ci95"]
     assert header == "|  | items, mrr@10 |" and vectors == f"| vectors | {value:.1f} [{low:.1f}, {high:.1f}] |"
+    assert bm25.main([*typed, "suite=none", f"+suite.items={task}", "baseline=minilm"]) == 2
+    assert "baseline: is for python -m eval" in capsys.readouterr().err
     assert bm25.main([*typed, "suite=stsb_dev"]) == 2 and "no task of retrieval" in capsys.readouterr().err
 
 
