@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from bench import recipes, scale_table, tables
+from bench import recipes, scale_table, soups, tables
+from bench.head_first import HeadFirst
 
 BEFORE = {"sts": ("spearman_cosine", 0.80), "news": ("precision@10", 0.60)}
 
@@ -123,3 +126,30 @@ def test_how_an_index_grows_is_a_column_a_size(tmp_path: Path) -> None:
         "| FAISS HNSW, float16: median (p95), recall@10 | **3.25 ms** (4.0), 0.9900 |  |", "",
         "(amd-1, kept at `abc`; slope of the time over the rows, log over log: fast 0.50)"]
     assert scale_table.tables(tmp_path / "nowhere") == "Not measured yet."
+
+
+def test_averages_over_the_end_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = tmp_path / "mix-2", tmp_path / "soups"
+    for step, value in ((20, 1.0), (40, 2.0), (100, 6.0)):  # in the order of their numbers, not of their names
+        folder = run / "checkpoints" / f"step-{step}" / "model"
+        folder.mkdir(parents=True)
+        save_file({"weights": torch.full((2,), value)}, folder / "model.safetensors")
+    assert soups.main([str(run), str(out), "--decay", "0.5"]) == 0
+    assert capsys.readouterr().out.split() == [str(out / "mix_last3-2"), str(out / "mix_ema-2")]
+    found = {name: float(load_file(out / f"mix_{name}-2" / "model.safetensors")["weights"][0])
+             for name in ("last3", "ema")}
+    assert found == {"last3": 3.0, "ema": pytest.approx((0.25 * 1 + 0.5 * 2 + 6) / 1.75)}
+    assert soups.main([str(tmp_path), str(out)]) == 2
+
+
+def test_a_head_that_learns_first() -> None:
+    """The model under the head gets no gradient in the first batches, and a step moves the scores ``factor`` times."""
+    loss = HeadFirst(factor=10, steps=1, dim=4, labels=["no", "yes"])
+    u, v = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    weights = 10 * loss.classifier.weight.detach()
+    plain = torch.cat([u, v, (u - v).abs()], dim=-1) @ weights.T + 10 * loss.classifier.bias.detach()
+    torch.testing.assert_close(loss.logits(u, v), plain)
+    for first in (True, False):
+        u.grad = None
+        loss([u, v], torch.tensor([0, 1, 1]), None).backward()
+        assert bool((u.grad == 0).all()) == first  # type: ignore[union-attr]
