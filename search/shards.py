@@ -113,10 +113,10 @@ def shards_of(folder: Path, number: int, counts: Sequence[int]) -> list[Shard]:
 
 def shards_in(folder: Path, number: int, manifest: Mapping[str, Any]) -> list[Shard]:
     """Return the shards that a manifest names; of one that is not ours, `known_shards` has the say."""
-    entries = manifest.get("shards") or [manifest]
-    bare = shards_of(folder, number, [each["rows"] for each in entries])
+    said = manifest.get("shards") or [manifest]
+    bare = shards_of(folder, number, [each["rows"] for each in said])
     return [Shard(folder, shard.name, shard.count, each.get("fast"), bool(each.get("half")), each.get("attempt"))
-            for shard, each in zip(bare, entries, strict=True)]
+            for shard, each in zip(bare, said, strict=True)]
 
 
 def entries(shards: Sequence[Shard]) -> dict[str, Any]:
