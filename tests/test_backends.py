@@ -110,7 +110,7 @@ def test_an_index_by_openvino_holds_fp32_and_is_asked_without_it(command: Comman
             assert index.search([TITLES[7]], k=1)[0][0].title == TITLES[7]
     assert command("search", str(out), "--verify").code == 0
     worker = _Worker(out, f"{about['fingerprint']}-openvino", gpu=False)  # of a cluster
-    worker.ready()
+    worker.ready(loads=True)
     assert worker._encoder is not None and worker._encoder.fingerprint.endswith("-openvino")
 
 
@@ -200,7 +200,7 @@ with Index.open(out) as index:
     assert index.search([TITLES[7]], k=1)[0][0].title == TITLES[7]
     assert not index.encoder.fingerprint.endswith(("-bf16", "-openvino"))
 worker = _Worker(out, made.fingerprint, gpu=False)
-worker.ready()
+worker.ready(loads=True)
 print("all of it")
 """
 
