@@ -118,10 +118,13 @@ def _sides(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _sizes(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     """Paint the median time of a query over the rows, both logarithmic, with the slope of each curve."""
-    colours = {"fast_query": OURS_COLOUR, "exact_query": TUNED_COLOUR, "fast_query, hnsw": STOCK_COLOUR}
+    colours = {"fast_query": OURS_COLOUR, "exact_query": TUNED_COLOUR, "fast_query, hnsw": STOCK_COLOUR,
+               "fast_query, pgvector": "#7b5ea7"}
     for name, colour in colours.items():
         times = {line["rows"]: line["value"] for line in sorted(lines, key=lambda line: line["rows"])
                  if line["name"] == name}
+        if not times:
+            continue
         grown = f", slope {slope(times):.2f}" if len(times) > 1 else ""
         axes.loglog(list(times), list(times.values()), "o-", color=colour, label=f"{name.replace('_', ' ')}{grown}")
     axes.set(xlabel="rows", ylabel="ms a query, median")

@@ -348,6 +348,10 @@ def test_growth_is_measured_and_a_size_that_is_there_is_left_alone(lines_of: Cal
     assert fast["index"]["factory"].startswith("PQ") and fast["recall"] > 0.99
     peer = lines["fast_query, hnsw"]
     assert peer["recall"] >= fast["recall"] and 0 < peer["value"] <= peer["p95"]
+    goal = lines["fast_query, hnsw, goal"]
+    assert goal["recall"] >= 0.995 and goal["ef_search"] <= peer["ef_search"]
+    assert lines["cold_start, from disk"]["value"] > 0 and lines["build_memory"]["value"] > 50
+    assert 0 < lines["fast_query, from disk"]["value"] < 1000 * lines["cold_start, from disk"]["value"]
     assert lines["disk"]["parts"]["vectors"] == pytest.approx(2000 * 32 * 4, abs=200)
     assert 0 < lines["resident_memory"]["not_mapped"] < lines["resident_memory"]["value"]
     assert not list((tmp_path / "work").iterdir()), "a size that was measured is removed"
