@@ -129,7 +129,9 @@ class RayCluster:
             worker, call = running.pop(ended)
             try:
                 result = ray.get(ended)
-            except ray.exceptions.RayActorError:
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, UserError) else error) from None
+            except ray.exceptions.RayError:  # the worker is dead, or Ray has ended it to have memory
                 what = _START if call is None else call.what
                 deaths[what] += 1
                 if deaths[what] > MOST_DEATHS:
@@ -140,8 +142,6 @@ class RayCluster:
                 ray.kill(worker)  # where only the way to it is lost
                 hire()
                 continue
-            except ray.exceptions.RayTaskError as error:
-                raise (error.cause if isinstance(error.cause, UserError) else error) from None
             idle.append(worker)
             if call is None:
                 log.info("worker ready: %s", result)

@@ -56,10 +56,11 @@ def _indexable(settings: Export, out: Path) -> dict[str, Any]:
         raise UserError(f"{out}: its export was not finished; type the command that began it again, with model= and "
                         "the same precision=, and it goes on")
     precision = about["precision"] if settings.precision is None else settings.precision.value
-    indexed = (out / "index").is_dir()
+    in_database = "database" in (about.get("index") or {})
+    indexed = (out / "index").is_dir() or in_database
     if indexed and precision != about["precision"]:
-        raise UserError(f"precision={precision}: the index in {out} is {about['precision']}; leave precision= out, or "
-                        "export to another folder")
+        raise UserError(f"precision={precision}: the index {'of' if in_database else 'in'} {out} is "
+                        f"{about['precision']}; leave precision= out, or export to another folder")
     check_precision(out, precision, about)
     if indexed or "index" in about:
         about.setdefault("openvino", {"used": False})  # older exports don't say so

@@ -240,8 +240,8 @@ def unfinished(out: Path) -> dict[str, Any] | None:
         return None
     if not out.is_dir():
         raise UserError(f"{out}: is a file; out= takes a folder")
-    if all(each.name == ".lock" or each.name.startswith(f".tmp-{MANIFEST}-") for each in out.iterdir()):
-        return None  # an export that was killed while it wrote its first manifest
+    if all(each.name == ".lock" or each.name.startswith((f".tmp-{MANIFEST}-", ".nfs")) for each in out.iterdir()):
+        return None  # an export that was killed while it wrote its first manifest; NFS keeps names of open files
     if not (out / MANIFEST).is_file():
         raise UserError(f"{out}: exists and is no export; give another out=")
     about = read_export(out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError, damaged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ def naming_damage(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({(str(error).splitlines() or ['unreadable'])[0]})") from None
+        raise damaged(path, error) from None
 
 
 def checked_columns(table: pa.Table, path: Path, columns: Sequence[str], rows: int) -> pa.Table:
@@ -78,7 +78,7 @@ def map_vectors(path: Path, rows: int, dim: int | None = None, dtype: type[np.fl
     except FileNotFoundError:
         raise
     except (ValueError, OSError, OverflowError, MemoryError, SyntaxError) as error:
-        raise UserError(f"{path}: damaged ({(str(error).splitlines() or ['unreadable'])[0]})") from None
+        raise damaged(path, error) from None
     shape = (rows, vectors.shape[-1] if dim is None and vectors.ndim else dim)
     if vectors.dtype != dtype or vectors.shape != shape or not vectors.flags.c_contiguous:
         raise UserError(f"{path}: holds {vectors.dtype} {vectors.shape}, but the manifest says {np.dtype(dtype)} "

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.errors import UnreadableError, UserError
 from sentence_forge.runtime.files import check_link, fsync, remove, sha256_file, write_atomic
 from sentence_forge.runtime.manifests import sealed, unsealed
 from sentence_forge.search.shards import Shard, known_shards, read_shards, shards_in
@@ -169,13 +169,15 @@ def newest(folder: Path) -> Generation | None:
     A damaged one is skipped, with a warning in the log.
 
     Raises:
-        UserError: there are manifests and none is valid.
+        UserError: there are manifests and none is valid, or the system doesn't give one now.
     """
     for _ in range(_ATTEMPTS):
         present, problem = numbers(folder), ""
         for number in present:
             try:
                 return read_generation(folder, number)
+            except UnreadableError:
+                raise
             except UserError as error:
                 if (folder / f"manifest-{number}.json").exists():  # else a writer has replaced it meanwhile
                     problem = str(error)
@@ -218,6 +220,8 @@ def prune(folder: Path) -> None:
     for number in numbers(folder):
         try:
             generation = read_generation(folder, number)
+        except UnreadableError:
+            raise
         except UserError:
             continue
         # An older one is hashed: it would be no fallback if its vectors were damaged.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _REMEMBERED = 16  # filters whose rows are kept in memory
 _CONDITION = re.compile(r"(.+?)\s*(>=|<=|!=|=|>|<)\s*(.*)", re.DOTALL)
 _COMPARE = {"=": "equal", "!=": "not_equal", ">=": "greater_equal", "<=": "less_equal", ">": "greater", "<": "less"}
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
 class Kept:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sentence_forge.encoders.fingerprint import backend_of, precision_of, same_model
 from sentence_forge.encoders.similarity import VectorRows
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.errors import UnreadableError, UserError
 from sentence_forge.runtime.files import remove, staged_folder
 from sentence_forge.runtime.manifests import read_manifest, write_manifest
 from sentence_forge.search.checked import HASH_BYTES, map_vectors, read_columns
@@ -78,7 +78,7 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
     Only the holder of the writer's lock may call this.
 
     Raises:
-        UserError: a segment was encoded by another model.
+        UserError: a segment was encoded by another model, or the system doesn't give it now.
     """
     segments = []
     for folder in sorted((index / SEGMENTS).glob("*")):
@@ -87,6 +87,8 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
             continue
         try:
             of, segment = _read_segment(folder)
+        except UnreadableError:
+            raise
         except UserError as error:
             log.warning("%s; its texts will be encoded again", error)
             remove(folder)

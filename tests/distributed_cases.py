@@ -18,6 +18,7 @@ from sentence_forge.losses.base import Loss
 from sentence_forge.losses.batch_hard import BatchHard
 from sentence_forge.losses.cosent import CoSENT
 from sentence_forge.losses.cosine import Cosine
+from sentence_forge.losses.distill import Distill
 from sentence_forge.losses.matryoshka import Matryoshka
 from sentence_forge.losses.mnrl import MultipleNegativesRanking
 from sentence_forge.losses.online_contrastive import OnlineContrastive
@@ -46,6 +47,7 @@ MAKE: dict[str, Callable[[], Loss]] = {
     "mnrl extended": Twice, "softmax": lambda: Softmax(dim=32, labels=CLASSES), "cosine": Cosine, "cosent": CoSENT,
     "angle": AnglE, "triplet": Triplet, "batch_hard": lambda: BatchHard(labels=CLASSES),
     "online_contrastive": OnlineContrastive, "supcon": lambda: SupervisedContrastive(labels=CLASSES),
+    "distill": lambda: Distill(dim=32, teacher_dim=16),
     "matryoshka": lambda: Matryoshka({32: MultipleNegativesRanking(), 8: MultipleNegativesRanking()}, [1.0, 0.5]),
     "matryoshka softmax": lambda: Matryoshka({d: Softmax(dim=d, labels=CLASSES) for d in (32, 8)})}
 ONE_LOSS = {**{name: name for name in MAKE}, "mnrl equal texts": "mnrl symmetric", "mnrl one row each": "mnrl",
@@ -98,6 +100,9 @@ def _rows(encoder: Encoder, texts: list[str], rows: int, kind: str, loss: Loss, 
     if equal:
         ids[5, 1] = ids[0, 1]  # of the other process: a false negative unless it is masked
         ids[6, 2] = ids[1, 0]
+    if isinstance(loss, Distill):
+        labels = torch.randn(rows, columns, 16, generator=torch.Generator().manual_seed(3))
+        return Rows(encoder.tokenize(texts), ids, labels, np.arange(rows))
     labels = loss.encode_labels([0.1 * (row + 1) for row in range(rows)] if kind in SCORES else
                                 [CLASSES[row % 3] for row in range(rows)])
     return Rows(encoder.tokenize(texts), ids, labels, np.arange(rows))

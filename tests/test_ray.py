@@ -132,10 +132,16 @@ class UnsteadyRay:
     class exceptions:
         """Ray's own."""
 
-        class RayActorError(Exception):
+        class RayError(Exception):
+            """What all of them are."""
+
+        class RayActorError(RayError):
             """The worker is dead, or can't be reached."""
 
-        class RayTaskError(Exception):
+        class OutOfMemoryError(RayError):
+            """Ray has ended the worker, since its machine was short of memory."""
+
+        class RayTaskError(RayError):
             """The worker raised."""
 
     def __init__(self, loading: int, lost: int) -> None:
@@ -167,7 +173,7 @@ class UnsteadyRay:
         worker.encode(folder, block)
         self.answers[block.ids[0]] += 1
         if self.answers[block.ids[0]] <= self.lost:
-            raise self.exceptions.RayActorError
+            raise (self.exceptions.RayActorError, self.exceptions.OutOfMemoryError)[int(block.ids[0]) % 2]
 
     def wait(self, waited_for: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
         return waited_for[:num_returns], waited_for[num_returns:]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from sentence_forge.runtime.errors import UserError, printable
+from sentence_forge.train.checkpoint import steps
 from sentence_forge.train.distributed import World, by_torchrun, starts_before, store
 
 LIMIT = 45.0  # seconds without a sign of life
@@ -93,5 +94,8 @@ def _end(line: str) -> None:
 
 
 def _line(run: Path, who: str = "another process") -> str:
-    return (f"{who} of this run is lost, so this one can't go on; its last checkpoint is whole: the same torchrun "
-            f"with -m train resume={run} goes on from there (torchrun --max-restarts=3 does so by itself)")
+    lost = f"{who} of this run is lost, so this one can't go on"
+    if not steps(run):
+        return f"{lost}; it had no checkpoint yet, so begin it again, in another folder (hydra.run.dir=)"
+    return (f"{lost}; its last checkpoint is whole: the same torchrun with -m train resume={run} goes on from there "
+            "(torchrun --max-restarts=3 does so by itself)")

@@ -125,8 +125,9 @@ class PostgresIndex(TextSearch):
 
     def newest(self) -> int:
         """Return the number of the current generation, which may be another than this one."""
-        with self.reading():
-            return next((each.generation for each in generations(self._connection, self._names) if each.current), 0)
+        self.check_open()
+        with database_errors(self.place), self._pool.connection() as connection:  # this one may be gone by now
+            return next((each.generation for each in generations(connection, self._names) if each.current), 0)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Self]:
@@ -233,7 +234,7 @@ class PostgresIndex(TextSearch):
     def _take_up(self, connection: psycopg.Connection[Any]) -> None:
         """Begin the transaction, and know its rows' counts and kept columns from now on."""
         about, columns = self._known
-        loads = rows.loads(connection, self._names, self._generation)
+        loads = rows.loads(connection, self._names, self._generation, self.fingerprint)
         if loads is None:
             raise UserError(f"{self.place}: generation {self._generation} was removed meanwhile; open the index again")
         if loads != about.loads:

@@ -123,7 +123,7 @@ def load_corpus(address: Address, work: Path, ids: Sequence[str], titles: Sequen
             encode_rows(work, rows, missing, encoder, segment_rows, progress, spread)
             segments = read_segments(work, encoder.fingerprint)
             with connection.transaction():
-                about = base or _create(connection, names, every, segments[0], encoder.fingerprint, kind)
+                about = base or _create(connection, names, segments[0], encoder.fingerprint, kind)
                 merged = _merge(connection, names, about, rows.hashes[wanted], work, segments)
                 about = finish(connection, names, about, rows, str(model.resolve()), changed=merged,
                                switch_to=switch_to, fast_from=fast_from)
@@ -181,8 +181,7 @@ def _wanted(connection: psycopg.Connection[Any], names: Names, base: About | Non
         return np.fromiter((place for place, in found), np.int64)
 
 
-def _create(connection: psycopg.Connection[Any], names: Names, every: Sequence[About], first: Segment,
-            fingerprint: str, kind: str) -> About:
+def _create(connection: psycopg.Connection[Any], names: Names, first: Segment, fingerprint: str, kind: str) -> About:
     """Create the tables of a new generation, with vectors as long as those of a segment.
 
     Raises:
@@ -193,9 +192,7 @@ def _create(connection: psycopg.Connection[Any], names: Names, every: Sequence[A
         other = "to.column=halfvec takes up to 4,000, or " if kind == "vector" and dim <= 4000 else ""
         raise UserError(f"to.column={kind}: pgvector's index takes vectors of up to {MOST_NUMBERS[kind]:,} numbers, "
                         f"and the model's have {dim:,}; {other}give a shorter dim=")
-    number = max((each.generation for each in every), default=0) + 1
-    create(connection, names, number, kind, dim)
-    return About(number, False, fingerprint, "", dim, kind, 0, 0, 0, {}, None, None)
+    return About(create(connection, names, kind, dim), False, fingerprint, "", dim, kind, 0, 0, 0, {}, None, None)
 
 
 def _merge(connection: psycopg.Connection[Any], names: Names, about: About, wanted: Hashes, work: Path,

@@ -1,18 +1,23 @@
-"""One loader at a time: a lock in the database that ends with the loader, however that ends."""
+"""Locks in a database: one loader at a time, and a view that is replaced between the questions of its readers."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.postgres.tables import Names
 
 if TYPE_CHECKING:
     import psycopg
 
+    from sentence_forge.search.postgres.tables import Names
+
+log = logging.getLogger(__name__)
+
+READERS = 600.0  # seconds that a load waits, at its end, for whoever reads the view in a long transaction
 PATIENCE = 10.0  # seconds: a loader that was killed holds its lock until the server has noticed, within one
 _SETTINGS = [
     ("client_connection_check_interval", "1s"),  # a server that computes looks whether its client is still there
@@ -59,6 +64,40 @@ def loader_lock(connection: psycopg.Connection[Any], names: Names, shown: str,
     finally:
         with contextlib.suppress(psycopg.Error):  # the connection may be what failed, and then the lock is gone
             connection.execute(f"SELECT pg_advisory_unlock({_KEY})", [key])
+
+
+def in_between(connection: psycopg.Connection[Any], change: Callable[[], None], relation: str,
+               patience: float = READERS) -> None:
+    """Change a relation that others read, in the open transaction, once none of them has it.
+
+    A lock that is waited for holds up all who come after it, so it is waited for a second at a time. A reader that
+    keeps it for long, such as ``pg_dump``, doesn't cost what the transaction has done before.
+
+    Args:
+        connection: in a transaction.
+        change: the statements; taken back and tried again where another session has the lock.
+        relation: for the message.
+        patience: seconds to try.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: others still have it.
+    """
+    from psycopg.errors import LockNotAvailable
+
+    until, told = time.monotonic() + patience, False
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '1s'")
+                change()
+            return
+        except LockNotAvailable:
+            if time.monotonic() > until:
+                raise
+        if not told:
+            log.warning("%s: another session reads it in a long transaction; waiting for its end", relation)
+            told = True
+        time.sleep(1)
 
 
 def _taken(connection: psycopg.Connection[Any], key: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_EF = 1000  # candidates that pgvector's HNSW looks at, at most
 _WIDER = 4  # times as many candidates as wanted, at least
 _SPARE = 16  # candidates beyond those asked for: float32 sums of the server decide among near ties otherwise than ours
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _NEAREST = """
 SELECT vector_send(v.embedding::vector), ARRAY(SELECT r.row FROM {rows} r WHERE r.sha = v.sha{and_meets}
                                                ORDER BY r.row LIMIT {k})
@@ -53,6 +53,9 @@ def nearest(connection: psycopg.Connection[Any], names: Names, about: About, que
         looked_at = None if scan else max(ef or 0, _WIDER * limit)
         connection.execute(_SETTINGS, [str(looked_at or MOST_EF), "on" if scan else "off"])
         found = connection.execute(_statement(names, about, query, k, limit, scan, dim, where), binary=True).fetchall()
+        if not scan and len(found) < min(limit, about.titles):
+            ef = None  # links hardly lead out of where the index has looked
+            continue
         vectors = vectors_of([cells for cells, _ in found], about.dim)
         vectors = vectors if dim is None else vectors[:, :dim]
         if len(found) and (dim is not None or about.kind != "vector"):

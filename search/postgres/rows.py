@@ -33,10 +33,10 @@ _FIRST = """SELECT r.row, vector_send(v.embedding::vector)
 FROM (SELECT sha, min(row) AS row FROM {rows} GROUP BY sha) r JOIN {vectors} v USING (sha) ORDER BY r.row"""
 
 
-def loads(connection: Connection, names: Names, number: int) -> int | None:
-    """Return how many loads have changed a generation; None where there is no such generation."""
-    found = connection.execute(statement("SELECT loads FROM {generations} WHERE generation = %s", **names.of()),
-                               [number]).fetchone()
+def loads(connection: Connection, names: Names, number: int, fingerprint: str) -> int | None:
+    """Return how many loads have changed a generation; None where there is none of that number and model."""
+    found = connection.execute(statement("SELECT loads FROM {generations} WHERE generation = %s AND fingerprint = %s",
+                                         **names.of()), [number, fingerprint]).fetchone()
     return None if found is None else found[0]
 
 

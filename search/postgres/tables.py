@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.postgres.address import Address
+from sentence_forge.search.postgres.locks import in_between
 
 if TYPE_CHECKING:
     import psycopg
@@ -130,8 +131,9 @@ def prepare(connection: psycopg.Connection[Any], address: Address) -> Names:
         raise UserError(f"{address.shown}: this user has no schema to make tables in; name one, as #schema.table")
     names = Names(schema, address.table or DEFAULT)
     with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('sentence-forge: prepare', 2027))")
         if address.schema and not has[1]:
-            connection.execute(statement("CREATE SCHEMA {schema}", schema=_identifier(schema)))
+            connection.execute(statement("CREATE SCHEMA IF NOT EXISTS {schema}", schema=_identifier(schema)))
         _pgvector(connection, address)
         if not _ours(connection, address, names):
             connection.execute(statement(_GENERATIONS, mark=MARK, **names.of()))
@@ -171,14 +173,37 @@ def _ours(connection: psycopg.Connection[Any], address: Address, names: Names) -
     return f"{names.table}_generations" in found
 
 
-def create(connection: psycopg.Connection[Any], names: Names, number: int, kind: str, dim: int) -> None:
-    """Create the tables of a new generation; who may read those of the current one may read them, too."""
+def create(connection: psycopg.Connection[Any], names: Names, kind: str, dim: int) -> int:
+    """Create the tables of a new generation and return its number, which no other has had.
+
+    Who may read the tables of the current generation may read these, too.
+    """
     from psycopg.sql import SQL
 
+    every = generations(connection, names)
+    number = _unused(connection, names, max((each.generation for each in every), default=0) + 1)
     connection.execute(statement(_OF_A_GENERATION, type=SQL(f"{kind}({dim})"), **names.of(number)))
-    now = next((each.generation for each in generations(connection, names) if each.current), None)
+    now = next((each.generation for each in every if each.current), None)
     for part in ("_rows_", "_vectors_") if now is not None else ():
         _grant(connection, _grantees(connection, names.one(f"{part}{now}")), names.one(f"{part}{number}"))
+    return number
+
+
+def _unused(connection: psycopg.Connection[Any], names: Names, least: int) -> int:
+    """Return a number from ``least`` on that no generation has had; whoever has an old one open must not meet another.
+
+    A sequence remembers the next one. It is set by ALTER, which a transaction that fails takes back.
+    """
+    from psycopg.sql import Literal
+
+    parts = names.of(numbers=names.one("_generation_numbers"))
+    connection.execute(statement("CREATE SEQUENCE IF NOT EXISTS {numbers} AS integer OWNED BY {generations}.generation",
+                                 **parts))
+    found = connection.execute(statement("SELECT last_value FROM {numbers}", **parts)).fetchone()
+    assert found is not None
+    number = max(least, found[0])
+    connection.execute(statement("ALTER SEQUENCE {numbers} RESTART WITH {next}", next=Literal(number + 1), **parts))
+    return number
 
 
 def switch(connection: psycopg.Connection[Any], names: Names, number: int) -> None:
@@ -188,13 +213,17 @@ def switch(connection: psycopg.Connection[Any], names: Names, number: int) -> No
     parts = names.of(number)
     connection.execute(statement("UPDATE {generations} SET current = false WHERE current", **parts))
     connection.execute(statement("UPDATE {generations} SET current = true WHERE generation = %s", **parts), [number])
-    readers: list[str] = []
-    if old is not None and (old.kind, old.dim) != (every[number].kind, every[number].dim):
-        readers = _grantees(connection, names.one(""))
-        connection.execute(statement("DROP VIEW IF EXISTS {view}", **parts))  # a column's type can't be replaced
-    connection.execute(statement(_VIEW, **parts))
-    connection.execute(statement("COMMENT ON VIEW {view} IS {mark}", mark=MARK, **parts))
-    _grant(connection, readers, names.one(""))
+    other = old is not None and (old.kind, old.dim) != (every[number].kind, every[number].dim)
+    readers = _grantees(connection, names.one("")) if other else []
+
+    def view() -> None:
+        if other:
+            connection.execute(statement("DROP VIEW IF EXISTS {view}", **parts))  # a column's type can't be replaced
+        connection.execute(statement(_VIEW, **parts))
+        connection.execute(statement("COMMENT ON VIEW {view} IS {mark}", mark=MARK, **parts))
+        _grant(connection, readers, names.one(""))
+
+    in_between(connection, view, f"{names.schema}.{names.table}")
 
 
 def _grantees(connection: psycopg.Connection[Any], relation: Identifier) -> list[str]:

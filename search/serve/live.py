@@ -29,7 +29,9 @@ class LiveIndex:
     """One index that follows its folder or database.
 
     A thread looks once in ``seconds`` whether a newer generation is there, opens it, and puts it in the old one's
-    place. Who reads the old one then goes on with it; it is closed when its last reader has finished.
+    place. Who reads the old one then goes on with it; it is closed when its last reader has finished. Where the newer
+    one can't be opened, its model missing on this machine, say, the thread looks less and less often, at last once a
+    minute.
 
     Args:
         place: an export's output folder, the ``index`` folder in it, or a database's address.
@@ -46,7 +48,8 @@ class LiveIndex:
         self._place, self._model = place, model
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._failed = -1
+        self._damaged = -1
+        self._reason = ""  # why a newer generation couldn't be opened; a warning is printed once
         self._current = _Opened(open_index(place, encoder, model=model))
         self._current.index.prepare()
         self._watcher = threading.Thread(target=self._watch, args=(seconds,), name="generations", daemon=True)
@@ -69,20 +72,28 @@ class LiveIndex:
         try:
             now = self._current.index
             number = now.newest()
-            if number in (now.generation, self._failed):
+            if number in (now.generation, self._damaged):
+                self._reason = ""
                 return False
             index = open_index(self._place, model=self._model)
             if index.generation == now.generation:  # the newest is damaged, and the one before it is open already
                 index.close()
-                self._failed = number
+                self._damaged = number
                 return False
             opened = _Opened(index)
-            if query_fingerprint(index.fingerprint) == now.encoder.fingerprint:
-                index.use(now.encoder)
-            index.prepare()
+            try:
+                if query_fingerprint(index.fingerprint) == now.encoder.fingerprint:
+                    index.use(now.encoder)
+                index.prepare()
+            except BaseException:
+                index.close()
+                raise
         except (UserError, OSError) as error:  # such as one that was replaced meanwhile: the next look finds it
-            log.warning("a newer generation could not be opened: %s", error)
+            if str(error) != self._reason:
+                log.warning("a newer generation could not be opened: %s", error)
+            self._reason = str(error)
             return False
+        self._reason = ""
         with self._lock:
             old, self._current = self._current, opened
             old.readers += 1
@@ -104,8 +115,10 @@ class LiveIndex:
             opened.index.close()
 
     def _watch(self, seconds: float) -> None:
-        while not self._ended.wait(seconds):
+        pause = seconds
+        while not self._ended.wait(pause):
             try:
                 self.refresh()
             except Exception:  # a watcher that died would leave the server with an old index for good
                 log.exception("looking for a newer generation failed")
+            pause = min(2 * pause, max(seconds, 60.0)) if self._reason else seconds

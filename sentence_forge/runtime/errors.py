@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import logging
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 # control characters except tab and newline, marks of writing direction, line separators, lone surrogates
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
@@ -14,6 +16,8 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-
 # up to the last @ of an address: a password may hold any other character; without @ a colon that begins no port
 _USER_PASSWORD = re.compile(r"(\bpostg\w*:/+[^\s:/@'\"]*:)(?:[^\n]*(?=@)|(?!\d+(?:[/?#\s,'\"]|$))[^\s'\"]*)()")
 _PASSWORD = re.compile(r"((?:\bpostg\w*:\S*?|\b)password=)(?:'[^']*'|[^\s&'\"]+)")
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
+_OF_THE_SYSTEM = (*_TOO_MANY, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ETIMEDOUT)
 
 
 class UserError(Exception):
@@ -27,6 +31,19 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(" ".join(message.split("\n"))))
+
+
+class UnreadableError(UserError):
+    """A file that the system doesn't give now: it may be intact, so nobody may remove or replace it for that."""
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return what to raise for a file that can't be read: that it is damaged, if not for the system alone."""
+    reason = (str(error).splitlines() or ["unreadable"])[0]
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        mend = "; allow more open files, by ulimit -n" if error.errno in _TOO_MANY else ""
+        return UnreadableError(f"{path}: can't be read now ({reason}){mend}")
+    return UserError(f"{path}: damaged ({reason})")
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError, damaged
 from sentence_forge.runtime.files import sha256_file, write_atomic
 
 MANIFEST = "manifest.json"
@@ -42,7 +42,9 @@ def unsealed(path: Path) -> dict[str, Any]:
         intact = text == sealed({key: item for key, item in value.items() if key != "sha256"}).encode()
     except FileNotFoundError:
         raise
-    except (ValueError, AttributeError, OSError, RecursionError) as error:
+    except OSError as error:
+        raise damaged(path, error) from None
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: unreadable ({type(error).__name__})") from None
     if not intact:
         raise UserError(f"{path}: damaged, it differs from its own checksum")
@@ -80,6 +82,11 @@ def read_manifest(folder: Path, *, hashed: bool = True) -> dict[str, Any]:
             raise UserError(f"{path}: names a file outside its folder ({name})")
         if not file.is_file():
             raise UserError(f"{file}: missing, though the manifest names it")
-        if file.stat().st_size != expected.get("bytes") or (hashed and sha256_file(file) != expected.get("sha256")):
+        try:
+            intact = file.stat().st_size == expected.get("bytes") and (
+                not hashed or sha256_file(file) == expected.get("sha256"))
+        except OSError as error:
+            raise damaged(file, error) from None
+        if not intact:
             raise UserError(f"{file}: damaged, its bytes differ from the manifest's sha256")
     return manifest

@@ -48,6 +48,20 @@ class Parser(argparse.ArgumentParser):
         out.flush()
 
 
+def allow_open_files(most: int = 65_536) -> None:
+    """Let this process open ``most`` files, where the system allows it: each file that is mapped counts as one.
+
+    An indexing run maps a segment for every 4,096 titles, and the usual limit is 1,024.
+    """
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; no more than the system's limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run_command(job: Callable[[], int | None]) -> int:
     """Run a command's work and return its exit code.
 
@@ -56,6 +70,7 @@ def run_command(job: Callable[[], int | None]) -> int:
     """
     open_closed_streams()
     use_utf8()
+    allow_open_files()
     with signals_as_exceptions():
         try:
             code = job() or 0
