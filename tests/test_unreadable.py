@@ -40,7 +40,8 @@ def test_segments_that_are_too_many_to_open_are_kept(tmp_path: Path) -> None:
     encoder = WordEncoder()
     for title in titles_like(20):
         write_segment(tmp_path, text_hashes([title]), encoder.encode([title]), encoder.fingerprint)
-    with few_open_files(), pytest.raises(UnreadableError, match=r"can't be read now .*allow more open files, by ulimit"):
+    said = r"can.t be read now .*allow more open files, by ulimit"
+    with few_open_files(), pytest.raises(UnreadableError, match=said):
         read_segments(tmp_path, encoder.fingerprint)
     assert len(read_segments(tmp_path, encoder.fingerprint)) == 20
 
