@@ -2,7 +2,8 @@
 
 ``python -m bench.recipes NAME FROM...`` keeps ``bench/results/<kind of machine>/NAME.json`` and prints its table. FROM
 is the folder of ``python -m eval model=<run> models=[<run>,...] baseline=<start> suite=... output=<folder>``, its runs
-called ``<recipe>-<seed>``: a row a recipe, over its seeds. ``--add`` leaves what is kept of other runs of the same
+called ``<recipe>-<seed>``: a row a recipe, over its seeds; or, with ``'blend=[0.1,0.2]'`` in place of models and
+baseline, a row a share. ``--add`` leaves what is kept of other runs of the same
 beginning on the same tasks. Or it is a file of what ``python -m bench.judge score``
 or ``python -m bench.bm25 tasks`` printed: a row a search.
 """
@@ -74,16 +75,25 @@ def rows_of(folders: Sequence[Path]) -> list[Line]:
     """
     lines: list[Line] = []
     for folder in folders:
-        report = _report(folder)
-        start = {"name": START, "recipe": START, "seed": None, "model": report["baseline"]["fingerprint"],
-                 "tasks": {task: {"measure": row["measure"], "value": row[row["measure"]]}
-                           for task, row in report["baseline"]["tasks"].items()}}
+        start, models = _measured(_report(folder))
         if lines and start != lines[0]:
             raise UserError(f"{folder}: has another baseline or other tasks than {folders[0]}; evaluate all alike")
         lines += [start] * (not lines)
-        models = report.get("models", [_alone(report)])
         lines += [_line(row) for row in models if all("delta" in score for score in row["tasks"].values())]
     return lines
+
+
+def _measured(report: Mapping[str, Any]) -> tuple[Line, list[Mapping[str, Any]]]:
+    """Return the line of a report's beginning, and its models' rows: of shares of the way, if it has those."""
+    if "blends" in report:
+        begun, *shares = report["blends"]
+        values = {task: (score["measure"], score["value"]) for task, score in begun["tasks"].items()}
+        models = [{**row, "model": f"share {row['share']:g}"} for row in shares]
+    else:
+        begun, models = report["baseline"], report.get("models") or [_alone(report)]
+        values = {task: (row["measure"], row[row["measure"]]) for task, row in begun["tasks"].items()}
+    return {"name": START, "recipe": START, "seed": None, "model": begun["fingerprint"], "tasks": {
+        task: {"measure": measure, "value": value} for task, (measure, value) in values.items()}}, models
 
 
 def printed(files: Sequence[Path]) -> list[Line]:
@@ -197,7 +207,7 @@ def _report(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise UserError(f"{folder}: has no report.json that can be read; give folders that python -m eval wrote"
                         ) from None
-    if not found.get("baseline"):
+    if not found.get("baseline") and not found.get("blends"):
         raise UserError(f"{folder}: was evaluated without baseline=; do so with the untouched model")
     return found
 

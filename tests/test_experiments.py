@@ -28,7 +28,7 @@ RECIPES = {
     **{f"news_zh{name}": ("intfloat/multilingual-e5-small", None, 64, 3, 2e-5, None, loss) for name, loss in (
         ("", "MultipleNegativesRanking"), ("_nli", "MultipleNegativesRanking"), ("_match", "CoSENT"),
         ("_labels", "SupervisedContrastive"), ("_mined", "MultipleNegativesRanking"),
-        ("_mix", "MultipleNegativesRanking"))},
+        ("_titles", "MultipleNegativesRanking"))},
     "news_zh_static": (None, None, 256, 3, 0.2, None, "Distill"),
     "news_zh_three_layers": ("intfloat/multilingual-e5-small", None, 64, 3, 1e-4, None, "Distill"),
     "matryoshka": ("google-bert/bert-base-uncased", "allnli", 128, 1, 2e-5, 75, "MultipleNegativesRanking"),
