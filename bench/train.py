@@ -8,8 +8,8 @@ for a quarter of a minute. Ratios have 95 % intervals over the turns; what a run
 with the cold first step of mnrl, which each side takes in processes of its own, so that neither warms up for the
 other. ``--results FOLDER`` keeps every finished case, and a run that was cut goes on behind them, as ``python -m
 bench.all train`` does. ``--e5`` measures multilingual-e5-small instead, whose vocabulary is larger than MiniLM's (the
-hub's eight times, the trimmed copy of RESULTS.md twice), by mnrl at batch 64 on Chinese NLI. ``--quick`` is a tiny random model on the sample: it shows that the bench works, no
-more. About 30 minutes on two idle cores.
+hub's eight times, the trimmed copy of RESULTS.md twice), by mnrl at batch 64 on Chinese NLI. ``--quick`` is a tiny
+random model on the sample: it shows that the bench works, no more. About 30 minutes on two idle cores.
 """
 
 from __future__ import annotations
