@@ -187,19 +187,11 @@ class Index(TextSearch):
 
     def rows_of(self, texts: Sequence[str]) -> IntArray:
         """Return the first row whose title is each of ``texts``, int64 [len(texts)]; -1 where there is none."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        titles = self._rows.column("title").chunk(0)
-        return pc.fill_null(pc.index_in(pa.array(texts, titles.type), titles), -1).to_numpy().astype(np.int64)
+        return self._rows.first("title", texts)
 
     def row_of(self, name: str) -> int | None:
         """Return the row whose id is ``name``, or None."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        ids = self._rows.column("id").chunk(0)
-        row = pc.index(ids, pa.scalar(name, ids.type)).as_py()
+        row = int(self._rows.first("id", [name])[0])
         return None if row < 0 else row
 
     def titles_of(self, rows: Sequence[int] | IntArray) -> list[str]:

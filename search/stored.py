@@ -7,7 +7,7 @@ groups of `GROUP` rows, not compressed, and opened as a memory map: a title cost
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,8 @@ from sentence_forge.search.checked import checked_columns, naming_damage, read_c
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from sentence_forge.encoders.similarity import IntArray
 
 GROUP = 1024
 LAZY_FROM = 300_000
@@ -96,6 +98,17 @@ class StoredRows:
             table = self._file.read(columns=[name])
         return checked_columns(table, self._path, [name], self._rows)[name]
 
+    def blocks(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column from the front, some hundred thousand cells at a time where rows are read as asked for."""
+        if self._table is not None:
+            yield from self._table[name].chunks
+            return
+        for start in range(0, len(self._sizes), _GROUPS_KEPT):
+            groups = range(start, min(start + _GROUPS_KEPT, len(self._sizes)))
+            with self._lock, naming_damage(self._path):
+                table = self._file.read_row_groups(list(groups), columns=[name])
+            yield checked_columns(table, self._path, [name], sum(self._sizes[group] for group in groups))[name].chunk(0)
+
     def cells(self, group: int, name: str) -> pa.Array:
         """Return a column's cells in one group of rows."""
         return self._group(group)[name].chunk(0)
@@ -115,6 +128,22 @@ class ShardedRows:
     def texts(self, name: str) -> Sequence[str]:
         """Return a column as a sequence of strings that are read as they are asked for."""
         return LazyStrings([part for shard in self._shards for part in shard.parts(name)])
+
+    def first(self, name: str, wanted: Sequence[str]) -> IntArray:
+        """Return the first row whose cell is each of ``wanted``, int64 [len(wanted)]; -1 where there is none."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found, start = np.full(len(wanted), -1, np.int64), 0
+        for block in chain.from_iterable(shard.blocks(name) for shard in self._shards):
+            places = pc.fill_null(pc.index_in(pa.array(wanted, block.type), block), -1).to_numpy()
+            new = (found < 0) & (places >= 0)
+            found[new] = start + places[new]
+            start += len(block)
+            if (found >= 0).all():
+                break
+        return found
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return all of a column in one chunk; see `StoredRows.column`."""

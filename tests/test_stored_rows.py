@@ -28,6 +28,7 @@ KEPT = {"id": [str(row % 7) for row in range(ROWS)], "source": ["x" * (row % 3) 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(stored, "LAZY_FROM", ROWS)
+    monkeypatch.setattr(stored, "_GROUPS_KEPT", 2)  # so that a column is looked through in two parts
     index_corpus(tmp_path / "index", IDS, TITLES, WordEncoder(), kept=KEPT, fast_from=10**9)
     return tmp_path / "index"
 
