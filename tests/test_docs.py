@@ -32,7 +32,8 @@ FILES = ("pairs.csv", "titles.csv", "hard.csv", "news.csv", "news.xlsx", "marks.
          "passages.jsonl", "judged.csv", "questions.csv", "SICK.txt", "data/news_en_agnews/test.csv.gz",
          "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz", "data/nli_en_lingnli/train.csv.gz",
          "data/nli_zh_cmnli/dev.csv.gz", "data/bq/dev.csv.gz")
-FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb", "data/news_en_uci", "mypackage")
+FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb",
+           "data/news_en_uci", "mypackage")
 
 
 def commands() -> Iterator[tuple[str, str]]:
