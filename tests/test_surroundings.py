@@ -177,7 +177,8 @@ def test_too_little_memory_is_a_line(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr and files(tmp_path) == ["p.csv"]
 
 
-def test_few_files_may_be_open(command: Command, tmp_path: Path) -> None:
+def test_few_files_may_be_open(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentence_forge.runtime.process.allow_open_files", lambda: None)  # the system's own limit
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
     try:
