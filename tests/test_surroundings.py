@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,7 @@ def test_too_little_memory_is_a_line(tmp_path: Path) -> None:
 
 def test_few_files_may_be_open(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sentence_forge.runtime.process.allow_open_files", lambda: None)  # the system's own limit
+    import_module("sentence_forge.train.cli")  # before there are too few to read it
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
     try:
