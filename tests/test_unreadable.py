@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,20 @@ from sentence_forge.search.serve.live import LiveIndex
 def few_open_files() -> Iterator[None]:
     """Leave this process five more files to open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    open_now = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 5, hard))
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, hard))
     try:
+        with suppress(OSError):  # numbers below the highest may be free, too
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(5):
+            os.close(held.pop())
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in held:
+            os.close(number)
 
 
 def test_segments_that_are_too_many_to_open_are_kept(tmp_path: Path) -> None:
