@@ -203,6 +203,7 @@ def _searched(work: Path, queries: FloatArray, rows: int) -> list[dict[str, Any]
         about = read_generation(work / "index", index.generation).manifest["fast"]
         parts = {kind: sum(file.stat().st_size for file in (work / "index").glob(f"{kind}-{index.generation}.*"))
                  for kind in ("vectors", "index", "rows")}
+
     def search(count: int) -> list[float]:
         return list(map(float, _run("-c", SEARCH, str(work), str(work / "queries.npy"), str(count)).split()))
 

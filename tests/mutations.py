@@ -1,4 +1,4 @@
-"""Sixty small wrong changes to the code, for ``make mutants``: where, what it says, what it would say, who must notice.
+"""Small wrong changes to the code, for ``make mutants``: where, what it says, what it would say, who must notice.
 
 A text must occur once in its file; one that no longer does stops the run, so that this list follows the code.
 """

@@ -160,6 +160,7 @@ def test_a_process_that_hangs_ends_the_others(tmp_path: Path) -> None:
         _, said = both[0].communicate(timeout=200)
         assert both[0].returncode == 2 and both[1].poll() is None
         assert said.splitlines()[-1].startswith("error: process 1 of this run is lost"), said
+        assert "it had no checkpoint yet, so begin it again" in said and "whole" not in said
         assert "Traceback" not in said
     finally:
         for each in both:

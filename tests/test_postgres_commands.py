@@ -40,6 +40,8 @@ def test_the_commands_of_the_guide_work_as_typed(url: str, command: Command, tmp
     done = command("export", "model=run", "out=news", *words)
     assert done.code == 0 and "generation 1; every query scans" in done.err, done.err
     assert not (tmp_path / "news" / "index").exists() and not (tmp_path / "news" / "loading").exists()
+    done = command("export", "only=index", "out=news", "precision=int8", *words)
+    assert done.code == 2 and "precision=int8: the index of news is fp32; leave precision= out" in done.err, done.err
     assert command("export", "only=index", "out=news", *words[:4]).code == 0
     for more in ([], ["-k", "3", "--filter", "source=y", "--json"], ["--dim", "8"], ["--pairs", "-k", "2"]):
         asked = ["opera storm report"] if "--pairs" not in more else []

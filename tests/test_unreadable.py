@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from corpora import WordEncoder, build, titles_like
 
+from sentence_forge.export.run import unfinished
 from sentence_forge.runtime.errors import UnreadableError, UserError
 from sentence_forge.search import checked
 from sentence_forge.search.generation import newest, prune
@@ -77,6 +78,14 @@ def test_a_generation_that_a_disk_does_not_give_is_neither_removed_nor_passed_ov
         with pytest.raises(UnreadableError, match=r"manifest-2.json: can't be read now \(.*Input/output error"):
             act(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == there
+
+
+def test_what_nfs_keeps_of_an_open_file_is_no_other_folders_content(tmp_path: Path) -> None:
+    (tmp_path / ".nfs000000000012").touch()
+    assert unfinished(tmp_path) is None
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match="exists and is no export"):
+        unfinished(tmp_path)
 
 
 def test_a_file_with_other_bytes_is_damaged_as_before(tmp_path: Path) -> None:
