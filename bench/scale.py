@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -117,20 +117,32 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
     parser.add_argument("--no-peer", action="store_true", help="leave FAISS's HNSW out")
     parser.add_argument("--postgres", metavar="URL", help="a server with pgvector, measured beside it")
+    parser.add_argument("--shard-rows", type=int, help="rows of a shard, kept as scale_shards.json (default all)")
+    parser.add_argument("--half", action="store_true", help="vectors as float16, kept as scale_half.json")
     parser.add_argument("--fast-from", type=int, default=FAST_FROM, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    file = (given.results or results_of_this_kind()) / "scale.json"
+    name = "scale" + "_shards" * (given.shard_rows is not None) + "_half" * given.half
+    file = (given.results or results_of_this_kind()) / f"{name}.json"
     results = Results(file, "python -m bench.scale <export>", read_lines(file))
+    laid = Laid(given.fast_from, given.shard_rows, given.half)
     for rows in sorted(map(int, given.sizes.split(","))):
         peers = {} if given.no_peer else {"hnsw": []}
         peers |= {} if given.postgres is None else {"pgvector": [given.postgres]}
-        measure(given.export, given.work / str(rows), rows, given.fast_from, peers, results)
+        measure(given.export, given.work / str(rows), rows, laid, peers, results)
     found = {each["rows"]: each["value"] for each in results.lines if each["name"] == "fast_query"}
     if len(found) > 1:
         line("fast_query, slope", slope(found), "log time / log rows", sizes=len(found))
 
 
-def measure(export: Path, work: Path, rows: int, fast_from: int, peers: Mapping[str, list[str]],
+class Laid(NamedTuple):
+    """How an index is laid: arguments of ``index_corpus``."""
+
+    fast_from: int
+    shard_rows: int | None
+    half: bool
+
+
+def measure(export: Path, work: Path, rows: int, laid: Laid, peers: Mapping[str, list[str]],
             results: Results) -> None:
     """Build an index of ``rows`` rows in ``work``, measure it and remove it; keep each step's lines as it ends."""
     steps = {each["name"] for each in results.lines if each["rows"] == rows}
@@ -144,7 +156,7 @@ def measure(export: Path, work: Path, rows: int, fast_from: int, peers: Mapping[
         changed = set(generator.choice(rows, max(1, round(SHARE * rows)), replace=False).tolist())
         if "reindex" not in steps or not (work / "queries.npy").is_file():
             shutil.rmtree(work, ignore_errors=True)  # a run that was killed left it: its build can't be timed any more
-            lines = _built(work, source, rows, changed, fast_from)
+            lines = _built(work, source, rows, changed, laid)
             with Index.open(work) as index:
                 np.save(work / "tenth.npy", cosine_top_k(index.vectors, queries, 10)[0][:, -1])
             np.save(work / "queries.npy", queries)
@@ -157,7 +169,7 @@ def measure(export: Path, work: Path, rows: int, fast_from: int, peers: Mapping[
     shutil.rmtree(work)
 
 
-def _built(work: Path, source: Index, rows: int, changed: set[int], fast_from: int) -> list[dict[str, Any]]:
+def _built(work: Path, source: Index, rows: int, changed: set[int], laid: Laid) -> list[dict[str, Any]]:
     """Return the lines of building the index and of bringing it up to date once ``changed`` rows have changed."""
     made = Made(np.asarray(source.vectors), source.fingerprint)
     titles, ids = list(source.titles), Computed(str, rows)
@@ -165,7 +177,8 @@ def _built(work: Path, source: Index, rows: int, changed: set[int], fast_from: i
     def indexed(changed: Set[int]) -> float:
         made.seconds = 0
         texts = Computed(lambda row: f"{titles[row % len(titles)]} [{row}.{int(row in changed)}]", rows)
-        return seconds(lambda: index_corpus(work / "index", ids, texts, made, fast_from=fast_from)) - made.seconds
+        return seconds(lambda: index_corpus(work / "index", ids, texts, made, fast_from=laid.fast_from,
+                                            shard_rows=laid.shard_rows, half=laid.half)) - made.seconds
 
     with _most_memory() as peak:
         built, again = indexed(frozenset()), indexed(changed)
@@ -200,9 +213,10 @@ def _searched(work: Path, queries: FloatArray, rows: int) -> list[dict[str, Any]
         fast = [seconds(lambda query=query: index.hits(*index.search_vectors(query[None], 10))) for query in queries]
         exact = [seconds(lambda query=query: index.search_vectors(query[None], 10, exact=True))
                  for query in queries[:EXACT]]
-        about = read_generation(work / "index", index.generation).manifest["fast"]
-        parts = {kind: sum(file.stat().st_size for file in (work / "index").glob(f"{kind}-{index.generation}.*"))
-                 for kind in ("vectors", "index", "rows")}
+        shards = read_generation(work / "index", index.generation).shards
+        files = {"vectors": [shard.vectors for shard in shards], "rows": [shard.rows for shard in shards],
+                 "index": [shard.fast for shard in shards if shard.about is not None]}
+        parts = {kind: sum(file.stat().st_size for file in each) for kind, each in files.items()}
 
     def search(count: int) -> list[float]:
         return list(map(float, _run("-c", SEARCH, str(work), str(work / "queries.npy"), str(count)).split()))
@@ -215,7 +229,8 @@ def _searched(work: Path, queries: FloatArray, rows: int) -> list[dict[str, Any]
         from_disk.append(seconds(lambda: search(1)))
     _forget(work)
     return [
-        line("fast_query", 1000 * median(fast), "ms", rows=rows, p95=_p95(fast), recall=recall, index=about),
+        line("fast_query", 1000 * median(fast), "ms", rows=rows, p95=_p95(fast), recall=recall,
+             index=shards[0].about, shards=[shard.about for shard in shards]),
         line("exact_query", 1000 * median(exact), "ms", rows=rows, p95=_p95(exact)),
         line("resident_memory", searching, "MiB", rows=rows, not_mapped=own),
         line("disk", sum(parts.values()) / 2**20, "MiB", rows=rows, parts=parts),

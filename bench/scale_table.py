@@ -14,12 +14,12 @@ Line = Mapping[str, Any]
 Lines = Mapping[str, Line]  # of one size, by name
 
 
-def tables(results: Path = RESULTS) -> str:
+def tables(results: Path = RESULTS, name: str = "scale") -> str:
     """Return a table for each kind of machine, with the slope of a query's time, its machine and commit."""
     made = []
-    for file in sorted(results.glob("*/scale.json")):
+    for file in sorted(results.glob(f"*/{name}.json")):
         read = json.loads(file.read_text(encoding="utf-8"))
-        told = f"{file.parent.name}, kept at `{read['machine']['commit']}`; {_slopes(read['lines'])}"
+        told = f"{file.parent.name}, kept at `{read['machine']['commit']}`{_slopes(read['lines'])}"
         made.append("\n".join([*_table(read["lines"]), "", f"({told})"]))
     return "\n\n".join(made) or "Not measured yet."
 
@@ -40,7 +40,7 @@ def _slopes(lines: Sequence[Line]) -> str:
         found = {line["rows"]: line["value"] for line in lines if line["name"] == name}
         if len(found) > 1:
             told.append(f"{said} {slope(found):.2f}")
-    return f"slope of the time over the rows, log over log: {', '.join(told)}"
+    return f"; slope of the time over the rows, log over log: {', '.join(told)}" if told else ""
 
 
 def _time(name: str, *, recall: bool = False) -> Callable[[Lines], str]:
@@ -78,7 +78,12 @@ def _cold(found: Lines) -> str:
 def _kind(found: Lines) -> str:
     if "fast_query" not in found:
         return ""
-    about = found["fast_query"]["index"]
+    line = found["fast_query"]
+    abouts = line.get("shards", [line["index"]])
+    return f"{len(abouts)} shards: " * (len(abouts) > 1) + ", ".join(dict.fromkeys(map(_kind_of, abouts)))
+
+
+def _kind_of(about: Mapping[str, Any] | None) -> str:
     return "none" if about is None else "all codes" if "cells" not in about else \
         f"{about['probes']:,} of {about['cells']:,} cells"
 

@@ -34,7 +34,8 @@ def main() -> None:
             text = written(text, name, table(name))
         for name in re.findall(r"<!-- kept ([\w-]+) -->", text):
             text = written(text, f"kept {name}", kept(name))
-        text = written(text, "scale", scale_table.tables())
+        for name in ("scale", "scale_shards", "scale_half"):
+            text = written(text, name, scale_table.tables(name=name))
         PAGE.write_text(text, encoding="utf-8")
     else:
         sys.stdout.writelines(f"{table(name)}\n" for name in TABLES)

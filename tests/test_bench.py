@@ -17,7 +17,7 @@ pytest.importorskip("accelerate")
 
 from database import ask, server
 
-from bench import generated, tables
+from bench import generated, scale_table, tables
 from bench.agreement import curve, first_steps, sides
 from bench.all import main, record
 from bench.compare import ratio_interval
@@ -359,6 +359,23 @@ def test_growth_is_measured_and_a_size_that_is_there_is_left_alone(lines_of: Cal
     assert [line["name"] for line in json.loads(kept)["lines"]] == list(lines)
     assert lines_of("scale", *arguments) == []
     assert (tmp_path / "scale.json").read_text(encoding="utf-8") == kept
+
+
+def test_shards_of_float16_are_measured_into_a_file_of_their_own(lines_of: Callable[..., list[dict]], tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.scale.COLD", 1)
+    names = [str(number) for number in range(700)]
+    index_corpus(tmp_path / "export" / "index", names, names, Drawn())
+    lines = {line["name"]: line for line in lines_of(
+        "scale", str(tmp_path / "export"), "--sizes", "2400", "--fast-from", "1000", "--no-peer", "--half",
+        "--shard-rows", "1200", "--work", str(tmp_path / "work"), "--results", str(tmp_path))}
+    assert (tmp_path / "scale_shards_half.json").is_file() and not (tmp_path / "scale.json").exists()
+    assert lines["disk"]["parts"]["vectors"] == pytest.approx(2400 * 32 * 2, abs=400)
+    fast = lines["fast_query"]
+    assert len(fast["shards"]) == 2 and fast["recall"] > 0.99 and lines["disk"]["parts"]["index"] > 0
+    (tmp_path / "kind").mkdir()
+    (tmp_path / "scale_shards_half.json").rename(tmp_path / "kind" / "scale_shards_half.json")
+    assert "| the fast index | 2 shards: all codes |" in scale_table.tables(tmp_path, "scale_shards_half")
 
 
 def test_pgvector_is_measured_at_the_same_recall(lines_of: Callable[..., list[dict]], tmp_path: Path,
