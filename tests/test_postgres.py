@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 from itertools import islice, permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.search.mining import mine, near_duplicates
 from sentence_forge.search.places import open_index
+from sentence_forge.search.postgres import load as loading
 from sentence_forge.search.postgres import locks
 from sentence_forge.search.postgres.address import parse
 from sentence_forge.search.postgres.generations import switch_to
@@ -165,6 +169,30 @@ def test_a_killed_load_leaves_the_old_rows_or_the_new_and_the_next_ends(url: str
         load(url, tmp_path, after, fast_from=60)  # waits until the server has noticed
         assert rows_of(url) == new and not (tmp_path / "loading").exists()
     assert any(found) and not all(found)
+
+
+@pytest.mark.parametrize("step", ["_merge", "finish"])
+def test_a_load_killed_with_its_rows_written_and_not_committed_leaves_the_old_ones(url: str, tmp_path: Path,
+                                                                                   step: str) -> None:
+    load(url, tmp_path, ["a storm", "an opera"])
+    old = rows_of(url)
+
+    def change(acknowledge: Acknowledge) -> None:
+        done = getattr(loading, step)
+
+        def killed(*arguments: Any, **named: Any) -> None:
+            done(*arguments, **named)
+            acknowledge("written")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(loading, step, killed)
+        load(url, tmp_path, ["a storm", "a new opera", "rain"])
+
+    ended = forked(change)
+    assert ended.acknowledged == ["written"] and ended.status == -signal.SIGKILL
+    assert rows_of(url) == old
+    load(url, tmp_path, ["a storm", "a new opera", "rain"])  # waits until the server has noticed
+    assert len(rows_of(url)) == 3 and rows_of(url) != old
 
 
 def test_a_second_loader_says_who_loads(url: str, tmp_path: Path) -> None:
