@@ -44,8 +44,8 @@ def difference(base: Generation | None, rows: Rows, damaged: Sequence[Path]) -> 
     shards = [] if base is None else [shard for shard in base.shards if shard.rows not in damaged]
     if not shards:
         return len(rows.ids), 0, 0
-    # one column at a time, since each takes memory until it is hashed
-    before = text_hashes(LazyStrings(read_shards(shards, ["id"])["id"].chunks))
+    # one column of one shard at a time, since each takes memory until it is hashed
+    before = np.concatenate([text_hashes(LazyStrings(read_shards([shard], ["id"])["id"].chunks)) for shard in shards])
     titles_before = hashes_of(read_shards(shards, ["sha"]))
     order = np.argsort(before, kind="stable")
     before, titles_before = before[order], titles_before[order]

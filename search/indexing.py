@@ -39,6 +39,7 @@ from sentence_forge.search.writing import Rows, Writing, asked_of, intact, same_
 log = logging.getLogger(__name__)
 
 FAST_FROM = 20_000
+_SEGMENTS = 5_000  # files of a first build; each stays open, and systems allow some ten thousand
 
 
 class Block(NamedTuple):
@@ -86,7 +87,8 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
         encoder: encodes them, and later the queries.
         rejected: rows of the corpus left out, written to ``rejected.csv``.
         kept: further columns by name, one cell a row, to be shown with hits and to filter by.
-        segment_rows: distinct titles encoded between two writes to disk: the most that a kill can cost.
+        segment_rows: distinct titles encoded between two writes to disk: the most that a kill can cost. Above 20
+            million titles more, since all segments are open at the end.
         fast_from: rows from which a fast index is built; below, the exact scan is quick enough.
         progress: called with (titles encoded, titles to encode) as it goes on.
         most_lost: the share of the index's rows, by id, that may not be among ``ids`` any more.
@@ -131,7 +133,7 @@ def index_corpus(folder: Path, ids: Sequence[str], titles: Sequence[str], encode
 def encode_rows(folder: Path, rows: Rows, missing: IntArray, encoder: TextEncoder, segment_rows: int,
                 progress: Callable[[int, int], None] | None, spread: Spread | None) -> None:
     """Encode the titles at the places ``missing`` and write them as segments of ``folder``; see `index_corpus`."""
-    blocks = _blocks(rows, missing, segment_rows)
+    blocks = _blocks(rows, missing, max(segment_rows, len(missing) // _SEGMENTS))
     (spread or partial(encode_here, encoder))(folder, blocks, _counted(progress, len(missing)))
 
 

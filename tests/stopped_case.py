@@ -16,5 +16,6 @@ join(world, "cpu")
 with watched(world, Path("run"), limit=2):
     dist.barrier()
     if world.rank == 1:
+        print("stopping", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
     dist.barrier()

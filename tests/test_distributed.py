@@ -19,6 +19,7 @@ from distributed_cases import CASES, a_case, step
 from resuming import cut_at, same_end
 
 from sentence_forge.train.distributed import ALONE
+from sentence_forge.train.lost import LIMIT
 
 ROOT = Path(__file__).parent.parent
 
@@ -148,16 +149,23 @@ def test_a_killed_process_ends_the_others_with_a_line_and_a_restart_goes_on_to_t
 
 
 def test_a_process_that_hangs_ends_the_others(tmp_path: Path) -> None:
-    """As one does whose machine is gone; nothing breaks off, so that torch would wait for half an hour."""
+    """As one does whose machine is gone; nothing breaks off, so that torch would wait for half an hour.
+
+    The limit is 2 s here, and the promise is a minute.
+    """
+    assert LIMIT < 60
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     both = [subprocess.Popen([sys.executable, str(ROOT / "tests" / "stopped_case.py")], cwd=tmp_path, text=True,
-                             stderr=subprocess.PIPE, env=os.environ | ENVIRONMENT | {
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | ENVIRONMENT | {
                                  "RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
             for rank in ("0", "1")]
     try:
+        assert both[1].stdout is not None and both[1].stdout.readline() == "stopping\n"
+        begun = time.monotonic()
         _, said = both[0].communicate(timeout=200)
+        assert time.monotonic() - begun < 0.6 * LIMIT
         assert both[0].returncode == 2 and both[1].poll() is None
         assert said.splitlines()[-1].startswith("error: process 1 of this run is lost"), said
         assert "it had no checkpoint yet, so begin it again" in said and "whole" not in said

@@ -33,7 +33,7 @@ FILES = ("pairs.csv", "titles.csv", "hard.csv", "news.csv", "news.xlsx", "marks.
          "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz", "data/nli_en_lingnli/train.csv.gz",
          "data/nli_zh_cmnli/dev.csv.gz", "data/bq/dev.csv.gz")
 FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb",
-           "data/news_en_uci", "data/nli_en_snli", "mypackage")
+           "data/news_en_uci", "data/nli_en_snli", "mypackage", "runs/s-mnrl-1/untouched")
 
 
 def commands() -> Iterator[tuple[str, str]]:

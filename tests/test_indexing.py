@@ -252,6 +252,18 @@ def test_a_killed_runs_orphan_that_writes_on_takes_no_other_runs_place(tmp_path:
     answers_equal_brute_force(tmp_path, ids, titles)
 
 
+def test_a_larger_corpus_has_larger_segments_not_more_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentence_forge.search.indexing._SEGMENTS", 4)
+    sizes = []
+
+    def counted(folder: Path, blocks: Iterator[Block], tell: Callable[[int], None]) -> None:
+        encode_here(WordEncoder(), folder, (sizes.append(len(block.titles)) or block for block in blocks), tell)
+
+    titles = titles_like(120)
+    index_corpus(tmp_path, [*map(str, range(120))], titles, WordEncoder(), segment_rows=10, spread=counted)
+    assert sizes == [30, 30, 30, 30]
+
+
 def test_of_two_who_write_one_segment_the_first_is_kept(tmp_path: Path) -> None:
     hashes = text_hashes(["storm", "opera"])
     for value in (1, 2):

@@ -172,10 +172,12 @@ def test_a_killed_load_leaves_the_old_rows_or_the_new_and_the_next_ends(url: str
 
 
 @pytest.mark.parametrize("step", ["_merge", "finish"])
-def test_a_load_killed_with_its_rows_written_and_not_committed_leaves_the_old_ones(url: str, tmp_path: Path,
-                                                                                   step: str) -> None:
+@pytest.mark.parametrize("encoder", [WordEncoder(), OTHER])
+def test_a_load_killed_with_its_rows_written_and_not_committed_leaves_the_old_ones(
+        url: str, tmp_path: Path, step: str, encoder: WordEncoder) -> None:
     load(url, tmp_path, ["a storm", "an opera"])
-    old = rows_of(url)
+    table = url.partition("#")[2]
+    old, kept = rows_of(url), ask(url, f"SELECT * FROM {table}_generations")
 
     def change(acknowledge: Acknowledge) -> None:
         done = getattr(loading, step)
@@ -186,12 +188,12 @@ def test_a_load_killed_with_its_rows_written_and_not_committed_leaves_the_old_on
             os.kill(os.getpid(), signal.SIGKILL)
 
         setattr(loading, step, killed)
-        load(url, tmp_path, ["a storm", "a new opera", "rain"])
+        load(url, tmp_path, ["a storm", "a new opera", "rain"], encoder=encoder)
 
     ended = forked(change)
     assert ended.acknowledged == ["written"] and ended.status == -signal.SIGKILL
-    assert rows_of(url) == old
-    load(url, tmp_path, ["a storm", "a new opera", "rain"])  # waits until the server has noticed
+    assert rows_of(url) == old and ask(url, f"SELECT * FROM {table}_generations") == kept
+    load(url, tmp_path, ["a storm", "a new opera", "rain"], encoder=encoder)  # waits until the server has noticed
     assert len(rows_of(url)) == 3 and rows_of(url) != old
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sentence_forge.runtime.errors import UserError, without_passwords
 from sentence_forge.search.index import Index
 from sentence_forge.search.places import open_index
 from sentence_forge.search.postgres.generations import switch_to
+from sentence_forge.search.text_search import TextSearch
 
 Command = Callable[..., Done]
 PAGE = Path(__file__).parent.parent / "docs" / "postgres.md"
@@ -89,7 +91,7 @@ def test_the_sql_of_the_guide_runs(database: str, tmp_path: Path) -> None:
     assert [row[0] for row in ask(url, models)] == [2] and len(ask(reader, "SELECT id FROM news")) == 40
 
 
-def test_a_server_takes_up_loads_and_the_other_model(url: str, tmp_path: Path) -> None:
+def test_a_server_takes_up_loads_and_stays_where_the_other_model_is_missing(url: str, tmp_path: Path) -> None:
     kept = {"source": ["x", "y"] * 40}
     titles = titles_like(80)
     load(url, tmp_path, titles, kept=kept)
@@ -135,8 +137,31 @@ def test_a_server_takes_up_loads_and_the_other_model(url: str, tmp_path: Path) -
         assert 'value="z"' not in client.get("/").text  # of one value there is nothing to choose
         load(url, tmp_path, titles, encoder=OTHER)  # whose model the server can't find: it stays with its own
         assert client.get("/api/search", q="storm").json["generation"] == 1
-        switch_to(url, 1)
+
+
+def test_a_server_follows_a_switch_to_another_model_and_back(url: str, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_its_model(place: str, encoder: WordEncoder | None = None, model: str | None = None) -> TextSearch:
+        try:
+            return open_index(place, WordEncoder())
+        except UserError:
+            return open_index(place, OTHER)
+
+    monkeypatch.setattr("sentence_forge.search.serve.live.open_index", by_its_model)
+    titles = titles_like(80)
+    load(url, tmp_path, titles)
+    load(url, tmp_path, titles, encoder=OTHER, switch_to=False)
+    with served(url) as client:
         assert client.get("/healthz").json["generation"] == 1
+        for generation, encoder in ((2, OTHER), (1, WordEncoder())):
+            switch_to(url, generation)
+            until = time.monotonic() + 60
+            while (found := client.get("/api/search", q="storm opera", k=7)).json["generation"] != generation:
+                assert found.status == 200 and time.monotonic() < until
+            with open_index(url, encoder) as index:
+                hits = index.search(["storm opera"], 7)[0]
+            assert [(hit["id"], hit["score"]) for hit in found.json["hits"]] == [
+                (hit.id, pytest.approx(hit.score, abs=1e-4)) for hit in hits]
 
 
 BAD = [
