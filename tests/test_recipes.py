@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from corpora import WordEncoder, titles_like
 from safetensors.torch import load_file, save_file
 
-from bench import recipes, scale_table, soups, tables
+from bench import recipes, scale_table, silver, soups, tables
 from bench.head_first import HeadFirst
+from sentence_forge.data_readers.csv_writer import write_csv
+from sentence_forge.encoders.similarity import normalise
 
 BEFORE = {"sts": ("spearman_cosine", 0.80), "news": ("precision@10", 0.60)}
 
@@ -171,3 +176,27 @@ def test_a_head_that_learns_first() -> None:
         u.grad = None
         loss([u, v], torch.tensor([0, 1, 1]), None).backward()
         assert bool((u.grad == 0).all()) == first  # type: ignore[union-attr]
+
+
+def test_silver_pairs_are_new_and_scored_by_the_mean_of_the_teachers(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    teachers = {"one": WordEncoder(), "two": WordEncoder("other" * 8, dim=48)}
+    monkeypatch.setattr("bench.silver.load", teachers.__getitem__)
+    titles = titles_like(12)
+    gold = [(one, other, "4.5") for one, other in zip(titles[::2], titles[1::2], strict=True)]
+    write_csv(tmp_path / "pairs.csv", silver.COLUMNS, gold)
+    assert silver.main([str(tmp_path / "pairs.csv"), str(tmp_path / "out.csv"), "one", "two", "--near", "3", "--gold",
+                        "2"]) == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert tuple(header) == silver.COLUMNS and [tuple(row) for row in rows[:12]] == gold * 2
+    made = [frozenset(row[:2]) for row in rows[12:]]
+    assert made and len(set(made)) == len(made) and not set(made) & {frozenset(row[:2]) for row in gold}
+    vectors = [normalise(each.encode(titles)) for each in teachers.values()]
+    cosines = np.mean([each @ each.T for each in vectors], axis=0)
+    for one, other, score in rows[12:]:
+        assert float(score) == pytest.approx(5 * max(0, cosines[titles.index(one), titles.index(other)]), abs=1e-3)
+    for row, title in enumerate(titles):  # its three nearest are there, or were gold
+        nearest = np.argsort(-cosines[row])[1:4]
+        assert all(frozenset((title, titles[near])) in {*made, *(frozenset(each[:2]) for each in gold)}
+                   for near in nearest)
