@@ -74,6 +74,8 @@ def read_corpus(path: Path, *, column: str | None = None, id_column: str | None 
     reading = replace(reading or Reading(), key="corpus", nul="nul" in cleaner.names)
     file = open_rows(file_of(path), reading)
     column = _title_column(file) if column is None else column
+    if id_column is None and "id" in file.columns:
+        logger.info("%s: ids are the rows' numbers; corpus.id_column=id takes the column id", file.path)
     keep = list(dict.fromkeys(keep))
     columns = list(dict.fromkeys([column, *([] if id_column is None else [id_column]), *keep]))
     id_place, places = columns.index(id_column or column), [columns.index(name) for name in keep]

@@ -185,6 +185,17 @@ def test_a_large_csv_is_read_in_under_three_times_csv_alone(tmp_path: Path) -> N
 # --- the corpus ---
 
 
+def test_a_column_of_ids_that_is_left_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "news.csv", "id,title\n7,a storm\n8,an opera\n")
+    with caplog.at_level("INFO"):
+        assert list(read_corpus(path).ids) == ["1", "2"]
+    assert f"{path}: ids are the rows' numbers; corpus.id_column=id takes the column id" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert list(read_corpus(path, id_column="id").ids) == ["7", "8"]
+    assert "numbers" not in caplog.text
+
+
 def test_corpus_accounts_for_every_row(tmp_path: Path) -> None:
     path = write(tmp_path / "news.csv", 'title,key\nNA,x\n,y\n"a\nb",x\n  ,z\nNA,w\nlonely\nnull,\n007,y\n')
     corpus = read_corpus(path, id_column="key")
