@@ -125,11 +125,13 @@ def _beside_fp32(which: str, name: str, texts: Sequence[str], pairs: Pairs, made
                  scored: float) -> dict[str, Any]:
     """Return the measures of a lower precision; with a ``reason`` where it loses too much against fp32's ``scored``."""
     found, parity = spearman_of(texts, made, pairs), onnx_file.agreement(reference, made)
-    log.info("%s: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f, measured on %s", which, 100 * found,
-             100 * scored, parity["mean_cosine"], name)
     about = {"measured_on": name, "spearman_cosine": found, **parity}
     loss = misses(parity["mean_cosine"], found, scored)
-    return about if loss is None else about | {"reason": loss}
+    if loss is not None:
+        return about | {"reason": loss}
+    log.info("%s: Spearman %.2f (fp32 %.2f), mean cosine to fp32 %.4f, measured on %s", which, 100 * found,
+             100 * scored, parity["mean_cosine"], name)
+    return about
 
 
 def _without(reason: str) -> dict[str, Any]:

@@ -42,5 +42,6 @@ def misses(mean_cosine: float, spearman: float, spearman_fp32: float) -> str | N
     if mean_cosine < LEAST_MEAN_COSINE:
         return f"its mean cosine to fp32 is {mean_cosine:.4f}, below {LEAST_MEAN_COSINE}"
     if spearman < spearman_fp32 - MOST_LOST:
-        return f"its Spearman is {100 * spearman:.2f}, of fp32 {100 * spearman_fp32:.2f}"
+        return (f"its Spearman is {100 * spearman:.2f}, more than {100 * MOST_LOST:.1f} below fp32's "
+                f"{100 * spearman_fp32:.2f}")
     return None
