@@ -36,6 +36,7 @@ def main() -> None:
             text = written(text, f"kept {name}", kept(name))
         for name in ("scale", "scale_shards", "scale_half"):
             text = written(text, name, scale_table.tables(name=name))
+        text = written(text, "minutes", minutes())
         PAGE.write_text(text, encoding="utf-8")
     else:
         sys.stdout.writelines(f"{table(name)}\n" for name in TABLES)
@@ -49,6 +50,15 @@ def written(text: str, name: str, made: str) -> str:
     """
     found = re.compile(f"(<!-- {name} -->).*?(<!-- end {name} -->)", re.DOTALL)
     return found.sub(lambda marks: f"{marks[1]}\n{made}\n{marks[2]}", text)
+
+
+def minutes(results: Path = RESULTS) -> str:
+    """Return how long the trainings of the kept tables took, by kind of machine."""
+    took: dict[str, float] = {}
+    for file in sorted(results.glob("*/*.json")):
+        for each in json.loads(file.read_text(encoding="utf-8"))["lines"]:
+            took[file.parent.name] = took.get(file.parent.name, 0) + (each.get("minutes") or 0)
+    return ", ".join(f"{kind}: {total:.0f} minutes" for kind, total in took.items() if total)
 
 
 def table(name: str, results: Path = RESULTS) -> str:

@@ -126,6 +126,14 @@ def test_what_is_kept_stands_in_the_page(tmp_path: Path) -> None:
     assert "(amd-1, kept at `" in page
 
 
+def test_the_minutes_of_all_trainings_are_summed_by_machine(tmp_path: Path) -> None:
+    for kind, name, values in (("amd-1", "a", [1.5, None]), ("amd-1", "b", [2.0]), ("intel-2", "a", [7.0])):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        lines = [{} if value is None else {"minutes": value} for value in values]
+        (tmp_path / kind / f"{name}.json").write_text(json.dumps({"lines": lines}))
+    assert tables.minutes(tmp_path) == "amd-1: 4 minutes, intel-2: 7 minutes"
+
+
 def test_how_an_index_grows_is_a_column_a_size(tmp_path: Path) -> None:
     (tmp_path / "amd-1").mkdir()
     lines = [{"name": name, "rows": rows, "value": value, **more} for name, rows, value, more in (
