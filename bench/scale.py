@@ -230,7 +230,7 @@ def _searched(work: Path, queries: FloatArray, rows: int) -> list[dict[str, Any]
     _forget(work)
     return [
         line("fast_query", 1000 * median(fast), "ms", rows=rows, p95=_p95(fast), recall=recall,
-             index=shards[0].about, shards=[shard.about for shard in shards]),
+             shards=[shard.about for shard in shards]),
         line("exact_query", 1000 * median(exact), "ms", rows=rows, p95=_p95(exact)),
         line("resident_memory", searching, "MiB", rows=rows, not_mapped=own),
         line("disk", sum(parts.values()) / 2**20, "MiB", rows=rows, parts=parts),

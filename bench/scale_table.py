@@ -79,7 +79,7 @@ def _kind(found: Lines) -> str:
     if "fast_query" not in found:
         return ""
     line = found["fast_query"]
-    abouts = line.get("shards", [line["index"]])
+    abouts = line["shards"] if "shards" in line else [line["index"]]  # of results before there were shards
     return f"{len(abouts)} shards: " * (len(abouts) > 1) + ", ".join(dict.fromkeys(map(_kind_of, abouts)))
 
 

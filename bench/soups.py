@@ -1,10 +1,11 @@
-"""Averages over the end of a training: of its last checkpoints, evenly (a soup) or with falling weights.
+"""Averages over the end of a training, of its last checkpoints, or over several trainings, of their best weights.
 
 ``python -m bench.soups RUN OUT`` reads ``RUN/checkpoints``, of a run with ``loop.keep=10 loop.checkpoint_every=20``,
 say, and writes model folders that ``python -m eval`` takes: ``OUT/<recipe>_last3-<seed>``, the mean of the weights of
 the last three, ``_last5``, ``_last10``, and ``_ema``, in which each checkpoint weighs ``--decay`` times what the next
-one does (an exponential moving average over checkpoints, not over single steps). Averages over one training: Izmailov
-et al. 2018; over several: Wortsman et al. 2022.
+one does (an exponential moving average over checkpoints, not over single steps). ``python -m bench.soups RUN RUN RUN
+OUT`` writes the mean of the runs' best weights as the model folder OUT. Averages over one training: Izmailov et al.
+2018; over several: Wortsman et al. 2022.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ LASTS = (3, 5, 10)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.soups", description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("out", type=Path)
     parser.add_argument("--decay", type=float, default=0.8)
     arguments = parser.parse_args(argv)
-    return run(lambda: _write(arguments.run, arguments.out, arguments.decay))
+    first, *others = arguments.runs
+    if others:
+        return run(lambda: average([each / "model" for each in arguments.runs], [1.0] * len(arguments.runs),
+                                   arguments.out))
+    return run(lambda: _write(first, arguments.out, arguments.decay))
 
 
 def _write(folder: Path, out: Path, decay: float) -> None:

@@ -345,7 +345,7 @@ def test_growth_is_measured_and_a_size_that_is_there_is_left_alone(lines_of: Cal
     lines = {line["name"]: line for line in lines_of("scale", *arguments)}
     assert lines["reindex"]["changed"] == 20
     fast = lines["fast_query"]
-    assert fast["index"]["factory"].startswith("PQ") and fast["recall"] > 0.99
+    assert fast["shards"][0]["factory"].startswith("PQ") and fast["recall"] > 0.99
     peer = lines["fast_query, hnsw"]
     assert peer["recall"] >= fast["recall"] and 0 < peer["value"] <= peer["p95"]
     goal = lines["fast_query, hnsw, goal"]

@@ -31,7 +31,8 @@ PLACES = {"<run>": "run", "<first run>": "run", "<that folder>": "sweep", "<fold
 FILES = ("pairs.csv", "titles.csv", "hard.csv", "news.csv", "news.xlsx", "marks.csv", "marks.test.csv",
          "passages.jsonl", "judged.csv", "questions.csv", "SICK.txt", "data/news_en_agnews/test.csv.gz",
          "data/news_zh_all/corpus.csv.gz", "data/news_en_all/corpus.csv.gz", "data/nli_en_lingnli/train.csv.gz",
-         "data/nli_zh_cmnli/dev.csv.gz", "data/bq/dev.csv.gz")
+         "data/nli_zh_cmnli/dev.csv.gz", "data/bq/dev.csv.gz", "data/stsb/train.csv.gz",
+         "data/sick/train.csv.gz", "silver.csv")
 FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb",
            "data/news_en_uci", "data/nli_en_snli", "mypackage", "runs/s-mnrl-1/untouched")
 

@@ -173,6 +173,15 @@ def test_averages_over_the_end_of_a_training(tmp_path: Path, capsys: pytest.Capt
     assert soups.main([str(tmp_path), str(out)]) == 2
 
 
+def test_the_mean_of_several_trainings(tmp_path: Path) -> None:
+    for name, value in (("a-1", 1.0), ("a-2", 2.0), ("a-3", 6.0)):
+        (tmp_path / name / "model").mkdir(parents=True)
+        save_file({"weights": torch.full((2,), value)}, tmp_path / name / "model" / "model.safetensors")
+    out = tmp_path / "soups" / "a_of_three-1"
+    assert soups.main([*(str(tmp_path / f"a-{seed}") for seed in (1, 2, 3)), str(out)]) == 0
+    assert load_file(out / "model.safetensors")["weights"].tolist() == [3.0, 3.0]
+
+
 def test_a_head_that_learns_first() -> None:
     """The model under the head gets no gradient in the first batches, and a step moves the scores ``factor`` times."""
     loss = HeadFirst(factor=10, steps=1, dim=4, labels=["no", "yes"])

@@ -25,7 +25,7 @@ TRAINING = {
     "title": f"Training {HOSTILE}", "rows": [("loss", "cosine"), (HOSTILE, HOSTILE), ("seed", 0)],
     "baseline": {"measure": "spearman_cosine", "before": 0.82, "after": 0.85, "delta_ci95": [0.01, 0.05]},
     "curve": {"step": list(range(1000)), "loss": [1 / (1 + step) for step in range(998)] + [float("nan")] * 2,
-              "dev": [(0, 0.82), (500, 0.86), (1000, 0.85)], "measure": "spearman_cosine"},
+              "dev": [(0, 0.82), (500, 0.86), (1000, 0.85)], "measure": "spearman_cosine", "kept": 1000},
 }
 
 
@@ -145,6 +145,17 @@ def test_a_model_card_s_tables_hold_any_name() -> None:
                        "measured": {HOSTILE: {"measure": "mrr", "value": 0.5}}})
     rows = [line.replace("\\|", "") for line in card.splitlines() if "alert" in line]
     assert [row.count("|") for row in rows] == [3, 4] and "<script" not in card and "\x1b" not in card
+
+
+def test_the_step_whose_weights_were_kept_is_ringed() -> None:
+    """Not the highest: step 0 can't be kept, and of equal steps the last one is."""
+    def ringed(text: str) -> list[str]:
+        return re.findall(r'<circle class="best" cx="([\d.]+)"', text)
+
+    steps, values = [0, 5, 10], [0.9, 0.8, 0.8]
+    points = re.findall(r'<circle cx="([\d.]+)"', plots.curve(steps, values, "dev", knots=True))
+    assert len(points) == 3 and not ringed(plots.curve(steps, values, "dev", knots=True))
+    assert ringed(plots.curve(steps, values, "dev", knots=True, ringed=10)) == points[2:]
 
 
 def test_thirds_and_bins_of_any_scores() -> None:

@@ -152,7 +152,8 @@ def _story(run: Path, training: Mapping[str, Any]) -> Training:
                  if isinstance(value, str | int | float) and name not in ("before", "after", "measure")],
         "baseline": {"measure": training["measure"], "before": training["before"], "after": training["after"]},
         "curve": {"step": [step for step, _ in losses], "loss": [value for _, value in losses],
-                  "dev": [(line["step"], line[key]) for line in lines if key in line], "measure": training["measure"]},
+                  "dev": [(line["step"], line[key]) for line in lines if key in line],
+                  "measure": training["measure"], "kept": training["best_step"]},
     }
 
 

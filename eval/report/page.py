@@ -114,7 +114,8 @@ def _training(training: Training) -> dict[str, Any]:
         name = f"dev {measure_name(curve.get('measure', 'measure'))} × 100"
         level = 100 * dev["before"] if dev else None
         charts.append((name, Markup(plots.curve(steps, [100 * value for value in values], name, before=level,
-                                                knots=True)), "Ringed: the best."))
+                                                knots=True, ringed=curve.get("kept"))),
+                       "Ringed: the step whose weights were kept."))
     if curve.get("step"):
         charts.append(("Loss", Markup(plots.curve(curve["step"], curve["loss"], "loss")), ""))
     return {"table": training_table(training), "sentence": dev_sentence(training), "charts": charts}

@@ -148,8 +148,8 @@ def hue(number: int, groups: int) -> str:
 
 
 def curve(steps: Sequence[float], values: Sequence[float], name: str, *, before: float | None = None,
-          knots: bool = False, most: int = 400) -> str:
-    """Return a line over training steps; ``before`` is drawn as a dashed level, the highest of ``knots`` is ringed.
+          knots: bool = False, ringed: float | None = None, most: int = 400) -> str:
+    """Return a line over training steps; ``before`` is a dashed level, the point of the step ``ringed`` gets a ring.
 
     Values that are not finite are left out; more than ``most`` are averaged in runs of neighbours.
     """
@@ -168,9 +168,10 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str, *, before:
                  f'<text class="before-name" x="{_px(x.stop - 4)}" y="{_px(float(level) - 5)}">before training</text>')
     body += f'<path class="line" d="{_path(at)}"/>'
     if knots:
-        best = max(range(len(at)), key=lambda row: points[row, 1])
         body += '<g class="knots">' + "".join(f'<circle cx="{_px(a)}" cy="{_px(b)}" r="3"/>' for a, b in at) + "</g>"
-        body += f'<circle class="best" cx="{_px(at[best][0])}" cy="{_px(at[best][1])}" r="7"/>'
+    if ringed is not None:
+        a, b = at[int(np.abs(points[:, 0] - ringed).argmin())]
+        body += f'<circle class="best" cx="{_px(a)}" cy="{_px(b)}" r="7"/>'
     return _plot(x, y, body, "step", name, f"{name} over training steps")
 
 

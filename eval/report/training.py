@@ -20,12 +20,16 @@ class DevGain(TypedDict):
 
 
 class Curve(TypedDict, total=False):
-    """Logged losses by step (``step`` and ``loss`` are equally long), and dev values as pairs of a step and a value."""
+    """What was logged by step: losses, dev values, and the step whose weights were kept.
+
+    ``step`` and ``loss`` are equally long; ``dev`` holds pairs of a step and a value.
+    """
 
     step: Sequence[float]
     loss: Sequence[float]
     dev: Sequence[tuple[float, float]]
     measure: str
+    kept: float | None
 
 
 class Training(TypedDict, total=False):
