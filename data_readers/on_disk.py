@@ -35,7 +35,7 @@ MOST_DEV = 10_000
 """Dev rows: they are held in memory and encoded at each evaluation."""
 
 _BLOCK = 4096  # rows
-_FORM = 2  # of the files that are kept: those of another one are made anew
+_FORM = 3  # of the files that are kept: those of another one are made anew
 
 
 def applies(wanted: bool | None, files: Sequence[Path]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _ON_BAD_ROW = ("stop", "skip")
+_WHERE = ("path", "dev_path", "on_disk")  # arguments that say where the rows lie, and not what they are
 
 logger = logging.getLogger(__name__)
 
@@ -217,11 +218,9 @@ class RowSource(ABC):
             parts = on_disk.HeldOut(self.dev_fraction, self.seed, SHAPES[own].texts[0])
             if self.split_column is not None:
                 parts = on_disk.Named(partial(named_split, column=self.split_column))
-        about = {"own": own, "columns": columns, "alone": alone, "split_column": self.split_column,
-                 "dev_fraction": self.dev_fraction, "seed": self.seed, "found": file.detected,
-                 "score_range": self._score_range() if shape == PAIR_SCORE.name else None,
-                 "labels": self._labels, "pair_label": self.pair_label, "reverse": self.reverse,
-                 "skip": rejected is not None}
+        asked = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _WHERE}
+        about = {"own": own, "columns": columns, "alone": alone, "asked": asked, "found": file.detected,
+                 "score_range": self._score_range() if shape == PAIR_SCORE.name else None}
         wanted = self._wanted(file, columns, alone=alone)
         return on_disk.kept(
             file.path, file.stored, about, shape,

@@ -135,6 +135,20 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
         assert len(source.read("titles", "train")) + len(source.read("titles", "dev")) == count
 
 
+def test_a_file_that_is_to_be_read_otherwise_is_read_anew(tmp_path: Path) -> None:
+    lists = tmp_path / "lists.jsonl"
+    lists.write_text("".join(json.dumps({"query": f"q{number}", "pos": [f"a{number}"], "other": [f"b{number}"]}) + "\n"
+                             for number in range(40)))
+    for column, first in (("pos", "a"), ("other", "b")):
+        source = FileSource(lists, on_disk=True, columns={"anchor": "query", "positive": column})
+        assert {row["positive"][0] for row in source.read("pair", "train")} == {first}
+    plain = tmp_path / "plain.csv"
+    plain.write_text("".join(f"a{number},b{number}\n" for number in range(40)))
+    for header in (["anchor", "positive"], ["positive", "anchor"]):
+        source = FileSource(plain, on_disk=True, header=header)
+        assert {row["anchor"][0] for row in source.read("pair", "train")} == {"ab"[header.index("anchor")]}
+
+
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"too large for triplets .* data.on_disk=false"):
         FileSource(sample_path("en", "nli_train"), on_disk=True).read("triplet", "train")
