@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import TINY, Done
 from resuming import cut_at, same_end, without_times
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sentence_forge.data_readers.formats import files
 from sentence_forge.runtime.locks import writer_lock
 from sentence_forge.runtime.manifests import read_manifest
 from sentence_forge.train import checkpoint
@@ -106,6 +109,43 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(command: Command,
     same_end(tmp_path / "whole", run, 3)
     board = EventAccumulator(str(run / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3]
+
+
+def test_a_run_that_lacks_what_it_goes_on_from_is_left_as_it_is(command: Command, tmp_path: Path) -> None:
+    """Also in a folder that is called ``checkpoints``, as those of a run are."""
+    shape = ["loss=cosine", *TINY, "loop.max_steps=1", "hydra.run.dir=checkpoints/a"]
+    assert command("train", *shape).code == 0
+    run = tmp_path / "checkpoints" / "a"
+    assert command("train", "resume=checkpoints/a", "loop.max_steps=2").code == 0
+    for gone, given, said in (("", "checkpoints/a/checkpoints/step-9", "there is no such checkpoint; the run has "),
+                              ("untouched", "checkpoints/a", "is gone, and the report compares with it"),
+                              ("checkpoints", "checkpoints/a", "is finished and has no checkpoint any more")):
+        if gone:
+            shutil.rmtree(run / gone)
+        before = (run / "metrics.jsonl").read_bytes()
+        done = command("train", f"resume={given}", "loop.max_steps=3")
+        assert done.code == 2 and said in done.err and "Traceback" not in done.err, done.err
+        assert (run / "model" / "model.safetensors").exists() and (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_rows_of_the_standard_input_are_compared_by_what_they_say(command: Command, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "sentence1,sentence2,score\n" + "".join(f"a {number},b {number},{number % 6}\n" for number in range(40))
+
+    def given(rows: str, *arguments: str) -> Done:
+        files._standard_input.cache_clear()
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(rows.encode())))
+        return command("train", *arguments)
+
+    shape = ["loss=cosine", "data=-", *TINY, "loop.max_steps=1"]
+    assert given(rows, *shape, "hydra.run.dir=run").code == 0
+    again = given(rows, "resume=run", "loop.max_steps=2")
+    assert again.code == 0, again.err
+    other = given(rows.replace("a 7", "c 7"), "resume=run", "loop.max_steps=3")
+    assert other.code == 2 and "data.- " in other.err, other.err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    several = given(rows, *shape, "hydra.run.dir=other")
+    assert several.code == 2 and "error: -: several processes can't share one standard input" in several.err
 
 
 def test_auto_is_the_newest_unfinished_run(command: Command, tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ SINGLES = "text,label\n" + "".join(f"a {i},{i}\n" for i in range(30))
     (["data=none.csv"], {}, "none.csv"),
     (["loop.batchsize=3"], {}, "did you mean 'loop.batch_size'"),
     (["loop.batch_size=0"], {}, "loop.batch_size: is 0"),
+    (["loss=mnrl", "loop.batch_size=1"], {}, "loop.batch_size: is 1, and this loss takes its negatives"),
     (["loop.batch_size=three"], {}, "loop.batch_size"),
     (["loop.schedule=step"], {}, "loop.schedule"),
     (["loss=softmax", "loss.concatenation=[u,w]"], {}, "no part 'w'"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_models
 from conftest import Done
 
 from sentence_forge.runtime import trust
 from sentence_forge.runtime.errors import UserError
+
+TEXTS = [f"a storm hits coast {number}" for number in range(30)]
 
 Command = Callable[..., Done]
 # makes a file when Hydra or logging instantiates it, which must never happen
@@ -129,3 +133,30 @@ def test_trust_is_found_at_any_depth() -> None:
     with pytest.raises(UserError, match=r"suite\.a\.0\.b\.trust_remote_code: runs code"):
         trust.check_trust(deep, [])
     trust.check_trust(deep, ["+suite.a.0.b.trust_remote_code=true"])
+
+
+def test_a_model_that_brings_its_code_trains_to_the_end_and_goes_on(command: Command, tmp_path: Path) -> None:
+    """As one of the hub does: its config is of a kind that transformers doesn't have."""
+    own = tiny_models.make("bert", tmp_path / "own", TEXTS)
+    (own / "configuration_own.py").write_text(
+        "from transformers import BertConfig\n\n\nclass OwnConfig(BertConfig):\n    model_type = 'own'\n")
+    (own / "modeling_own.py").write_text(
+        "from transformers import BertModel\n\nfrom .configuration_own import OwnConfig\n\n\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n")
+    config = json.loads((own / "config.json").read_text())
+    config |= {"model_type": "own", "architectures": ["OwnModel"],
+               "auto_map": {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}}
+    (own / "config.json").write_text(json.dumps(config))
+    (tmp_path / "titles.csv").write_text("\n".join(["title", *TEXTS]), encoding="utf-8")
+    shape = ["loss=mnrl", "model=own", "data=titles.csv", "data.dev_path=titles.csv", "loop.batch_size=8",
+             "loop.max_steps=1", "loop.projector=0", "hydra.run.dir=run"]
+    asked = "wants to run code of its own; if you trust it, type model.trust_remote_code=true"
+    done = command("train", *shape)
+    assert done.code == 2 and asked in done.err and "Traceback" not in done.err, done.err
+    done = command("train", *shape, "model.trust_remote_code=true")
+    assert done.code == 0, done.err
+    assert (tmp_path / "run" / "report" / "report.json").exists()
+    done = command("train", "resume=run", "loop.max_steps=2", "model.trust_remote_code=true")
+    assert done.code == 0, done.err
+    done = command("train", "resume=run", "loop.max_steps=3", "model.trust_remote_code=false")
+    assert done.code == 2 and asked in done.err, done.err

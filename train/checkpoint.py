@@ -112,14 +112,14 @@ def write(folder: Path, taken: Snapshot, *, model: SentenceTransformer, losses: 
         write_manifest(staged, {"step": taken.step})
 
 
-def load(folder: Path, *, model: SentenceTransformer, losses: LossSet,
-         optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load(folder: Path, *, model: SentenceTransformer, losses: LossSet, optimizer: torch.optim.Optimizer,
+         trust_remote_code: bool = False) -> dict[str, Any]:
     """Put the state of a ``verified`` checkpoint into freshly built parts, and return the loop's own state.
 
     The random generators are left to ``train.generators``, since whatever is built after this may draw from them.
     """
     saved = SentenceTransformer(str(folder / "model"), device="cpu", local_files_only=True,
-                                model_kwargs={"dtype": "float32"})
+                                trust_remote_code=trust_remote_code, model_kwargs={"dtype": "float32"})
     weights, adapters = saved.state_dict(), folder / lora.FILE
     model.load_state_dict(lora.resumed(weights, adapters) if adapters.is_file() else weights)
     losses.load(folder / "model")
@@ -144,11 +144,20 @@ def resumed(run: Path, given: str | None, *, first: bool) -> Path | None:
         run: the run's folder.
         given: the run or one of its checkpoints; None is a run that begins.
         first: whether this process is the one that removes what a run without checkpoints has logged.
+
+    Raises:
+        UserError: the checkpoint is damaged or not there, or what else of the run is needed was removed.
     """
     if given is None:
         return None
-    if has_checkpoints(run):
+    if has_checkpoints(run) or Path(given) != run:
+        if not (run / "untouched").is_dir():
+            raise UserError(f"{run / 'untouched'}: is gone, and the report compares with it; put it back, or start a "
+                            f"run with model={run}")
         return verified(run, Path(given))
+    if (run / "report" / "report.json").exists():
+        raise UserError(f"{run}: is finished and has no checkpoint any more, so it can't be gone on with; start a run "
+                        f"with model={run}")
     log.info("%s: stopped before its first checkpoint; it starts again", run)
     for name in ("metrics.jsonl", "tensorboard", "model") if first else ():
         remove(run / name)  # comes again
@@ -161,8 +170,11 @@ def verified(run: Path, given: Path) -> Path:
     Raises:
         UserError: it is damaged, or there is none.
     """
-    if given.parent.name != "checkpoints":
+    if given == run:
         return newest_good(run)
+    if not given.is_dir():
+        raise UserError(f"{given}: there is no such checkpoint; the run has "
+                        f"{', '.join(folder.name for folder in steps(run)) or 'none'}")
     read_manifest(given)
     return given
 

@@ -50,7 +50,7 @@ def report(run: Run, trainee: Trainee, data: Data, dev: Data, tracker: Tracker) 
     if state.best_step is None:
         raise UserError(f"no evaluation gave a finite {next(iter(state.baseline))}, so no model is the best; "
                         f"the last weights are in {run.folder / 'checkpoints'}")
-    best = load_encoder(folder, device=str(trainee.encoder.model.device))
+    best = load_encoder(folder, device=str(trainee.encoder.model.device), trust_remote_code=run.trusts_code)
     best.name = run.folder.name
     rows = (rows_of(split.dataset, SHAPES[part.shape].text_columns(split.dataset.column_names))
             for part, split in data.parts)
@@ -76,7 +76,7 @@ def _measured(run: Run, best: Encoder, data: Data, dims: tuple[int, ...]) -> Eva
         language = language_of(data.texts)
         tasks = {f"sample-{language}-dev": ScoredPairs(path=str(sample_path(language, "sts_dev")))}
     untouched, model = run.folder / "untouched", run.folder / "model"
-    before = load_encoder(untouched, device=str(best.model.device))
+    before = load_encoder(untouched, device=str(best.model.device), trust_remote_code=run.trusts_code)
     before.name = "step 0"
     baseline = evaluate(before, tasks, run.data_dir, head=load_head(untouched, before.dim, plugins), deep=False)
     return evaluate(best, tasks, run.data_dir, baseline=baseline, head=load_head(model, best.dim, plugins),

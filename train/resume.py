@@ -102,14 +102,15 @@ def check_environment(run: Path, before: Mapping[str, Any], now: Mapping[str, An
         anyway: go on although something differs.
 
     Raises:
-        UserError: other training data, device or deciding packages, and ``anyway`` wasn't said.
+        UserError: other training data, teachers, device or deciding packages, and ``anyway`` wasn't said.
     """
     if not before:
         return
-    recorded = ("python", "versions", "device", "data", "processes")
+    recorded = ["python", "versions", "device", "data", "processes"]
+    recorded += ["teachers"] * ("teachers" in before)  # earlier versions kept none
     changed = _changed({key: before.get(key) for key in recorded}, {key: now.get(key) for key in recorded})
-    deciding = [key for key in changed if key.startswith("data.") or (key == "device" and "device" not in given)
-                or key == "processes"  # each draws its own dropout
+    deciding = [key for key in changed if key.startswith(("data.", "teachers."))
+                or (key == "device" and "device" not in given) or key == "processes"  # each draws its own dropout
                 or key.removeprefix("versions.") in DECIDING_PACKAGES]
     _say(run, changed, deciding, "since the run began", anyway)
     if before.get("processor") not in (None, now.get("processor")):

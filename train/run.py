@@ -16,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from sentence_forge.data_readers.csv_writer import write_rejected_by_file
+from sentence_forge.data_readers.formats.files import as_named
 from sentence_forge.data_readers.source import DetectsFormat
 from sentence_forge.encoders.computing.device import use_what_is_allowed
 from sentence_forge.encoders.computing.matmul import processor
@@ -80,6 +81,11 @@ class Run:
         return {name: targets.build(node, f"suite.{name}", plugins=self.config.plugins)
                 for name, node in self.config.suite.items() if node is not None}
 
+    @property
+    def trusts_code(self) -> bool:
+        """Whether code in the run's own folders may run, where it is that of the model it began with."""
+        return bool(self.config.model.get("trust_remote_code"))
+
     @cached_property
     def data_dir(self) -> Path | None:
         """The folder that holds the files of the tasks."""
@@ -108,7 +114,7 @@ def _train(run: Run) -> None:
     _check_remining(run)
     data, dev = _load_data(run)
     trainee = build_trainee(run, data, dev, resumed)
-    environment = _environment(run, before)
+    environment = _environment(run, before) | {"teachers": trainee.teachers}
     check_environment(run.folder, before, environment, given=run.given, anyway=run.config.resume_anyway)
     state = trainee.restore(run, resumed)
     plan, batches = trainee.plan_from(run.config.loop)
@@ -208,7 +214,7 @@ def _environment(run: Run, before: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {package: metadata.version(package) for package in PACKAGES}, "git": _git_commit(),
         "device": torch.device(run.device).type, "processor": processor(torch.device(run.device)),
         "threads": torch.get_num_threads(), "seed": run.config.seed, "processes": run.world.size,
-        "data": {str(file): sha256_file(file) for part in run.parts for file in part.source.paths()},
+        "data": {as_named(file): sha256_file(file) for part in run.parts for file in part.source.paths()},
         "data_found": {file: dict(about) for part in run.parts if isinstance(part.source, DetectsFormat)
                        for file, about in part.source.detected().items()},
         "config": OmegaConf.to_container(OmegaConf.create(run.config_yaml)),

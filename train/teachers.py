@@ -29,6 +29,11 @@ class Teachers:
         self.device, self.plugins = device, plugins
         self._loaded: dict[str, Encoder] = {}
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the teachers that were asked for, by what the config calls them."""
+        return {teacher.name: teacher.fingerprint for teacher in self._loaded.values()}
+
     def of(self, loss: Mapping[str, Any], key: str) -> Encoder | None:
         """Return the teacher of a loss's config; None where it has none.
 

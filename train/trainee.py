@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,7 @@ class Trainee:
         parts: the rows of each part.
         epochs: gives the batches of an epoch by its number.
         optimizer: over model and losses.
+        teachers: the fingerprint of each model that the losses learn from, by its name.
         state: how far the training has come.
     """
 
@@ -62,6 +63,7 @@ class Trainee:
     parts: list[Part]
     epochs: Callable[[int], list[Batch]]
     optimizer: torch.optim.Optimizer
+    teachers: Mapping[str, str]
     state: State
 
     def restore(self, run: Run, folder: Path | None) -> State:
@@ -74,7 +76,7 @@ class Trainee:
             return self.state
         self._check_plan_goes_on(run, folder)
         self.state = State(**checkpoint.load(folder, model=self.encoder.model, losses=self.losses,
-                                             optimizer=self.optimizer))
+                                             optimizer=self.optimizer, trust_remote_code=run.trusts_code))
         if run.world.first:
             checkpoint.set_aside_later(run.folder, self.state.step)
             checkpoint.restore_best(folder, run.folder / "model")
@@ -133,13 +135,14 @@ def build_trainee(run: Run, data: Data, dev: Data, resumed: Path | None) -> Trai
     samplers = make_samplers(data, batch_size=loop.batch_size, seed=config.seed, plugins=config.plugins)
     epochs = in_turn(samplers, seed=config.seed, **run.shares)
     optimizer = adamw([encoder.model, losses], learning_rate=loop.learning_rate, weight_decay=loop.weight_decay)
-    return Trainee(encoder, losses, loss_of_part, parts, epochs, optimizer, State())
+    return Trainee(encoder, losses, loss_of_part, parts, epochs, optimizer, teachers.fingerprints, State())
 
 
 def _model(run: Run, data: Data, resumed: Path | None) -> SentenceTransformer:
     config = run.config
     if resumed is not None:  # the checkpoint's folder has the architecture, a learnt tokenizer too
-        return lora.add(load_encoder(resumed / "model", device="cpu").model, config.model.get("lora"))
+        return lora.add(load_encoder(resumed / "model", device="cpu", trust_remote_code=run.trusts_code).model,
+                        config.model.get("lora"))
     model: SentenceTransformer = targets.build(config.model, "model", plugins=config.plugins,
                                                texts=lambda: data.texts, seed=config.seed)
     if model.dtype != torch.float32:

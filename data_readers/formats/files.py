@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import sys
 import tempfile
@@ -88,9 +89,16 @@ def file_of(path: str | Path) -> Path:
     return _standard_input() if str(path) == "-" else Path(path).expanduser()
 
 
+def as_named(file: Path) -> str:
+    """Return the path of a file as a person named it, for records that another process compares."""
+    return "-" if _standard_input.cache_info().currsize and file == _standard_input() else str(file)
+
+
 @cache
 def _standard_input() -> Path:
     """Keep the standard input in a file, with the suffix of what it looks like."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("-: several processes can't share one standard input; give a file")
     if sys.stdin is None or sys.stdin.closed:
         raise UserError("-: there is no standard input; give a file")
     folder = Path(tempfile.mkdtemp(prefix="sentence-forge-"))

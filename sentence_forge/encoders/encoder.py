@@ -158,8 +158,9 @@ def in_bf16(encoder: Encoder) -> Encoder:
     return made
 
 
-def load_encoder(path: str | Path, *, package: str | None = None, device: str = "auto") -> Encoder:
-    """Load any model (folder, run, export, hub id) as an ``Encoder``."""
-    model = pretrained(str(path), package=package)
+def load_encoder(path: str | Path, *, package: str | None = None, device: str = "auto",
+                 trust_remote_code: bool = False) -> Encoder:
+    """Load any model (folder, run, export, hub id) as an ``Encoder``; its own code runs if it is trusted."""
+    model = pretrained(str(path), package=package, trust_remote_code=trust_remote_code)
     model.to(pick_device(device))
     return Encoder(model, name=str(path))

@@ -202,6 +202,9 @@ def _loading(folder: Any, load: Callable[[], Any]) -> Any:  # noqa: ANN401 - giv
         model = load()
     except Exception as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "custom code" in said:
+            raise UserError(f"{folder}: wants to run code of its own; if you trust it, type "
+                            "model.trust_remote_code=true") from error
         raise UserError(f"{folder}: can't be loaded as a model: {said}; if a file of it is damaged, fetch or make "
                         "it again") from error
     check_loaded(model, folder)
