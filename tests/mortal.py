@@ -1,4 +1,4 @@
-"""A loss whose process is killed: the second of two, at its third step, once the checkpoint before lies there."""
+"""A loss whose process is killed: the first of two, at its third step, once the checkpoint before lies there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Mortal(MultipleNegativesRanking):
     def of_rows(self, *given: Any) -> Tensor:
         self.calls += 1
         runs = os.environ.get("DIES")  # the folder that the run's lies in
-        if runs and self.calls == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if runs and self.calls == 3 and os.environ["RANK"] == "0" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             while not any(Path(runs).glob("*/checkpoints/step-2")):
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -130,8 +130,7 @@ class Training:
                     bar.set_postfix_str(self._log(rate))
                 if evaluates:
                     self._measure()
-                # it may come at any moment, so read it once; several processes ask each other only when they log
-                stop = self.world.largest(signals.received or 0) if logs or self.world.size == 1 else 0
+                stop = self.world.largest(signals.received or 0)  # it may come at any moment, so read it once
                 if saves or stop or self._given_up():
                     folder = self._save()
                 if stop:

@@ -15,9 +15,10 @@ import torch.distributed as dist
 from sentence_forge.runtime.errors import UserError, printable
 from sentence_forge.train.checkpoint import steps
 from sentence_forge.train.distributed import World, by_torchrun, starts_before, store
+from sentence_forge.train.interrupt import Interrupted
 
 LIMIT = 45.0  # seconds without a sign of life
-_LEFT = 1 << 40  # beats of a process that came to the end
+_LEFT = 1 << 40  # beats of a process that came to the end, or stopped with the others; one that failed is missed
 
 
 @contextlib.contextmanager
@@ -30,7 +31,7 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
 
     Args:
         world: the processes, which have joined.
-        run: the run's folder, for the message.
+        run: the run's folder, for the message; the first process's counts.
         limit: in seconds.
 
     Raises:
@@ -40,11 +41,17 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         yield
         return
     over, beats = threading.Event(), store(f"alive-{starts_before()}", limit)
+    run = Path(world.collect(str(run))[0])  # the others' own folders are thrown away
     beats.add(str(world.rank), 1)  # from now on it is missed
     thread = threading.Thread(target=_listen, args=(world, run, limit, beats, over), name="lost", daemon=True)
     thread.start()
+    leaves = False
     try:
         yield
+        leaves = True
+    except Interrupted:
+        leaves = True
+        raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
@@ -52,6 +59,9 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     finally:
         over.set()
         thread.join(limit)
+        if leaves:
+            with contextlib.suppress(RuntimeError):  # the store is gone, and nobody asks it any more
+                beats.add(str(world.rank), _LEFT)
 
 
 def remember(run: Path) -> None:
@@ -80,7 +90,6 @@ def _listen(world: World, run: Path, limit: float, counts: dist.Store, over: thr
                     last[rank] = (beats, time.monotonic())
                 elif 0 < beats < _LEFT and time.monotonic() - since > limit:
                     _end(_line(run, f"process {rank}"))
-        counts.add(str(world.rank), _LEFT)
     except RuntimeError:  # the store is gone, and with it torchrun or the process that held it
         if not over.wait(limit / 10):
             _end(_line(run))
