@@ -101,9 +101,9 @@ def test_a_student_begins_from_some_of_the_teachers_layers(tmp_path: Path, teach
 
 def test_a_run_is_not_gone_on_with_under_another_teacher(command: Command, tmp_path: Path, teacher: Path) -> None:
     (tmp_path / "titles.csv").write_text("\n".join(["title", *TEXTS]), encoding="utf-8")
-    done = command("train", "loss=distill", f"loss.teacher={teacher}", "model=static", "model.dim=32", "data=titles.csv",
-                   "data.dev_path=titles.csv", "loop.learning_rate=0.2", "loop.max_steps=1", "loop.projector=0",
-                   "hydra.run.dir=run")
+    done = command("train", "loss=distill", f"loss.teacher={teacher}", "model=static", "model.dim=32",
+                   "data=titles.csv", "data.dev_path=titles.csv", "loop.learning_rate=0.2", "loop.max_steps=1",
+                   "loop.projector=0", "hydra.run.dir=run")
     assert done.code == 0, done.err
     assert command("train", "resume=run", "loop.max_steps=2").code == 0
     changed = SentenceTransformer(str(teacher), device="cpu")
