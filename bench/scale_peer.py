@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from bench.lines import median, own_memory, seconds
+from bench.scale_table import GOAL
 from sentence_forge.encoders.similarity import FloatArray, IntArray, rank
 from sentence_forge.search.index import Index
 
 LINKS, BLOCK = 32, 65_536
 CANDIDATES = 20
-GOAL = 0.995  # of the recall, which ours must reach to be used
 EF_SEARCH = (20, 40, 80, 160, 320, 640, 1000, 2000, 4000, 8000)
 PGVECTOR_MOST = 1000  # https://github.com/pgvector/pgvector#query-options
 Search = Callable[[FloatArray, int], IntArray]

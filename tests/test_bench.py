@@ -297,7 +297,11 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     assert draw(tmp_path) == []
     keep("scale", {"name": "build", "rows": 1000, "value": 9.0}, {"name": "fast_query", "rows": 1000, "value": 1.0},
          {"name": "fast_query", "rows": 4000, "value": 2.0})
-    assert [file.name for file in draw(tmp_path)] == ["scale.svg"]
+    peer = {"name": "fast_query, hnsw, goal", "rows": 1000, "value": 1.0}
+    for recall, drawn in ((0.99, False), (0.995, True)):
+        keep("scale", {"name": "fast_query", "rows": 1000, "value": 1.0}, peer | {"recall": recall})
+        assert [file.name for file in draw(tmp_path)] == ["scale.svg"]
+        assert ("FAISS HNSW" in (tmp_path / "scale.svg").read_text(encoding="utf-8")) == drawn
     keep("train", {"name": "train mnrl, batch 16", "peer": Stock.__name__ + ", defaults", "ratio": 2.0,
                    "ratio_spread": [1.9, 2.1]})
     keep("quality", {"side": "ours", "seed": 1, "value": 84.0})
