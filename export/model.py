@@ -22,7 +22,7 @@ from sentence_forge.eval.stats import spearman
 from sentence_forge.eval.tasks.sts import Pairs, ScoredPairs
 from sentence_forge.export import onnx_file
 from sentence_forge.export.quantize import misses, write_int8
-from sentence_forge.runtime.files import is_own_file, sha256_file, staged_folder, write_atomic, write_json
+from sentence_forge.runtime.files import is_own_file, publish, sha256_file, staged_folder, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
         log.warning("no model.onnx: %s; search will use torch", differs)
         staged.unlink()
         return {}, _without(differs)
-    staged.replace(file)
+    publish(staged, file)
     log.info("model.onnx: differs from torch by %.1e at most, over %d texts of %s", parity["max_difference"],
              len(texts), name)
     scored = spearman_of(texts, made, pairs)
@@ -105,7 +105,7 @@ def write_onnx_files(encoder: Encoder, out: Path, data_dir: Path | None,
         log.warning("no model_int8.onnx: %s, measured on %s", measured["reason"], name)
         staged.unlink()
         return about, {"int8": measured}
-    staged.replace(quantized)
+    publish(staged, quantized)
     about["int8"] = {**how, **_files(out, quantized), "fingerprint": encoder.fingerprint + INT8, **measured}
     return about, {}
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.encoders.making.build import pretrained
+from sentence_forge.export.model import write_model, write_onnx_files
 from sentence_forge.runtime import files as runtime_files
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import clear_leftovers, staged_folder, write_atomic
@@ -152,6 +153,17 @@ def test_new_parents_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.Mon
     with writer_lock(tmp_path / "d" / "f"):
         pass
     assert flushed == [tmp_path / "d"]
+
+
+def test_onnx_files_are_on_the_disk_before_they_have_their_names(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the manifest that names their bytes could outlive a power cut, and they not."""
+    encoder, flushed, fsync = Encoder(small()), [], os.fsync
+    write_model(encoder, None, tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda handle: (flushed.append(Path(f"/proc/self/fd/{handle}").readlink().name),
+                                                     fsync(handle)))
+    written, _ = write_onnx_files(encoder, tmp_path, None, "en")
+    assert "fp32" in written and flushed == [".tmp-model.onnx", tmp_path.name] * len(written)
 
 
 @pytest.mark.parametrize("atomic_exchange", [True, False])

@@ -128,6 +128,13 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     fsync(path.parent)
 
 
+def publish(staged: Path, path: Path) -> None:
+    """Flush a file that a library has written, and give it its name in the same folder."""
+    fsync(staged)
+    staged.replace(path)
+    fsync(path.parent)
+
+
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Write ``value`` as readable JSON, atomically; NaN is refused."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
