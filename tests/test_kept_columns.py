@@ -99,19 +99,19 @@ def test_kept_columns_change_without_encoding_and_old_indexes_open(tmp_path: Pat
 def test_export_keeps_columns_and_search_filters_as_typed(tmp_path: Path, command: Command) -> None:
     rows = [[f"n{row}", TITLES[row], KEPT["date"][row], KEPT["source"][row]] for row in range(60)]
     with (tmp_path / "titles.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["id", "title", "date", "source"], *rows])
+        csv.writer(file).writerows([["id", "title", "date", "来源"], *rows])
     assert command("train", "loss=mnrl", *TINY, "loop.max_steps=1", "hydra.run.dir=run").code == 0
-    done = command("export", "model=run", "corpus=titles.csv", "corpus.id_column=id", "corpus.keep=[date,source]",
+    done = command("export", "model=run", "corpus=titles.csv", "corpus.id_column=id", "corpus.keep=[date,来源]",
                    "out=news")
     assert done.code == 0, done.err
-    done = command("search", "news", "storm", "--json", "-k", "60", "--filter", "source=x", "--filter", "date>=2023")
+    done = command("search", "news", "storm", "--json", "-k", "60", "--filter", "来源=x", "--filter", "date>=2023")
     assert done.code == 0, done.err
-    expected = {row[0]: {"date": row[2], "source": row[3]} for row in rows if row[3] == "x" and row[2] >= "2023"}
+    expected = {row[0]: {"date": row[2], "来源": row[3]} for row in rows if row[3] == "x" and row[2] >= "2023"}
     assert {hit["id"]: hit["columns"] for hit in json.loads(done.out)["hits"]} == expected and expected
     with (tmp_path / "titles.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["id", "title", "date", "source"], *rows[1:]])
+        csv.writer(file).writerows([["id", "title", "date", "来源"], *rows[1:]])
     assert command("export", "only=index", "corpus=titles.csv", "corpus.id_column=id", "out=news").code == 0
-    hits = json.loads(command("search", "news", "storm", "--json", "-k", "60", "--filter", "source=x").out)["hits"]
+    hits = json.loads(command("search", "news", "storm", "--json", "-k", "60", "--filter", "来源=x").out)["hits"]
     assert {hit["id"] for hit in hits} == {row[0] for row in rows[1:] if row[3] == "x"}
     done = command("export", "only=index", "corpus=titles.csv", "corpus.keep=[nothing]", "out=news")
     assert done.code == 2 and "nothing" in done.err

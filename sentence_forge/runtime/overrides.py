@@ -20,6 +20,7 @@ PATH_OPTIONS = {"model": ("folder", "model.path"), "baseline": ("folder", "basel
 TEXT_KEYS = ("out", "output", "file", "data_dir", "dir", "resume", "path", "dev_path", "column", "id_column", "sheet",
              "separator", "encoding", "url")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PLAIN_LIST = re.compile(r"""\[([^][{}'"]*)\]""")
 _OVERRIDE = re.compile(r"(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -34,8 +35,8 @@ def options(group: str) -> list[str]:
 def friendly(arguments: Sequence[str]) -> list[str]:
     """Rewrite what a person types into what Hydra takes.
 
-    >>> friendly(["loss=mnrl", "corpus.path=新闻.csv"])
-    ['loss=mnrl', "corpus.path='新闻.csv'"]
+    >>> friendly(["loss=mnrl", "corpus.path=新闻.csv", "corpus.keep=[来源, date]"])
+    ['loss=mnrl', "corpus.path='新闻.csv'", "corpus.keep=['来源','date']"]
     """
     known_only = not any(argument.startswith(("--config-dir", "-cd")) or "searchpath" in argument
                          for argument in arguments)
@@ -105,6 +106,8 @@ def _quoted_if_needed(argument: str, several: bool) -> str:
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
+        if listed := _PLAIN_LIST.fullmatch(value):  # in quotes as a whole it would be a text
+            return f"{key}=[{','.join(quoted(part.strip()) for part in listed[1].split(','))}]"
         return f"{key}={quoted(value)}"
     parsed = override.value()
     if override.is_sweep_override():  # a comma is a sweep's only with -m
