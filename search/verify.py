@@ -38,22 +38,26 @@ def verify(folder: str | Path) -> list[str]:
     """
     index = index_folder(folder)
     problems: list[str] = []
-    checked = None
-    for number in numbers(index):
+    checked: Generation | None = None
+    seen: set[int] = set()
+    while left := [number for number in numbers(index) if number not in seen]:  # a writer may add some meanwhile
+        number = left[0]
+        seen.add(number)
         try:
             generation = read_generation(index, number)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        checked = checked or generation
-        damaged = [f"{path}: damaged, its bytes differ from the manifest's sha256" for path in generation.damaged()]
-        # A damaged file is not checked further; it may not even be readable.
-        problems += damaged or _contradictions(generation)
+            if checked is None or number > checked.number:
+                checked = generation
+            found = [f"{path}: damaged, its bytes differ from the manifest's sha256" for path in generation.damaged()]
+            # A damaged file is not checked further; it may not even be readable.
+            found = found or _contradictions(generation)
+        except (UserError, FileNotFoundError) as error:
+            found = [str(error)]
+        problems += found if number in numbers(index) else []  # else a writer has removed it meanwhile
     for segment in sorted((index / SEGMENTS).glob("[0-9a-f]*")):
         try:
             read_manifest(segment)
         except UserError as error:
-            problems.append(str(error))
+            problems += [str(error)] if segment.exists() else []
     export = index.parent
     if (export / "manifest.json").is_file() or (index != Path(folder) and (export / "model").is_dir()):
         problems += _export_problems(export, checked)

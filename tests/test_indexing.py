@@ -19,7 +19,7 @@ from faults import end_at_last
 from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.locks import writer_lock
-from sentence_forge.search.generation import numbers
+from sentence_forge.search.generation import Generation, numbers
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import Block, encode_here, index_corpus
 from sentence_forge.search.segments import read_segments, segment_folder, text_hashes, write_segment
@@ -316,6 +316,27 @@ def test_verify_finds_every_flipped_bit(tmp_path: Path) -> None:
         assert verify(tmp_path) != [], path.name
         path.write_bytes(whole)
     assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("before", ["damaged", "read_rows"])
+def test_verify_beside_a_writer_says_nothing_of_what_that_one_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                      before: str) -> None:
+    titles = titles_like(40)
+    build(tmp_path, titles)
+    build(tmp_path, titles[1:])
+    check, waiting = getattr(Generation, before), [titles[2:], titles[3:]]
+
+    def interrupted(generation: Generation, *given: object) -> object:
+        writing, waiting[:] = waiting[:], []
+        for more in writing:  # two generations, so that the one that is being checked goes
+            build(tmp_path, more)
+        return check(generation, *given)
+
+    monkeypatch.setattr(Generation, before, interrupted)
+    assert verify(tmp_path) == []
+    damage = tmp_path / "vectors-4.npy"
+    damage.write_bytes(damage.read_bytes()[:-1] + b"x")
+    assert verify(tmp_path) == [f"{damage}: damaged, its bytes differ from the manifest's sha256"]
 
 
 def test_verify_finds_every_damaged_segment(tmp_path: Path) -> None:
