@@ -17,6 +17,7 @@ from sentence_forge.eval.evaluate import evaluate
 from sentence_forge.eval.ranking import rank
 from sentence_forge.eval.report.report import Report
 from sentence_forge.eval.tasks.judged import JudgedRetrieval
+from sentence_forge.eval.tasks.marked import marked_measures
 from sentence_forge.runtime.errors import UserError
 
 QUERIES = {f"q{number}": f"w{number} w{number + 1}" for number in range(12)}
@@ -103,6 +104,15 @@ def test_ndcg_is_scikit_learns() -> None:
         grades[:, 0] = 2
         found = rank(queries, documents, lambda chunk, grades=grades: (grades[chunk], None)).measures["ndcg@10"]
         assert found.mean() == pytest.approx(ndcg_score(grades, queries @ documents.T, k=10), abs=1e-9)
+
+
+@pytest.mark.parametrize(("right", "near"), [(2, 1), (1, None), (5, 2.5)])
+def test_near_hits_are_neither_right_nor_wrong(right: float, near: float | None) -> None:
+    vectors = np.eye(4)
+    marks = [{0: right, 1: 0, 2: near}, {1: right, 3: 0, 0: near}, {2: near, 3: 0}]  # the last has no right hit
+    grades = [{document: grade for document, grade in each.items() if grade is not None} for each in marks]
+    found = marked_measures(vectors[:3], vectors, grades, np.argsort(-(vectors[:3] @ vectors.T), kind="stable"))
+    assert found["average_precision"].tolist() == [1, 1] and len(found["precision@5"]) == 3
 
 
 def test_a_collapsed_model_and_one_that_knows_roles(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ def marked_measures(queries: Floats, documents: Floats, grades: Sequence[Mapping
 
     Returns:
         ``precision@5`` [queries]; ``average_precision`` of the queries that have a right and a wrong hit, where there
-        are any. Near hits are neither.
+        are any. Near hits are neither; where grades are of another scale, the highest of all are the right ones.
     """
     precision = [np.mean([found.get(int(document), 0) > 0 for document in best[:PRECISION_AT]])
                  for found, best in zip(grades, top, strict=True)]
     ranked = []
+    best = max((grade for found in grades for grade in found.values()), default=0)  # a query may have near hits alone
     for query, found in zip(queries, grades, strict=True):
-        best = max(found.values(), default=0)
         judged = [document for document, grade in found.items() if grade in (0, best)]
         right = np.array([found[document] > 0 for document in judged])
         if right.any() and not right.all():
