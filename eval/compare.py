@@ -15,7 +15,7 @@ from pathlib import Path
 from sentence_forge.data_readers.csv_writer import write_csv
 from sentence_forge.eval.report.board import csv_rows, markdown, page
 from sentence_forge.eval.report.leaderboard import leaderboard
-from sentence_forge.runtime.files import write_atomic
+from sentence_forge.runtime.files import make_folder, write_atomic
 from sentence_forge.runtime.process import Parser, run
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(arguments: argparse.Namespace) -> None:
     board = leaderboard([Path(name) for name in arguments.runs])
     out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     text = markdown(board)
     write_atomic(out / "leaderboard.md", text)
     write_atomic(out / "leaderboard.html", page(board))

@@ -115,5 +115,7 @@ def test_what_holds_nothing_is_named_and_left_out(runs: Path, tmp_path: Path, ca
     assert "broken: a run without a model" in said and "empty: holds no report" in said and "damaged" in said
     with pytest.raises(UserError, match="nothing to compare"):
         leaderboard([broken])
+    assert main([str(runs / "train" / "seed1"), "--out", str(tmp_path / "a file")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'a file'}: is no folder")
     assert main([str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.startswith("error: ") and main([]) == 2
