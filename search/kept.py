@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _REMEMBERED = 16  # filters whose rows are kept in memory
 _CONDITION = re.compile(r"(.+?)\s*(>=|<=|!=|=|>|<)\s*(.*)", re.DOTALL)
 _COMPARE = {"=": "equal", "!=": "not_equal", ">=": "greater_equal", "<=": "less_equal", ">": "greater", "<": "less"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
@@ -92,6 +93,9 @@ def conditions(texts: Sequence[str], columns: Sequence[str]) -> list[Condition]:
         if match is None:
             raise UserError(f"filter {text!r}: is no condition; give such as source=x or date>=2026-01-01")
         if match[1] not in columns:
+        if _SURROGATE.search(text):
+            raise UserError(f"filter {text!r}: holds a lone surrogate, as of bytes that are not UTF-8; give it as "
+                            "UTF-8")
             said = one_of(columns, match[1]) if columns else "it keeps none; export with corpus.keep=[...]"
             raise UserError(f"filter {text!r}: the index keeps no column {match[1]!r}; {said}")
         found.append(Condition(match[1], match[2], match[3]))

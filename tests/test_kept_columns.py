@@ -74,7 +74,7 @@ def test_a_filter_leaves_exactly_what_brute_force_does(folder: Path, where: list
                 name: cells[int(hit.id)] for name, cells in KEPT.items() if cells[int(hit.id)]}
 
 
-@pytest.mark.parametrize("wrong", ["", "source", "=x", "sorce=x", "id=3"])
+@pytest.mark.parametrize("wrong", ["", "source", "=x", "sorce=x", "id=3", "source=\udcff"])
 def test_a_filter_that_is_none_is_refused(folder: Path, wrong: str) -> None:
     with Index.open(folder, WordEncoder()) as index, pytest.raises(UserError, match="filter"):
         index.search(["storm"], where=[wrong])
