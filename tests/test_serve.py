@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer
 from sentence_forge.encoders.similarity import normalise
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.kept import Kept
 from sentence_forge.search.serve.guard import Limits
 
 TITLES = ["storm hits coast", "storm hits the coast", "opera opens", "markets fall", "京津冀 秋冬",
@@ -230,6 +232,18 @@ def test_a_filter_is_exact_in_the_api_and_on_the_page(tmp_path: Path) -> None:
         for wrong in ("colour=red", "source", ""):
             assert client.get("/api/search", q="storm", filter=wrong).status == 422
             assert client.ask("GET", f"/?q=storm&filter={wrong}").status == 422
+
+
+def test_kept_values_are_counted_once_and_for_whole_pages_alone(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path, titles_like(40), kept={"source": ["x", "y"] * 20})
+    counted, values_of = [], Kept.values_of
+    monkeypatch.setattr(Kept, "values_of", lambda *given: (time.sleep(0.2), counted.append(1), values_of(*given))[2])
+    with served(tmp_path) as client:
+        assert client.get("/", q="storm", part=1).status == 200 and not counted
+        with ThreadPoolExecutor(4) as threads:
+            pages = list(threads.map(lambda _: client.get("/", q="storm").text, range(4)))
+        assert len(counted) == 1 and all("is.source" in page for page in pages)
 
 
 def test_check_says_whether_a_server_has_our_model(tmp_path: Path, command: Callable[..., Done]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from sentence_forge.search.text_search import KeptColumns
 
@@ -30,9 +31,19 @@ class Facet:
     values: tuple[tuple[str, int], ...]
 
 
-@lru_cache(2)
+_known: WeakKeyDictionary[KeptColumns, list[Facet]] = WeakKeyDictionary()  # it keeps no index that was closed
+_lock = threading.Lock()  # counting the values of many rows takes seconds, and who asks meanwhile waits for them
+
+
 def facets(kept: KeptColumns) -> list[Facet]:
     """Return the kept columns that a person can filter by: dates, and those whose values repeat."""
+    with _lock:
+        if (found := _known.get(kept)) is None:
+            found = _known[kept] = _facets(kept)
+        return found
+
+
+def _facets(kept: KeptColumns) -> list[Facet]:
     found = []
     for column in kept.names:
         values = kept.values_of(column, _MOST_OFFERED)

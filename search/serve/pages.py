@@ -109,7 +109,7 @@ def _hits_page(service: Service, request: Request, template: str, query: str, fo
     lines = [] if found is None else lines_of(service, query, found, labeller_of(request))
     took = f"{(time.perf_counter() - begun) * 1000:.1f}"
     with service.live.reading() as index:
-        rows, shown = len(index), facets(index.kept)
+        rows, shown = len(index), facets(index.kept) if template == "search" else []
         met = index.count_where(where) if where and found is not None else None
         examples = [] if found is not None else index.drawn(_EXAMPLES)
     return render(service, request, template, q=query, found=found, lines=lines, took=took, rows=rows,
