@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sentence_forge.encoders.similarity import IntArray
 from sentence_forge.runtime.errors import UserError, one_of
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 _REMEMBERED = 16  # filters whose rows are kept in memory
 _CONDITION = re.compile(r"(.+?)\s*(>=|<=|!=|=|>|<)\s*(.*)", re.DOTALL)
-_COMPARE = {"=": "equal", "!=": "not_equal", ">=": "greater_equal", "<=": "less_equal", ">": "greater", "<": "less"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_COMPARE = {"=": "equal", "!=": "not_equal", ">=": "greater_equal", "<=": "less_equal", ">": "greater", "<": "less"}
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
 
@@ -34,7 +35,7 @@ class Kept:
                  rows: int) -> None:
         self.names = list(texts)
         self._texts, self._column, self._rows = texts, column, rows
-        self._matching: dict[tuple[str, ...], IntArray] = {}
+        self._matching: dict[tuple[str, ...], NDArray[np.uint8]] = {}  # a bit a row: numbers would be 64 times as long
 
     def of_row(self, row: int) -> dict[str, str]:
         """Return a row's cells by column, those that are empty left out."""
@@ -47,18 +48,21 @@ class Kept:
             UserError: one is no condition, or on a column that isn't kept.
         """
         key = tuple(where)
-        if (rows := self._matching.get(key)) is None:
-            rows = matching_rows(conditions(where, self.names), self._column, self._rows)
-            self._matching = {**dict([*self._matching.items()][1 - _REMEMBERED:]), key: rows}
-        return rows
+        if (bits := self._matching.get(key)) is None:
+            bits = np.packbits(matching_rows(conditions(where, self.names), self._column, self._rows))
+            self._matching = {**dict([*self._matching.items()][1 - _REMEMBERED:]), key: bits}
+        return np.flatnonzero(np.unpackbits(bits, count=self._rows).view(bool))
 
     def values_of(self, column: str, most: int) -> dict[str, int]:
         """Return the ``most`` commonest values of a column, and in how many rows each is."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
-        counts = pc.value_counts(self._column(column).combine_chunks())
-        found = zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
-        return dict(sorted(found, key=lambda each: (-each[1], each[0]))[:most])
+        found = pc.value_counts(self._column(column).combine_chunks())
+        table = pa.table({"value": found.field("values"), "rows": found.field("counts")})
+        # chosen before they become Python's strings, of which a column of ids has as many as there are rows
+        first = pc.select_k_unstable(table, most, [("rows", "descending"), ("value", "ascending")])
+        return dict(zip(*table.take(first).to_pydict().values(), strict=True))
 
     def bounds_of(self, column: str) -> tuple[str, str]:
         """Return the first and the last value of a column in the order of texts; of cells that are not empty."""
@@ -89,21 +93,22 @@ def conditions(texts: Sequence[str], columns: Sequence[str]) -> list[Condition]:
     """
     found = []
     for text in texts:
+        if _SURROGATE.search(text):
+            raise UserError(f"filter {text!r}: holds a lone surrogate, as of bytes that are not UTF-8; give it as "
+                            "UTF-8")
         match = _CONDITION.fullmatch(text.strip())
         if match is None:
             raise UserError(f"filter {text!r}: is no condition; give such as source=x or date>=2026-01-01")
         if match[1] not in columns:
-        if _SURROGATE.search(text):
-            raise UserError(f"filter {text!r}: holds a lone surrogate, as of bytes that are not UTF-8; give it as "
-                            "UTF-8")
             said = one_of(columns, match[1]) if columns else "it keeps none; export with corpus.keep=[...]"
             raise UserError(f"filter {text!r}: the index keeps no column {match[1]!r}; {said}")
         found.append(Condition(match[1], match[2], match[3]))
     return found
 
 
-def matching_rows(wanted: Sequence[Condition], cells_of: Callable[[str], pa.ChunkedArray], rows: int) -> IntArray:
-    """Return the rows that meet all conditions, int64, rising.
+def matching_rows(wanted: Sequence[Condition], cells_of: Callable[[str], pa.ChunkedArray],
+                  rows: int) -> NDArray[np.bool_]:
+    """Return of each row whether it meets all conditions, bool [rows].
 
     Order is that of numbers where the value and most of the column's cells are numbers, and cells that are none are
     then left out; else it is that of texts, as ISO dates need it. Empty cells meet no ``>= <= > <``.
@@ -127,7 +132,7 @@ def matching_rows(wanted: Sequence[Condition], cells_of: Callable[[str], pa.Chun
         else:
             meets = pc.and_(compare(cells, pa.scalar(value, cells.type)), pc.not_equal(cells, ""))
         keep &= meets.to_numpy()
-    return np.flatnonzero(keep)
+    return keep
 
 
 def _are_numbers(cells: pa.ChunkedArray) -> bool:

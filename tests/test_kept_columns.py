@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import random
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import TINY, Done
 from corpora import WordEncoder, build, titles_like
@@ -17,6 +20,7 @@ from sentence_forge.encoders.similarity import normalise
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.kept import Kept
 from sentence_forge.search.verify import verify
 
 Command = Callable[..., Done]
@@ -78,6 +82,33 @@ def test_a_filter_leaves_exactly_what_brute_force_does(folder: Path, where: list
 def test_a_filter_that_is_none_is_refused(folder: Path, wrong: str) -> None:
     with Index.open(folder, WordEncoder()) as index, pytest.raises(UserError, match="filter"):
         index.search(["storm"], where=[wrong])
+
+
+def test_the_commonest_values_are_those_of_a_count_and_few_of_many_are_in_memory() -> None:
+    cells = [f"{'é来z'[draw.randrange(3)]}{draw.randrange(20_000)}" for _ in range(60_000)]
+    kept = Kept({"a": cells}, lambda _: pa.chunked_array([pa.array(cells, pa.large_string())]), len(cells))
+    expected = sorted(Counter(cells).items(), key=lambda each: (-each[1], each[0]))
+    assert list(kept.values_of("a", len(cells)).items()) == expected
+    tracemalloc.start()
+    try:
+        assert list(kept.values_of("a", 10).items()) == expected[:10]
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_filters_are_remembered_in_a_bit_a_row() -> None:
+    cells, rows = pa.chunked_array([pa.array(["x", "y"] * 50_000, pa.large_string())]), 100_000
+    kept = Kept({"a": ["x", "y"] * 50_000}, lambda _: cells, rows)
+    kept.rows_where(["a!=z"])  # libraries
+    tracemalloc.start()
+    try:
+        for number in range(16):
+            assert len(kept.rows_where([f"a!={number}"])) == rows
+        assert tracemalloc.get_traced_memory()[0] < 16 * rows
+    finally:
+        tracemalloc.stop()
+    assert kept.rows_where(["a=y"]).tolist() == kept.rows_where(["a=y"]).tolist() == list(range(1, rows, 2))
 
 
 def test_kept_columns_change_without_encoding_and_old_indexes_open(tmp_path: Path) -> None:
