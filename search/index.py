@@ -41,10 +41,10 @@ class Index(TextSearch):
         super().__init__(str(generation.folder), export, generation.manifest["fingerprint"], encoder)
         self._generation, self._shards = generation, generation.shards
         count, kept = generation.manifest["rows"], dict(zip(generation.kept, generation.kept_columns, strict=True))
-        self._rows = ShardedRows([StoredRows(shard.rows, ["id", "title", *kept.values()], shard.count)
-                                  for shard in self._shards])
+        rows = self._rows = ShardedRows([StoredRows(shard.rows, ["id", "title", *kept.values()], shard.count)
+                                         for shard in self._shards])
         self.kept: Kept = Kept({name: self._rows.texts(column) for name, column in kept.items()},
-                               lambda name: self._rows.column(kept[name]), count)
+                               lambda name: rows.column(kept[name]), count)
         self.ids: Sequence[str] = self._rows.texts("id")
         self.titles: Sequence[str] = self._rows.texts("title")
         self._parts = [as_read(shard.map_vectors(generation.manifest["dim"])) for shard in self._shards]
@@ -232,4 +232,5 @@ class Index(TextSearch):
         """Let go of the mapped files; the index can't be searched afterwards."""
         self._cut = self.__dict__["fast"] = None
         self._parts, self._opened = [], []
-        del self.vectors
+        self.__dict__.pop("vectors", None)
+        self._rows.close()

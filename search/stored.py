@@ -6,6 +6,7 @@ groups of `GROUP` rows, not compressed, and opened as a memory map: a title cost
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -19,6 +20,7 @@ from sentence_forge.search.checked import checked_columns, naming_damage, read_c
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from sentence_forge.encoders.similarity import IntArray
 
@@ -69,11 +71,12 @@ class StoredRows:
         self._lock = threading.Lock()  # an open Parquet file is for one thread at a time
         self._table: pa.Table | None = None
         with naming_damage(path):
-            self._file = pq.ParquetFile(path, memory_map=True)
-            about = self._file.metadata
+            file = pq.ParquetFile(path, memory_map=True)
+            about = file.metadata
             groups = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
+        self._file: pq.ParquetFile | None = file
         if len(groups) < 2 or groups[:-1] != [GROUP] * (len(groups) - 1) or groups[-1] > GROUP:
-            self._file.close()  # few rows, or written by an earlier version
+            self._file = None  # few rows, or written by an earlier version
             self._table = read_columns(path, columns, rows)
         elif sum(groups) != rows:
             raise UserError(f"{path}: damaged, it holds {sum(groups)} rows, but the manifest says {rows}")
@@ -94,8 +97,8 @@ class StoredRows:
         """Return all of a column in one chunk; where rows are read as asked for, it is read anew each time."""
         if self._table is not None:
             return self._table[name]
-        with self._lock, naming_damage(self._path):
-            table = self._file.read(columns=[name])
+        with self._opened() as file:
+            table = file.read(columns=[name])
         return checked_columns(table, self._path, [name], self._rows)[name]
 
     def blocks(self, name: str) -> Iterator[pa.Array]:
@@ -105,17 +108,30 @@ class StoredRows:
             return
         for start in range(0, len(self._sizes), _GROUPS_KEPT):
             groups = range(start, min(start + _GROUPS_KEPT, len(self._sizes)))
-            with self._lock, naming_damage(self._path):
-                table = self._file.read_row_groups(list(groups), columns=[name])
+            with self._opened() as file:
+                table = file.read_row_groups(list(groups), columns=[name])
             yield checked_columns(table, self._path, [name], sum(self._sizes[group] for group in groups))[name].chunk(0)
 
     def cells(self, group: int, name: str) -> pa.Array:
         """Return a column's cells in one group of rows."""
         return self._group(group)[name].chunk(0)
 
-    def _read_group(self, number: int) -> pa.Table:
+    def close(self) -> None:
+        """Let go of the file, and so of the disk space of one that was removed; it can't be read afterwards."""
+        with self._lock:
+            self._file = None  # a reader that is closed alone still maps it
+            self._group.cache_clear()
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
         with self._lock, naming_damage(self._path):
-            table = self._file.read_row_group(number, columns=self._columns, use_threads=False)
+            if self._file is None:
+                raise UserError("the index is closed; open it again")
+            yield self._file
+
+    def _read_group(self, number: int) -> pa.Table:
+        with self._opened() as file:
+            table = file.read_row_group(number, columns=self._columns, use_threads=False)
         return checked_columns(table, self._path, self._columns, self._sizes[number])
 
 
@@ -153,6 +169,11 @@ class ShardedRows:
             return self._shards[0].column(name)
         chunks = [chunk.cast(pa.large_string()) for shard in self._shards for chunk in shard.column(name).chunks]
         return pa.chunked_array([pa.concat_arrays(chunks)])
+
+    def close(self) -> None:
+        """Let go of the files; see `StoredRows.close`."""
+        for shard in self._shards:
+            shard.close()
 
 
 class _Cells(Sequence[str]):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ from sentence_forge.runtime.manifests import sealed, unsealed
 from sentence_forge.search import stored
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.kept import Kept
+from sentence_forge.search.serve.facets import facets
 from sentence_forge.search.verify import verify
 
 ROWS = 3 * stored.GROUP + 17
@@ -61,6 +66,28 @@ def test_what_is_in_no_group_that_is_asked_for_is_not_read(folder: Path) -> None
         with pytest.raises(UserError, match=r"rows-1\.parquet: damaged"):
             index.titles[2 * stored.GROUP]
     assert "rows-1.parquet: damaged" in verify(folder)[0]
+
+
+def test_a_closed_index_holds_no_file_and_says_so(folder: Path) -> None:
+    def held() -> bool:
+        opened = [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")
+                  if os.path.lexists(f"/proc/self/fd/{each}")]
+        return str(folder) in "".join(opened) + Path("/proc/self/maps").read_text()
+
+    def opened_and_closed() -> weakref.ref[Kept]:
+        index = Index.open(folder, WordEncoder())
+        assert index.titles[0] == TITLES[0] and facets(index.kept) and held()
+        index.close()
+        index.close()
+        assert not held()
+        for read in (lambda: index.search(["storm"]), lambda: index.ids[3000], lambda: index.row_of("n3")):
+            with pytest.raises(UserError, match="the index is closed; open it again"):
+                read()
+        return weakref.ref(index.kept)
+
+    kept = opened_and_closed()
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("change", [lambda table: table.slice(1), lambda table: table.drop_columns("title"),
