@@ -116,9 +116,10 @@ class Index(TextSearch):
         """
         if not 1 <= dim <= self._dim:
             raise UserError(f"dim {dim}: the index's vectors have {self._dim} numbers; give 1 to {self._dim}")
-        if self._cut is None or self._cut.shape[1] != dim:
-            self._cut = shortened(self.vectors, dim)
-        return self._cut
+        cut = self._cut  # another thread may store another
+        if cut is None or cut.shape[1] != dim:
+            cut = self._cut = shortened(self.vectors, dim)
+        return cut
 
     def search_vectors(self, queries: npt.NDArray[np.floating], k: int = 10, *, exact: bool = False,
                        dim: int | None = None, where: Sequence[str] = ()) -> tuple[FloatArray, IntArray]:

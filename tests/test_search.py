@@ -110,6 +110,18 @@ def test_a_cut_is_what_brute_force_finds_among_the_first_numbers(tmp_path: Path)
                 index.search(["storm"], dim=dim)
 
 
+def test_a_thread_gets_the_cut_that_it_asked_for_whatever_another_stores(tmp_path: Path) -> None:
+    class Crossed(Index):
+        """Where a cut is stored another thread stores its own, of 4 numbers, at once."""
+
+        _cut = property(lambda self: self.__dict__.get("last"),
+                        lambda self, cut: self.__dict__.update(last=None if cut is None else cut[:, :4]))
+
+    build(tmp_path, titles_like(20))
+    with Crossed.open(tmp_path, WordEncoder()) as index:
+        assert index.cut(8).shape == (20, 8) and index.cut(4).shape == (20, 4)
+
+
 def test_open_takes_the_export_folder_too(tmp_path: Path) -> None:
     build(tmp_path / "index", ["storm hits"])
     with Index.open(str(tmp_path), WordEncoder()) as index:
