@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -20,7 +21,7 @@ from sentence_forge.search.generation import Generation, commit, numbers, remove
 from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of
 from sentence_forge.search.shard_writing import ShardTask, lost, write_shard
 from sentence_forge.search.shards import SHARD_ROWS, Shard, counts_of, entries, shards_of
-from sentence_forge.search.stored import write_rows
+from sentence_forge.search.stored import ShardedRows, StoredRows, write_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +79,11 @@ def same_rows(base: Generation, rows: Rows) -> bool:
     if not same_rejected or base.kept != list(rows.kept):
         return False
     columns = {"id": rows.ids, **dict(zip(base.kept_columns, rows.kept.values(), strict=True))}
-    return all(equal(LazyStrings(base.read_rows([name])[name].chunks), cells) for name, cells in columns.items())
+    for name, cells in columns.items():
+        with closing(ShardedRows([StoredRows(shard.rows, [name], shard.count) for shard in base.shards])) as stored:
+            if not equal(stored.texts(name), cells):
+                return False
+    return True
 
 
 def tables_of(rows: Rows) -> Iterator[pa.Table]:

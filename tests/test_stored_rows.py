@@ -18,11 +18,14 @@ from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import sha256_file
 from sentence_forge.runtime.manifests import sealed, unsealed
 from sentence_forge.search import stored
+from sentence_forge.search.generation import newest
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.search.kept import Kept
+from sentence_forge.search.segments import text_hashes
 from sentence_forge.search.serve.facets import facets
 from sentence_forge.search.verify import verify
+from sentence_forge.search.writing import Rows, same_rows
 
 ROWS = 3 * stored.GROUP + 17
 IDS = [f"n{row}" for row in range(ROWS)]
@@ -66,6 +69,23 @@ def test_what_is_in_no_group_that_is_asked_for_is_not_read(folder: Path) -> None
         with pytest.raises(UserError, match=r"rows-1\.parquet: damaged"):
             index.titles[2 * stored.GROUP]
     assert "rows-1.parquet: damaged" in verify(folder)[0]
+
+
+def test_rows_are_compared_with_those_that_are_there_a_part_at_a_time(folder: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "GROUP", 128)
+    wide = {"source": [f"{row}" * 500 for row in range(ROWS)]}
+    index_corpus(folder, IDS, TITLES, WordEncoder(), kept=wide, fast_from=10**9)
+    base, usual = newest(folder), pa.default_memory_pool()
+    assert base is not None
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        for kept, same in ((wide, True), ({"source": [*wide["source"][:-1], ""]}, False), ({"other": IDS}, False)):
+            assert same_rows(base, Rows(IDS, TITLES, text_hashes(TITLES), [], kept)) == same
+    finally:
+        pa.set_memory_pool(usual)
+    assert pool.max_memory() < sum(map(len, wide["source"])) / 3
 
 
 def test_a_closed_index_holds_no_file_and_says_so(folder: Path) -> None:
