@@ -42,7 +42,7 @@ def check_corpus(settings: Export) -> None:
     if settings.cluster.kind is ClusterKind.ray:
         from sentence_forge.export.ray_cluster import check_ray
 
-        check_ray(settings.cluster.workers, settings.cluster.cpus)
+        check_ray(settings.cluster.workers, settings.cluster.cpus, settings.cluster.address)
 
 
 def read_rows(settings: Export, corpus: Path, before: Mapping[str, Any] | None = None) -> Corpus:

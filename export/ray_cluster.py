@@ -26,19 +26,23 @@ from sentence_forge.search.shards import Shard
 log = logging.getLogger(__name__)
 
 _START = "as they start"
+_PATIENCE = 10.0  # seconds for a cluster to answer
 MOST_DEATHS = 3  # of workers over one block, or of workers that never became ready
 
 
-def check_ray(workers: int | None, cpus: int) -> None:
+def check_ray(workers: int | None, cpus: int, address: str | None = None) -> None:
     """Say before anything is done what would stop ``RayCluster``.
 
     Raises:
-        UserError: Ray is not installed, or a number is below 1.
+        UserError: Ray is not installed, a number is below 1, or no cluster answers where one must run already.
     """
     if find_spec("ray") is None:
         raise UserError("cluster=ray: Ray is not installed; pip install 'sentence-forge[ray]'")
     if cpus < 1 or (workers is not None and workers < 1):
         raise UserError(f"cluster: workers={workers}, cpus={cpus}; both must be 1 or more")
+    if (address or os.environ.get("RAY_ADDRESS") or "local") != "local":
+        with _connected(address):
+            return
 
 
 class _Call(NamedTuple):
@@ -228,7 +232,15 @@ def _connected(address: str | None) -> Iterator[Any]:
 
     ours = not ray.is_initialized()
     if ours:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        where = os.environ.get("RAY_ADDRESS") or address if address in (None, "auto") else address
+        host, _, port = (where or "").removeprefix("ray://").rpartition(":")
+        try:
+            if host and port.isdecimal():  # where nobody answers, Ray would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        except (OSError, ValueError, OverflowError) as error:
+            raise UserError(f"cluster=ray: {where}: {str(error).partition('. ')[0]}; give cluster.address=<host:port> "
+                            "of a cluster that runs, or cluster.address=local") from None
     try:
         yield ray
     finally:

@@ -218,6 +218,18 @@ def test_no_workers_is_one_line(command: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "news").exists()
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (pip install 'sentence-forge[ray]')")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:99999", "no address"])
+def test_a_cluster_that_is_not_there_is_said_before_anything_is_done(command: Command, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch,
+                                                                     address: str) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    (tmp_path / "c.csv").write_text("title\na title\n")
+    done = command("export", "model=minilm", "corpus=c.csv", "out=news", "cluster=ray")
+    assert done.code == 2 and "error: cluster=ray: " in done.err and address in done.err, done.err
+    assert "Traceback" not in done.err and not (tmp_path / "news").exists()
+
+
 @pytest.mark.skipif(find_spec("ray") is not None, reason="ray is installed")
 def test_without_ray_is_one_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("title\na title\n")
