@@ -30,16 +30,17 @@ MOST_QUERIES = 256
 MOST_INPUTS = 2048
 LONGEST_QUERY = 2000
 LONGEST_INPUT = 50_000
+MOST_CONDITIONS = 20
+LONGEST_CONDITION = 500
 _ENCODED_AT_ONCE = 32  # of a long list, so that searches come in between
 _PAIRS_PATIENCE = 20.0
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_QUERY)]
 Input = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_INPUT)]
+Condition = Annotated[str, StringConstraints(max_length=LONGEST_CONDITION)]
 K = Annotated[int, Query(ge=1, le=MOST_HITS, description="hits a query")]
-
-
-Where = Annotated[list[Annotated[str, StringConstraints(max_length=500)]], Query(
-    max_length=20, description="conditions on kept columns, such as source=x or date>=2026-01-01")]
+Where = Annotated[list[Condition], Query(
+    max_length=MOST_CONDITIONS, description="conditions on kept columns, such as source=x or date>=2026-01-01")]
 
 
 class SearchBatch(BaseModel):
@@ -48,7 +49,7 @@ class SearchBatch(BaseModel):
     queries: Annotated[list[Text], Field(min_length=1, max_length=MOST_QUERIES)]
     k: Annotated[int, Field(ge=1, le=MOST_HITS)] = 10
     exact: bool = False
-    filter: Annotated[list[Annotated[str, StringConstraints(max_length=500)]], Field(max_length=20)] = []
+    filter: Annotated[list[Condition], Field(max_length=MOST_CONDITIONS)] = []
 
 
 class Embeddings(BaseModel):
@@ -136,9 +137,12 @@ async def ask(service: Service, queries: list[str], k: int, *, exact: bool = Fal
     """Return what each query finds.
 
     Raises:
-        HTTPException: a query is blank, or can't be encoded; a condition is none, or on a column that isn't kept.
+        HTTPException: a query is blank, or can't be encoded; a condition is none, or on a column that isn't kept; there
+            are too many, or one is too long.
     """
     _check_texts(queries)
+    if len(where) > MOST_CONDITIONS or any(len(condition) > LONGEST_CONDITION for condition in where):
+        raise HTTPException(422, f"at most {MOST_CONDITIONS} filters, of {LONGEST_CONDITION} characters each")
     if where:
         await asyncio.to_thread(_check_conditions, service, where)
     return await asyncio.wrap_future(service.searcher.search(queries, k, exact=exact, where=where))
