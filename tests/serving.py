@@ -18,6 +18,7 @@ import uvicorn
 from corpora import WordEncoder
 
 from sentence_forge.search.serve.app import make_app
+from sentence_forge.search.serve.guard import Impatient
 
 
 class Answer(NamedTuple):
@@ -63,11 +64,12 @@ class Client:
 @contextlib.contextmanager
 def served(folder: Path, **options: Any) -> Iterator[Client]:
     """Serve the index in ``folder`` until the block ends."""
+    idle = options.pop("idle", 30)
     app = make_app(folder, encoder=options.pop("encoder", WordEncoder()), **options)
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits this
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, server_header=False, proxy_headers=False,
-                                           timeout_graceful_shutdown=5))
+    server = uvicorn.Server(uvicorn.Config(app, http=Impatient, log_config=None, server_header=False,
+                                           proxy_headers=False, timeout_keep_alive=idle, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
-from corpora import WordEncoder
+from corpora import WordEncoder, build
 from serving import served
 
 from sentence_forge.search.indexing import index_corpus
@@ -20,3 +25,41 @@ def test_conditions_are_bounded(tmp_path: Path, path: str, name: str) -> None:
     with served(tmp_path) as client:
         for values, status in ((["a"] * 20, 200), (["a"] * 21, 422), (["a" * 493], 200), (["a" * 494], 422)):
             assert client.get(path, **{"q": "storm", name: [start + value for value in values]}).status == status
+
+
+HEAD = b"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 22\r\n\r\n"
+WHOLE = HEAD + b'{"queries": ["storm"]}'
+
+
+@pytest.mark.parametrize(("sent", "at_once"), [
+    (b"", True), (HEAD[:40], True), (WHOLE[:-1], True), (WHOLE + HEAD[:40], True), (WHOLE + HEAD, True), (HEAD, False)])
+def test_who_does_not_send_a_request_to_its_end_is_cut_off(tmp_path: Path, sent: bytes, at_once: bool) -> None:
+    build(tmp_path, TITLES)
+    with served(tmp_path, idle=1) as client, socket.create_connection(("127.0.0.1", client.port)) as caller:
+        begun, left = time.monotonic(), sent
+        caller.settimeout(0.2)
+        if at_once:
+            caller.sendall(left)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    if not caller.recv(4096):
+                        break
+                assert time.monotonic() - begun < 8
+                if not at_once:
+                    caller.sendall(left[:1])
+                    left = left[1:]
+
+
+class Slow(WordEncoder):
+    """It takes longer than a client is waited for."""
+
+    def encode(self, texts: Sequence[str], role: str | None = None) -> np.ndarray:
+        time.sleep(3.5)
+        return super().encode(texts, role)
+
+
+def test_who_waits_for_an_answer_is_not_cut_off(tmp_path: Path) -> None:
+    build(tmp_path, TITLES)
+    with served(tmp_path, idle=1, encoder=Slow()) as client:
+        assert client.post("/api/search", {"queries": ["storm"]}).status == 200

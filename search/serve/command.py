@@ -57,7 +57,7 @@ def _serve(args: argparse.Namespace) -> None:
         import uvicorn
 
         from sentence_forge.search.serve.app import make_app
-        from sentence_forge.search.serve.guard import Limits
+        from sentence_forge.search.serve.guard import Impatient, Limits
     except ModuleNotFoundError as missing:
         raise UserError(f"search serve needs {missing.name}; pip install 'sentence-forge[serve]'") from None
     listening = _listen(args.host, args.port)
@@ -67,8 +67,9 @@ def _serve(args: argparse.Namespace) -> None:
         other = None if args.against is None else open_index(args.against)
         app = make_app(args.dir, model=args.model, token=args.token, limits=Limits(rate=args.rate), other=other,
                        work=args.work)
-        config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, proxy_headers=False,
-                                limit_concurrency=1000, timeout_keep_alive=30, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(app, http=Impatient, log_config=None, access_log=False, server_header=False,
+                                proxy_headers=False, limit_concurrency=1000, timeout_keep_alive=30,
+                                timeout_graceful_shutdown=5)
         address = _address(args.host, listening)
         sys.stderr.write(f"{address}   Ctrl-C ends it\n")
         sys.stderr.flush()

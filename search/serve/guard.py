@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from sentence_forge.search.serve.meters import Meters
 
@@ -148,6 +150,41 @@ class Guard:
             return message
 
         return bounded
+
+
+class Impatient(H11Protocol):
+    """HTTP that aborts a connection whose request does not come in full.
+
+    uvicorn waits for ever for a first request and for the rest of any, and refuses more than ``limit_concurrency``
+    connections: so many silent ones would turn the server off. Every ``timeout_keep_alive`` seconds this looks whether
+    a connection still waits for what it waited for at the look before.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look."""
+        super().connection_made(transport)
+        self._look_later(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def _look_later(self, waited: RequestResponseCycle | None) -> None:
+        self._next_look = self.loop.call_later(self.timeout_keep_alive, self._look, waited)
+
+    def _look(self, waited: RequestResponseCycle | None) -> None:
+        last: RequestResponseCycle | None = self.cycle  # the last request whose headers came in full
+        if last is None:
+            waits = True
+        elif last.response_complete:
+            waits = self.timeout_keep_alive_task is None  # otherwise no byte of another request is there yet
+        else:
+            waits = last.more_body
+        if waits and last is waited:
+            self.transport.abort()
+        else:
+            self._look_later(last if waits else None)
 
 
 def refusal(path: str, error: HTTPException) -> JSONResponse:
