@@ -23,6 +23,7 @@ from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.search.kept import Kept
 from sentence_forge.search.serve.guard import Limits
+from sentence_forge.search.serve.live import LiveIndex
 
 TITLES = ["storm hits coast", "storm hits the coast", "opera opens", "markets fall", "京津冀 秋冬",
           "markets fall again"]
@@ -197,6 +198,25 @@ def test_a_new_generation_is_taken_up_without_a_failed_request(tmp_path: Path) -
         assert not bad and max(seen) == 5 and len(seen) > 1
         assert "opera storm report 5" in [hit["title"] for hit in client.get("/api/search", q="opera storm report 5",
                                                                              k=3).json["hits"]]
+
+
+@pytest.mark.parametrize("typed", ["news", "news/index"])
+def test_a_link_that_is_switched_to_another_export_is_not_followed(tmp_path: Path, typed: str) -> None:
+    for name, rows in (("one", 3), ("two", 4), ("two", 5)):
+        build(tmp_path / name / "index", TITLES[:rows], IDS[:rows])
+    link = tmp_path / "news"
+    link.symlink_to("one")
+    live = LiveIndex(tmp_path / typed, WordEncoder(), seconds=600)
+    try:
+        link.unlink()
+        link.symlink_to("two")
+        assert not live.refresh()
+        build(tmp_path / "one" / "index", TITLES, IDS)
+        assert live.refresh()
+        with live.reading() as index:
+            assert len(index) == 6 and index.marks_folder == tmp_path / "one" / "index"
+    finally:
+        live.close()
 
 
 def test_queries_together_get_what_each_gets_alone(client: Client) -> None:

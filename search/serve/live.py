@@ -11,7 +11,7 @@ from pathlib import Path
 from sentence_forge.encoders.fingerprint import query_fingerprint
 from sentence_forge.encoders.protocol import TextEncoder
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.search.places import open_index
+from sentence_forge.search.places import is_address, open_index
 from sentence_forge.search.text_search import TextSearch
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,8 @@ class LiveIndex:
     A thread looks once in ``seconds`` whether a newer generation is there, opens it, and puts it in the old one's
     place. Who reads the old one then goes on with it; it is closed when its last reader has finished. Where the newer
     one can't be opened, its model missing on this machine, say, the thread looks less and less often, at last once a
-    minute.
+    minute. A link to an export is followed once, at the start: a link that leads to another model's export later would
+    otherwise be taken for a newer generation, or not, as the two numbers happen to be.
 
     Args:
         place: an export's output folder, the ``index`` folder in it, or a database's address.
@@ -45,12 +46,12 @@ class LiveIndex:
 
     def __init__(self, place: str | Path, encoder: TextEncoder | None = None, model: str | None = None,
                  seconds: float = 1.0) -> None:
-        self._place, self._model = place, model
+        self._place, self._model = place if is_address(place) else _itself(Path(place)), model
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._damaged = -1
         self._reason = ""  # why a newer generation couldn't be opened; a warning is printed once
-        self._current = _Opened(open_index(place, encoder, model=model))
+        self._current = _Opened(open_index(self._place, encoder, model=model))
         self._current.index.prepare()
         self._watcher = threading.Thread(target=self._watch, args=(seconds,), name="generations", daemon=True)
         self._watcher.start()
@@ -122,3 +123,8 @@ class LiveIndex:
             except Exception:  # a watcher that died would leave the server with an old index for good
                 log.exception("looking for a newer generation failed")
             pause = min(2 * pause, max(seconds, 60.0)) if self._reason else seconds
+
+
+def _itself(folder: Path) -> Path:
+    """Return an export's folder without links; ``index`` in it may be one to another disk, and the model stays here."""
+    return folder.resolve() if (folder / "index").is_dir() else folder.parent.resolve() / folder.name
