@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,11 @@ import pytest
 from corpora import WordEncoder, build
 from serving import served
 
+from sentence_forge.encoders.similarity import FloatArray
 from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.serve.live import LiveIndex
+from sentence_forge.search.serve.meters import Meters
+from sentence_forge.search.serve.searcher import Searcher
 
 TITLES = ["storm hits coast", "storm hits the coast", "opera opens", "markets fall"]
 
@@ -63,3 +69,23 @@ def test_who_waits_for_an_answer_is_not_cut_off(tmp_path: Path) -> None:
     build(tmp_path, TITLES)
     with served(tmp_path, idle=1, encoder=Slow()) as client:
         assert client.post("/api/search", {"queries": ["storm"]}).status == 200
+
+
+def test_what_is_remembered_of_texts_does_not_grow_with_their_length(tmp_path: Path) -> None:
+    class Forgetful(WordEncoder):
+        def encode(self, texts: Sequence[str], role: str | None = None) -> FloatArray:
+            return np.ones((len(texts), self.dim), np.float32)
+
+    build(tmp_path, TITLES)
+    live = LiveIndex(tmp_path, Forgetful(), seconds=600)
+    searcher = Searcher(live, Meters())
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            assert len(searcher.encode([f"{number} " + "x" * 50_000], None).result().vectors) == 1
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+        searcher.close()
+        live.close()
