@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import socket
+import sqlite3
 import time
 import tracemalloc
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +91,22 @@ def test_what_is_remembered_of_texts_does_not_grow_with_their_length(tmp_path: P
         tracemalloc.stop()
         searcher.close()
         live.close()
+
+
+@pytest.mark.parametrize("path", ["/queue", "/pairs"])
+def test_the_server_answers_while_marks_wait_for_another_process(tmp_path: Path, path: str) -> None:
+    build(tmp_path, TITLES)
+    with served(tmp_path) as client, ThreadPoolExecutor(2) as callers:
+        other = sqlite3.connect(tmp_path / "marks.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        mark = callers.submit(client.form, "/marks", {"query": "storm", "id": "1", "mark": "right"})
+        time.sleep(0.5)
+        page = callers.submit(client.get, path)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        assert client.get("/healthz").status == 200
+        took = time.monotonic() - begun
+        waits = not mark.done() and not page.done()
+        other.close()
+        assert mark.result().status == 303 and page.result().status == 200
+        assert waits and took < 2

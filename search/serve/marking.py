@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -13,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from sentence_forge.search.serve.api import ask, row_of
 from sentence_forge.search.serve.judged import judged
-from sentence_forge.search.serve.marks import KINDS
+from sentence_forge.search.serve.marks import KINDS, Mark
 from sentence_forge.search.serve.proposals import LOOKED_AT, QUERIES, TO_TRAIN, enough, propose, queries_to_ask
 from sentence_forge.search.serve.training import STEPS
 from sentence_forge.search.serve.view import LABELLER, clean_name, labeller_of, render
@@ -39,7 +40,7 @@ def marking_routes(service: Service) -> APIRouter:
         if kind not in KINDS or not query.strip() or len(query) > MOST_CHARACTERS:
             raise HTTPException(422, "a mark needs a query, an id and one of " + ", ".join(KINDS))
         given = await asyncio.to_thread(_toggle, service, query, row_id, kind, labeller_of(request))
-        return _done(request, form, {"mark": given, **service.marks.counts()})
+        return _done(request, form, {"mark": given, **await asyncio.to_thread(service.marks.counts)})
 
     @routes.post("/undo")
     async def undo(request: Request) -> Response:
@@ -57,7 +58,8 @@ def marking_routes(service: Service) -> APIRouter:
 
     @routes.get("/queue")
     async def queue(request: Request) -> HTMLResponse:
-        mine = [mark for mark in service.marks.all() if mark.labeller == labeller_of(request)]
+        marks = await asyncio.to_thread(service.marks.all)
+        mine = [mark for mark in marks if mark.labeller == labeller_of(request)]
         drawn, thresholds = await asyncio.to_thread(_drawn, service)
         queries = queries_to_ask([mark.query for mark in mine], drawn)
         found = await ask(service, queries, LOOKED_AT)
@@ -66,7 +68,8 @@ def marking_routes(service: Service) -> APIRouter:
         proposals = propose({query: each.hits for query, each in zip(queries, found, strict=True)}, other, thresholds,
                             known)
         return render(service, request, "queue", proposals=proposals, latest=mine[:_LATEST], thresholds=thresholds,
-                      enough=enough(service.marks.counts()), to_train=TO_TRAIN, queries=_both_sides(service))
+                      enough=enough(Counter(mark.mark for mark in marks)), to_train=TO_TRAIN,
+                      queries=_both_sides(marks))
 
     _training(routes, service)
     return routes
@@ -77,7 +80,8 @@ def _training(routes: APIRouter, service: Service) -> None:
     def train(request: Request, part: bool = False) -> HTMLResponse:
         return render(service, request, "training" if part else "train", progress=service.trainer.progress,
                       steps=STEPS, why_not=service.trainer.why_not, commands=service.trainer.shown(),
-                      marks=sum(service.marks.counts().values()), to_train=TO_TRAIN, queries=_both_sides(service))
+                      marks=sum(service.marks.counts().values()), to_train=TO_TRAIN,
+                      queries=_both_sides(service.marks.all()))
 
     @routes.post("/train")
     def start(request: Request) -> Response:
@@ -91,9 +95,9 @@ def _training(routes: APIRouter, service: Service) -> None:
         return RedirectResponse("/train", 303)
 
 
-def _both_sides(service: Service) -> int:
+def _both_sides(marks: list[Mark]) -> int:
     """Return how many queries have right and wrong hits."""
-    return sum(bool(texts["right"] and texts["wrong"]) for texts in judged(service.marks.all()).queries.values())
+    return sum(bool(texts["right"] and texts["wrong"]) for texts in judged(marks).queries.values())
 
 
 def _drawn(service: Service) -> tuple[list[str], Thresholds | None]:

@@ -20,8 +20,7 @@ from sentence_forge.search.serve.guard import COOKIE, session_of
 from sentence_forge.search.serve.marking import fields, local
 from sentence_forge.search.serve.searcher import Found
 from sentence_forge.search.serve.view import labeller_of, render
-from sentence_forge.search.text_search import Hit
-from sentence_forge.search.thresholds import Thresholds
+from sentence_forge.search.text_search import Hit, Pair
 
 if TYPE_CHECKING:
     from sentence_forge.search.serve.app import Service
@@ -67,12 +66,7 @@ def page_routes(service: Service) -> APIRouter:
             _, found = await service.pairs.best(_PATIENCE)
         except HTTPException:
             return render(service, request, "pairs", 503, lines=None)
-        thresholds = await asyncio.to_thread(_thresholds, service)
-        name = labeller_of(request)
-        lines = [(pair, "" if thresholds is None else thresholds.of(pair.score),
-                  service.marks.of(pair.title1, [pair.title2], name).get(pair.title2, ""))
-                 for pair in found[:_PAIRS_SHOWN]]
-        return render(service, request, "pairs", lines=lines)
+        return await asyncio.to_thread(_pairs_page, service, request, found[:_PAIRS_SHOWN])
 
     @routes.get("/api")
     async def api(request: Request) -> HTMLResponse:
@@ -99,9 +93,13 @@ def _signing_in(routes: APIRouter, service: Service) -> None:
         return answer
 
 
-def _thresholds(service: Service) -> Thresholds | None:
+def _pairs_page(service: Service, request: Request, pairs: Sequence[Pair]) -> HTMLResponse:
     with service.live.reading() as index:
-        return index.thresholds
+        thresholds = index.thresholds
+    name = labeller_of(request)
+    lines = [(pair, "" if thresholds is None else thresholds.of(pair.score),
+              service.marks.of(pair.title1, [pair.title2], name).get(pair.title2, "")) for pair in pairs]
+    return render(service, request, "pairs", lines=lines)
 
 
 def _hits_page(service: Service, request: Request, template: str, query: str, found: Found | None,
