@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -166,7 +166,7 @@ class Index(TextSearch):
                  for rank, (score, row) in enumerate(zip(*found, strict=True), start=1)]
                 for found in zip(scores, positions, strict=True)]
 
-    def pairs(self, k: int = 10, *, repeats: bool = False) -> list[Pair]:
+    def pairs(self, k: int = 10, *, repeats: bool = False, check: Callable[[], None] = lambda: None) -> list[Pair]:
         """Return the ``k`` most similar pairs of rows, each once, best first.
 
         Exact up to 50,000 titles; of more, those with distant neighbourhoods are not compared (see `search.pairs`).
@@ -175,6 +175,7 @@ class Index(TextSearch):
             k: how many; more than there are gives all.
             repeats: also pair rows with equal titles. Otherwise only the first row of each title is paired, so that the
                 pairs are near-duplicates rather than duplicates.
+            check: called again and again meanwhile; what it raises ends the search.
 
         Raises:
             UserError: k below 1.
@@ -182,7 +183,7 @@ class Index(TextSearch):
         check_k(k)
         self.check_open()
         rows = np.arange(len(self.vectors)) if repeats else self._first_rows()
-        scores, left, right = most_similar_pairs(self.vectors, rows, k)
+        scores, left, right = most_similar_pairs(self.vectors, rows, k, check=check)
         return [Pair(float(score), self.ids[i], self.titles[i], self.ids[j], self.titles[j])
                 for score, i, j in zip(scores, left, right, strict=True)]
 

@@ -7,7 +7,7 @@ Near-duplicates have the same centres nearby, so that only less similar pairs ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -20,7 +20,8 @@ _SEED = 20_190_827
 
 
 def most_similar_pairs(vectors: VectorRows, rows: IntArray, k: int,
-                       exact_up_to: int = EXACT_UP_TO) -> tuple[FloatArray, IntArray, IntArray]:
+                       exact_up_to: int = EXACT_UP_TO,
+                       check: Callable[[], None] = lambda: None) -> tuple[FloatArray, IntArray, IntArray]:
     """Find the ``k`` pairs of highest cosine among ``rows`` of ``vectors``, each unordered pair once.
 
     Args:
@@ -28,13 +29,15 @@ def most_similar_pairs(vectors: VectorRows, rows: IntArray, k: int,
         rows: int64 [m], rising: the rows to pair.
         k: how many pairs; more than m (m - 1) / 2 gives all.
         exact_up_to: rows up to which all pairs are compared; beyond, those in neighbouring cells.
+        check: called before each block; what it raises ends the work, which takes minutes for millions of rows.
 
     Returns:
         scores, float32 [<= k], falling; the earlier row and the later row of each pair, int64. Ties in row order.
     """
     best = _Best(k)
-    blocks = _all_blocks(rows) if len(rows) <= exact_up_to else _cell_blocks(vectors, rows)
+    blocks = _all_blocks(rows) if len(rows) <= exact_up_to else _cell_blocks(vectors, rows, check)
     for left, right in blocks:
+        check()
         best.add(vectors[left] @ vectors[right].T, left, right)
     pairs = best.pairs()
     scores = np.empty(len(pairs), np.float32)
@@ -93,12 +96,14 @@ def _all_blocks(rows: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
             yield rows[start:start + _BLOCK], rows[other:other + _BLOCK]
 
 
-def _cell_blocks(vectors: VectorRows, rows: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+def _cell_blocks(vectors: VectorRows, rows: IntArray,
+                 check: Callable[[], None]) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield, a cell at a time, the rows nearest to its centre and all rows that have it among their nearest few."""
-    centres = _centres(vectors, rows, max(1, int(len(rows) ** 0.5)))
+    centres = _centres(vectors, rows, max(1, int(len(rows) ** 0.5)), check)
     few = min(_CELLS_A_ROW, len(centres))
     nearest = np.empty((len(rows), few), np.int64)
     for start in range(0, len(rows), _BLOCK):
+        check()
         cosines = vectors[rows[start:start + _BLOCK]] @ centres.T
         some = np.argpartition(-cosines, few - 1, axis=1)[:, :few]
         order = np.argsort(-np.take_along_axis(cosines, some, axis=1), axis=1)
@@ -113,12 +118,13 @@ def _cell_blocks(vectors: VectorRows, rows: IntArray) -> Iterator[tuple[IntArray
                 yield own[start:start + _BLOCK], all_[other:other + _BLOCK]
 
 
-def _centres(vectors: VectorRows, rows: IntArray, count: int) -> FloatArray:
+def _centres(vectors: VectorRows, rows: IntArray, count: int, check: Callable[[], None]) -> FloatArray:
     """Return ``count`` spherical k-means centres of a sample of ``rows``, unit length, float32 [count, dim]."""
     draw = np.random.default_rng(_SEED)
     sample = np.asarray(vectors[np.sort(draw.permutation(rows)[:64 * count])])
     centres = sample[draw.permutation(len(sample))[:count]]
     for _ in range(5):
+        check()
         cell = np.concatenate([np.argmax(sample[start:start + _BLOCK] @ centres.T, axis=1)
                                for start in range(0, len(sample), _BLOCK)])
         order = np.argsort(cell, kind="stable")

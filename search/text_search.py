@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -226,7 +226,7 @@ class TextSearch(ABC):
         """Return ids and titles of at most ``count`` rows drawn by chance, others each time without ``seed``."""
 
     @abstractmethod
-    def pairs(self, k: int = 10, *, repeats: bool = False) -> list[Pair]:
+    def pairs(self, k: int = 10, *, repeats: bool = False, check: Callable[[], None] = lambda: None) -> list[Pair]:
         """Return the ``k`` most similar pairs of rows, each once, best first; see `Index`."""
 
     @property

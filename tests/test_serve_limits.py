@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import socket
 import sqlite3
 import time
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import WordEncoder, build
+from corpora import WordEncoder, build, titles_like, unit_vectors
 from serving import served
+from starlette.exceptions import HTTPException
 
 from sentence_forge.encoders.similarity import FloatArray
 from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.pairs import most_similar_pairs
 from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.serve.meters import Meters
+from sentence_forge.search.serve.pairs import MOST, Pairs
 from sentence_forge.search.serve.searcher import Searcher
 
 TITLES = ["storm hits coast", "storm hits the coast", "opera opens", "markets fall"]
@@ -110,3 +114,44 @@ def test_the_server_answers_while_marks_wait_for_another_process(tmp_path: Path,
         other.close()
         assert mark.result().status == 303 and page.result().status == 200
         assert waits and took < 2
+
+
+@pytest.mark.parametrize("exact_up_to", [10_000, 1000])
+def test_a_search_for_pairs_can_be_ended(exact_up_to: int) -> None:
+    class EndedError(Exception):
+        pass
+
+    def after(calls: int) -> Callable[[], None]:
+        left = iter(range(calls))
+
+        def check() -> None:
+            if next(left, None) is None:
+                raise EndedError
+        return check
+
+    vectors = unit_vectors(5000, 8)
+    for calls in range(6):
+        with pytest.raises(EndedError):
+            most_similar_pairs(vectors, np.arange(5000), 10, exact_up_to, after(calls))
+
+
+def test_a_server_ends_while_pairs_are_looked_for(tmp_path: Path) -> None:
+    build(tmp_path, titles_like(20_000))
+    live = LiveIndex(tmp_path, WordEncoder(), seconds=600)
+    pairs = Pairs(live)
+
+    async def impatient() -> float:
+        with pytest.raises(HTTPException, match="still being looked for"):
+            await pairs.best(0.01)
+        begun = time.monotonic()
+        pairs.close()
+        return time.monotonic() - begun
+
+    try:
+        with live.reading() as index:
+            begun = time.monotonic()
+            assert len(index.pairs(MOST)) == MOST
+            took = time.monotonic() - begun
+        assert asyncio.run(impatient()) < took / 2
+    finally:
+        live.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -211,11 +211,11 @@ class PostgresIndex(TextSearch):
         with self.reading():
             return rows.drawn(self._connection, self._names, self._generation, count, seed)
 
-    def pairs(self, k: int = 10, *, repeats: bool = False) -> list[Pair]:
+    def pairs(self, k: int = 10, *, repeats: bool = False, check: Callable[[], None] = lambda: None) -> list[Pair]:
         """Return the ``k`` most similar pairs of rows, each once, best first; see `Index.pairs`."""
         check_k(k)
         with self.reading():
-            return rows.pairs(self._connection, self._names, self._about, k, repeats=repeats)
+            return rows.pairs(self._connection, self._names, self._about, k, repeats=repeats, check=check)
 
     def check_open(self) -> None:
         """Raise a UserError where the index is closed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +96,8 @@ def drawn(connection: Connection, names: Names, number: int, count: int, seed: i
     return [(name, title) for _, name, title in found]
 
 
-def pairs(connection: Connection, names: Names, about: About, k: int, *, repeats: bool) -> list[Pair]:
+def pairs(connection: Connection, names: Names, about: About, k: int, *, repeats: bool,
+          check: Callable[[], None]) -> list[Pair]:
     """Return the ``k`` most similar pairs of rows, as `Index.pairs` does.
 
     The vectors are read in one pass into a file that has no name, and compared from there.
@@ -107,6 +108,7 @@ def pairs(connection: Connection, names: Names, about: About, k: int, *, repeats
         about: the generation.
         k: how many.
         repeats: also pair rows with equal titles.
+        check: see `Index.pairs`.
     """
     total = about.rows if repeats else about.titles
     numbers = np.empty(total, np.int64)
@@ -116,13 +118,14 @@ def pairs(connection: Connection, names: Names, about: About, k: int, *, repeats
             cursor.itersize = BLOCK
             cursor.execute(statement(_ALL if repeats else _FIRST, **names.of(about.generation)))
             while block := cursor.fetchmany(BLOCK):
+                check()
                 some = vectors_of([cells for _, cells in block], about.dim)
                 file.write((some if about.kind == "vector" else normalise(some)).data)
                 numbers[start:start + len(block)] = [row for row, _ in block]
                 start += len(block)
         file.flush()
         mapped = np.memmap(file, np.float32, "r", shape=(total, about.dim))
-        scores, left, right = most_similar_pairs(np.asarray(mapped), np.arange(total), k)
+        scores, left, right = most_similar_pairs(np.asarray(mapped), np.arange(total), k, check=check)
         del mapped
     of = by_number(connection, names, about.generation, numbers[np.concatenate([left, right])])
     return [Pair(float(score), *of[int(numbers[i])][:2], *of[int(numbers[j])][:2])

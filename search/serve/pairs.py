@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 
@@ -11,6 +13,10 @@ from sentence_forge.search.serve.live import LiveIndex
 from sentence_forge.search.text_search import Pair
 
 MOST = 1000
+
+
+class _EndedError(Exception):
+    """The server ends; nobody waits for the pairs any more."""
 
 
 class Pairs:
@@ -23,6 +29,7 @@ class Pairs:
     def __init__(self, live: LiveIndex) -> None:
         self._live = live
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pairs")
+        self._ended = threading.Event()
         self._task: asyncio.Future[list[Pair]] | None = None
         self._state = (-1, 0)
 
@@ -46,7 +53,8 @@ class Pairs:
             raise HTTPException(503, "the pairs are still being looked for; ask again in a minute") from None
 
     def close(self) -> None:
-        """Wait for what is under way, and end the thread."""
+        """Stop what is under way, and end the thread."""
+        self._ended.set()
         self._thread.shutdown(cancel_futures=True)
 
     def _now(self) -> tuple[int, tuple[int, int]]:
@@ -54,5 +62,10 @@ class Pairs:
             return index.generation, index.state
 
     def _find(self) -> list[Pair]:
-        with self._live.reading() as index:
-            return index.pairs(MOST)
+        with suppress(_EndedError), self._live.reading() as index:
+            return index.pairs(MOST, check=self._check)
+        return []
+
+    def _check(self) -> None:
+        if self._ended.is_set():
+            raise _EndedError
