@@ -6,6 +6,7 @@ import csv
 import http.client
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -29,17 +30,19 @@ from sentence_forge.encoders.making.build import from_scratch
 from sentence_forge.search.index import Index
 from sentence_forge.search.serve.marks import Marks
 
+KEPT = ["source", "来源, b", "id", "title"]
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     titles = titles_like(60)
     with (folder / "titles.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["id", "title", "source"], *(
-            [f"n{row}", title, "x" if row % 2 else ""] for row, title in enumerate(titles))])
+        csv.writer(file).writerows([["id", "title", "source", "来源, b"], *(
+            [f"n{row}", title, "x" if row % 2 else "", str(row)] for row, title in enumerate(titles))])
     tiny = Encoder(from_scratch(lambda: titles, hidden=32, layers=1, heads=2, vocabulary=600))
     sf.export(tiny, folder / "titles.csv", out=folder / "news",
-              **{"corpus.id_column": "id", "corpus.keep": ["source"]})
+              **{"corpus.id_column": "id", "corpus.keep": KEPT})
     return folder / "news"
 
 
@@ -87,20 +90,21 @@ def test_a_person_trains_on_marks_and_sees_what_changed(trained: Trained, export
     assert all(int(number) <= 30 for number in page.texts[tally + 1:tally + 3])
     assert client.get("/healthz").json["generation"] == 1
     with Index.open(made / "index") as index, Index.open(exported) as before:
-        assert list(index.titles) == list(before.titles) and index.kept.names == ["source"]
-        assert index.kept.of_row(1) == {"source": "x"} and index.fingerprint != before.fingerprint
+        assert list(index.titles) == list(before.titles) and index.kept.names == KEPT
+        assert index.kept.of_row(1) == before.kept.of_row(1) == dict(zip(KEPT, ["x", "1", "n1", index.titles[1]],
+                                                                         strict=True))
+        assert list(index.ids) == list(before.ids) and index.fingerprint != before.fingerprint
     marks = Marks(made / "index")  # the marks went with the new index
     assert len(marks.all()) == 60
     marks.close()
 
 
 def test_the_commands_can_be_typed(trained: Trained) -> None:
-    shown = [text.split() for text in trained.page.texts if text.startswith("python -m ")]
+    shown = [shlex.split(text) for text in trained.page.texts if text.startswith("python -m ")]
     assert [words[2] for words in shown if words[2:4] != ["search", "serve"]] == [
         "search", "train", "eval", "export", "search.compare"]
     export = next(words for words in shown if words[2] == "export")
-    assert {"corpus=titles.csv", "corpus.id_column=id", "corpus.keep=[source]"} <= {
-        word.strip("'") for word in export}
+    assert {"corpus=titles.csv", "corpus.id_column=id", "corpus.keep=[source,'来源, b',id,title]"} <= set(export)
     assert not re.search("[<>]", " ".join(" ".join(words) for words in shown))
 
 

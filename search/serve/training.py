@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.errors import UserError, printable
 from sentence_forge.runtime.locks import new_folder
+from sentence_forge.runtime.overrides import quoted
 from sentence_forge.search.changes import Change, changes, summary
 from sentence_forge.search.index import Index
 from sentence_forge.search.serve.judged import judged, test_file, write
@@ -33,6 +34,7 @@ K = 10
 MOST_QUERIES = 200  # whose hits are compared
 STEPS = ("marks", "train", "eval", "export", "compare")
 _LOOP = ["loop.epochs=3", "loop.batch_size=16", "loop.learning_rate=2e-5", "loop.log_every=1", "loop.projector=0"]
+_PLAIN = re.compile(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_][A-Za-z0-9_]*")  # names that Hydra takes as they are
 _PATH = re.compile(r"(?<![\w.])/(?:[^\s:/]+/)*")  # of an absolute path all but the file's name
 
 
@@ -87,20 +89,27 @@ class Trainer:
                 return "in_database"
             return "" if (index.export / "model").is_dir() else "no_model"
 
-    def commands(self, at: Path, corpus: str, id_column: str | None) -> list[tuple[str, list[str]]]:
-        """Return each step's command, without ``python -m``; ``at`` is the folder of their files."""
-        model, marks = str(self._export / "model"), at / "marks.csv"
+    def commands(self, export: Path, at: Path, corpus: str, *columns: str) -> list[tuple[str, list[str]]]:
+        """Return each step's command, without ``python -m``.
+
+        Args:
+            export: the index's.
+            at: the folder of their files.
+            corpus: the file to index.
+            *columns: what the export is told of its columns, besides those to keep.
+        """
+        model, marks = str(export / "model"), at / "marks.csv"
         with self._live.reading() as index:
-            columns = [f"corpus.keep=[{','.join(index.kept.names)}]"] if index.kept.names else []
-        columns += [f"corpus.id_column={id_column}"] if id_column else []
-        return [("marks", ["search", "marks", str(self._export), "--export", str(marks)]),
+            names = [name if _PLAIN.fullmatch(name) else quoted(name) for name in index.kept.names]
+        columns += (f"corpus.keep=[{','.join(names)}]",) if names else ()
+        return [("marks", ["search", "marks", str(export), "--export", str(marks)]),
                 ("train", ["train", "loss=mnrl", f"model={model}", f"data={marks}", f"hydra.run.dir={at / 'run'}",
                            *_LOOP]),
                 ("eval", ["eval", f"model={at / 'run'}", f"baseline={model}", "suite=marks",
                           f"file={test_file(marks)}", f"output={at / 'report'}"]),
                 ("export", ["export", f"model={at / 'run'}", f"corpus={corpus}", *columns,
                             f"out={at / 'index'}"]),
-                ("compare", ["search.compare", str(at / "index"), str(self._export)])]
+                ("compare", ["search.compare", str(at / "index"), str(export)])]
 
     def shown(self) -> list[str]:
         """Return the commands as they are typed, in the folder where the corpus lies."""
@@ -109,8 +118,9 @@ class Trainer:
                 about = json.loads((index.export / "manifest.json").read_text(encoding="utf-8"))["corpus"]
         except (OSError, ValueError, KeyError):  # an index without an export
             about = {}
-        commands = self.commands(Path(f"{self._export.name}-marked"), about.get("name", "titles.csv"),
-                                 about.get("id_column"))
+        id_column = [f"corpus.id_column={about['id_column']}"] if about.get("id_column") else []
+        commands = self.commands(self._export, Path(f"{self._export.name}-marked"), about.get("name", "titles.csv"),
+                                 *id_column)
         return [f"python -m {shlex.join(words)}" for _, words in commands]
 
     def start(self) -> bool:
@@ -135,8 +145,8 @@ class Trainer:
             work = Path(new_folder(str(self._work / time.strftime("%Y-%m-%d_%H-%M-%S"))))
             progress.folder = str(work)
             test = write(self._marks.all(), work / "marks.csv", "triplets").test_queries
-            self._write_corpus(work / "corpus.csv")
-            for step, words in self.commands(work, str(work / "corpus.csv"), "id")[1:-1]:
+            commands = self.commands(*self._write_corpus(work))
+            for step, words in commands[1:-1]:
                 progress.step = step
                 if step != "eval":
                     self._command(words, work, progress)
@@ -179,17 +189,21 @@ class Trainer:
             return self._process.wait(0.5)
         return None
 
-    def _write_corpus(self, path: Path) -> None:
-        """Write the index's rows as a file to index again: the corpus itself may have moved."""
+    def _write_corpus(self, work: Path) -> tuple[Path, Path, str, str, str]:
+        """Write the index's rows as a file to index again, for the corpus may have moved; return `commands`' words."""
         import csv
 
+        path = work / "corpus.csv"
         with self._live.reading() as index, path.open("w", encoding="utf-8", newline="") as file:
             assert isinstance(index, Index)  # or no training would have begun
+            names = index.kept.names
+            row_id, text = (_free(name, names) for name in ("id", "title"))
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["id", "title", *index.kept.names])
+            writer.writerow([row_id, text, *names])
             for row, (name, title) in enumerate(zip(index.ids, index.titles, strict=True)):
                 cells = index.kept.of_row(row)
-                writer.writerow([name, title, *(cells.get(column, "") for column in index.kept.names)])
+                writer.writerow([name, title, *(cells.get(column, "") for column in names)])
+            return index.export, work, str(path), f"corpus.column={text}", f"corpus.id_column={row_id}"
 
     def _compare(self, new: Path, progress: Progress) -> None:
         queries = dict([*judged(self._marks.all()).queries.items()][:MOST_QUERIES])
@@ -200,6 +214,11 @@ class Trainer:
                            for query, texts in queries.items()}
         progress.changes = sorted(found, key=lambda change: change.overlap)
         progress.summary = summary(progress.changes, K)
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """Return a name for a column that is none of those taken."""
+    return _free(f"{name}_", taken) if name in taken else name
 
 
 def _losses(metrics: Path) -> list[tuple[int, float]]:
