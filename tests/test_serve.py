@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -288,3 +289,17 @@ def test_check_says_whether_a_server_has_our_model(tmp_path: Path, command: Call
         assert "gives other vectors" in command("search", "check", client.address, "news").err
     assert "can't be reached" in command("search", "check", client.address, "news").err
     assert "no address" in command("search", "check", "file:///etc/passwd", "news").err
+    done = command("search", "check", "http://127.0.0.1:8o80", "news")
+    assert done.code == 2 and done.err.startswith("error: http://127.0.0.1:8o80: can't be reached (nonnumeric port")
+    with socket.create_server(("127.0.0.1", 0)) as other, ThreadPoolExecutor(1) as thread:
+        greeted = thread.submit(_greet, other)
+        done = command("search", "check", f"http://127.0.0.1:{other.getsockname()[1]}", "news")
+        assert done.code == 2 and "can't be reached (SSH-2.0-another" in done.err and len(done.err) < 200
+        greeted.result(60)
+
+
+def _greet(listening: socket.socket) -> None:
+    with listening.accept()[0] as caller:
+        caller.sendall(b"SSH-2.0-another" + b"x" * 1000 + b"\r\n")
+        while caller.recv(1 << 16):
+            pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sentence_forge.encoders.similarity import FloatArray, bad_row, normalise
-from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.errors import UserError, brief
 from sentence_forge.runtime.process import Parser, run
 from sentence_forge.search.display import print_lines
 
@@ -77,8 +78,8 @@ def _ask(args: argparse.Namespace, texts: list[str]) -> FloatArray:
     except urllib.error.HTTPError as error:
         raise UserError(f"{args.url}: answers {error.code} {error.reason}; is it a server of embeddings, and is "
                         "--token right?") from None
-    except (urllib.error.URLError, OSError) as error:
-        raise UserError(f"{args.url}: can't be reached ({getattr(error, 'reason', error)})") from None
+    except (http.client.HTTPException, OSError) as error:  # no HTTP comes from there, or no server is
+        raise UserError(f"{args.url}: can't be reached ({brief(str(getattr(error, 'reason', error)))})") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{args.url}: does not answer as OpenAI's API does") from None
     if vectors.ndim != 2 or len(vectors) != len(texts) or bad_row(vectors) is not None:
