@@ -85,6 +85,7 @@ def test_both_files_train_and_the_held_out_marks_test(tmp_path: Path, command: C
     (["serve", "index", "--port", "x"], "--port"),
     (["serve", "index", "--port", "99999"], "0 to 65535"), (["serve", "index", "--rate", "-1"], "0 or more"),
     (["serve", "index", "--port", "0"], "is no export"),
+    (["serve", "index", "--host", "0.0.0..0", "--token", "open sesame"], "can't listen there"),
 ])
 def test_a_mistake_is_said_in_a_line(tmp_path: Path, command: Command, words: list[str], said: str) -> None:
     build(tmp_path / "index", ["storm hits"])

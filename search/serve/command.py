@@ -94,8 +94,8 @@ def _listen(host: str, port: int) -> socket.socket:
         # Connections inherit it; without, an answer's second packet would wait 40 ms for the first one's receipt.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
-    except OSError as error:
-        raise UserError(f"{host}:{port}: can't listen there ({error.strerror}); give "
+    except (OSError, UnicodeError) as error:  # such as of 0.0.0..0, which can be no name
+        raise UserError(f"{host}:{port}: can't listen there ({getattr(error, 'strerror', error)}); give "
                         "another --port or --host") from None
 
 
