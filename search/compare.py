@@ -55,7 +55,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _show(new: Index, old: Index, args: argparse.Namespace) -> None:
-    from sentence_forge.runtime.files import write_atomic
+    from sentence_forge.runtime.files import make_folder, write_atomic
     from sentence_forge.runtime.locks import new_folder
     from sentence_forge.search.changes import (
         as_json,
@@ -70,6 +70,10 @@ def _show(new: Index, old: Index, args: argparse.Namespace) -> None:
 
     file = args.queries or (args.query if args.query and Path(args.query).is_file() else None)
     queries = list(read_queries(file)) if file else [args.query] if args.query else drawn_queries(new)
+    if args.html is not None:  # before the work
+        if Path(args.html).is_dir():
+            raise UserError(f"--html {args.html}: is a folder; name a file in it")
+        make_folder(Path(args.html).absolute().parent)
     found = changes(new, old, queries, args.k, exact=args.exact)
     note = "" if same_rows(new, old) else "The two hold other rows; hits are matched by title."
     if not (args.query or args.queries):

@@ -156,3 +156,8 @@ def test_as_typed_on_an_export(command: Callable, tmp_path: Path) -> None:
     assert done.code == 2 and done.err.startswith("error: nowhere: no such folder")
     assert command("search.compare", "news", "news", "storm", "--pairs").code == 2
     assert command("search.compare", "news", "news", "storm", "-k", "0").code == 2
+    done = command("search.compare", "news", "news", "storm", "--html", "new/folder/page.html")
+    assert done.code == 0 and (tmp_path / "new" / "folder" / "page.html").is_file()
+    for wrong, said in (("new", "--html new: is a folder"), ("queries.txt/page.html", "queries.txt: is no folder")):
+        done = command("search.compare", "news", "news", "storm", "--html", wrong)
+        assert done.code == 2 and said in done.err and not done.out
