@@ -219,6 +219,7 @@ class RowSource(ABC):
             if self.split_column is not None:
                 parts = on_disk.Named(partial(named_split, column=self.split_column))
         asked = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _WHERE}
+        asked["labels"] = self._labels  # whose names are strings; YAML has numbers beside them
         about = {"own": own, "columns": columns, "alone": alone, "asked": asked, "found": file.detected,
                  "score_range": self._score_range() if shape == PAIR_SCORE.name else None}
         wanted = self._wanted(file, columns, alone=alone)

@@ -239,8 +239,8 @@ def _connected(address: str | None) -> Iterator[Any]:
                 socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         except (OSError, ValueError, OverflowError) as error:
-            raise UserError(f"cluster=ray: {where}: {str(error).partition('. ')[0]}; give cluster.address=<host:port> "
-                            "of a cluster that runs, or cluster.address=local") from None
+            raise UserError(f"cluster=ray: {where or 'a cluster of its own'}: {str(error).partition('. ')[0]}; give "
+                            "cluster.address=<host:port> of a cluster that runs, or cluster.address=local") from None
     try:
         yield ray
     finally:

@@ -40,7 +40,8 @@ def verify(folder: str | Path) -> list[str]:
     problems: list[str] = []
     checked: Generation | None = None
     seen: set[int] = set()
-    while left := [number for number in numbers(index) if number not in seen]:  # a writer may add some meanwhile
+    most = len(numbers(index)) + 3  # a writer may add some meanwhile, and perhaps faster than they are read
+    while (left := [number for number in numbers(index) if number not in seen]) and len(seen) < most:
         number = left[0]
         seen.add(number)
         try:

@@ -104,7 +104,7 @@ def test_the_server_answers_while_marks_wait_for_another_process(tmp_path: Path,
         other = sqlite3.connect(tmp_path / "marks.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         mark = callers.submit(client.form, "/marks", {"query": "storm", "id": "1", "mark": "right"})
-        time.sleep(0.5)
+        time.sleep(2)
         page = callers.submit(client.get, path)
         time.sleep(0.5)
         begun = time.monotonic()

@@ -149,6 +149,14 @@ def test_a_file_that_is_to_be_read_otherwise_is_read_anew(tmp_path: Path) -> Non
         assert {row["anchor"][0] for row in source.read("pair", "train")} == {"ab"[header.index("anchor")]}
 
 
+def test_labels_that_yaml_reads_as_numbers_beside_texts_are_taken(tmp_path: Path) -> None:
+    path = write(tmp_path / "nli.csv", ["premise", "hypothesis", "label"],
+                 [(f"p{number}", f"h{number}", (0, 1, "-")[number % 3]) for number in range(60)])
+    labels: dict = {0: "entailment", 1: "contradiction", "-": None}
+    source = FileSource(path, on_disk=True, labels=labels)
+    assert len(source.read("pair_class", "train")) + len(source.read("pair_class", "dev")) == 40
+
+
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"too large for triplets .* data.on_disk=false"):
         FileSource(sample_path("en", "nli_train"), on_disk=True).read("triplet", "train")

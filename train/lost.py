@@ -41,12 +41,12 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         yield
         return
     over, beats = threading.Event(), store(f"alive-{starts_before()}", limit)
-    run = Path(world.collect(str(run))[0])  # the others' own folders are thrown away
-    beats.add(str(world.rank), 1)  # from now on it is missed
-    thread = threading.Thread(target=_listen, args=(world, run, limit, beats, over), name="lost", daemon=True)
-    thread.start()
-    leaves = False
+    thread, leaves = None, False
     try:
+        run = Path(world.collect(str(run))[0])  # the others' own folders are thrown away
+        beats.add(str(world.rank), 1)  # from now on it is missed
+        thread = threading.Thread(target=_listen, args=(world, run, limit, beats, over), name="lost", daemon=True)
+        thread.start()
         yield
         leaves = True
     except Interrupted:
@@ -58,7 +58,8 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         raise UserError(_line(run)) from None
     finally:
         over.set()
-        thread.join(limit)
+        if thread is not None:
+            thread.join(limit)
         if leaves:
             with contextlib.suppress(RuntimeError):  # the store is gone, and nobody asks it any more
                 beats.add(str(world.rank), _LEFT)

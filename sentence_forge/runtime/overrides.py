@@ -106,7 +106,8 @@ def _quoted_if_needed(argument: str, several: bool) -> str:
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
-        if listed := _PLAIN_LIST.fullmatch(value):  # in quotes as a whole it would be a text
+        listed = None if key.rpartition(".")[2] in TEXT_KEYS else _PLAIN_LIST.fullmatch(value)
+        if listed:  # in quotes as a whole it would be a text
             return f"{key}=[{','.join(quoted(part.strip()) for part in listed[1].split(','))}]"
         return f"{key}={quoted(value)}"
     parsed = override.value()
