@@ -22,7 +22,7 @@ ARCHIVE = Path(__file__).parent / "before.tar.gz"
 @pytest.fixture
 def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # from 3.11.4 on
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
