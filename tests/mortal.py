@@ -1,4 +1,4 @@
-"""A loss whose process is killed: the first of two, at its third step, once the checkpoint before lies there."""
+"""Processes that are killed, in a training by two: the first at its third step, or the second while it reads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sentence_forge.data_readers.sample import SampleSource
 from sentence_forge.losses.mnrl import MultipleNegativesRanking
 
 
@@ -26,3 +27,12 @@ class Mortal(MultipleNegativesRanking):
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGKILL)
         return super().of_rows(*given)
+
+
+class MortalRows(SampleSource):
+    """The sample, which kills the second process that reads it."""
+
+    def read(self, *given: Any, **how: Any) -> Any:
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(*given, **how)

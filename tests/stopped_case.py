@@ -1,21 +1,35 @@
-"""One process of two, of which the second one stops for good while the first waits for it."""
+"""One process of two, of which the second one stops for good: before they join, or while the first waits for it."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import torch.distributed as dist
 
+from sentence_forge.runtime.process import run
 from sentence_forge.train.distributed import join, started
 from sentence_forge.train.lost import watched
 
 world = started()
-join(world, "cpu")
-with watched(world, Path("run"), limit=2):
-    dist.barrier()
+
+
+def stop() -> None:
     if world.rank == 1:
         print("stopping", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
-    dist.barrier()
+
+
+def work() -> None:
+    with watched(world, Path("run"), limit=float(sys.argv[2])):
+        if sys.argv[1] == "early":
+            stop()
+        join(world, "cpu")
+        dist.barrier()
+        stop()
+        dist.barrier()
+
+
+sys.exit(run(work))

@@ -18,7 +18,8 @@ import torch
 from distributed_cases import CASES, a_case, step
 from resuming import cut_at, same_end
 
-from sentence_forge.train.distributed import ALONE
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.train.distributed import ALONE, World, join, meet
 from sentence_forge.train.lost import LIMIT
 
 ROOT = Path(__file__).parent.parent
@@ -148,19 +149,25 @@ def test_a_killed_process_ends_the_others_with_a_line_and_a_restart_goes_on_to_t
     same_end(tmp_path / "run", broken, 4)
 
 
-def test_a_process_that_hangs_ends_the_others(tmp_path: Path) -> None:
+def two_by_hand(cwd: Path, *arguments: str) -> list[subprocess.Popen[str]]:
+    """Start ``stopped_case`` twice without torchrun, which would end the one when it sees the other's end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return [subprocess.Popen([sys.executable, str(ROOT / "tests" / "stopped_case.py"), *arguments], cwd=cwd, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                             env=os.environ | ENVIRONMENT | {"RANK": rank, "WORLD_SIZE": "2", "MASTER_PORT": port,
+                                                             "MASTER_ADDR": "127.0.0.1"}) for rank in ("0", "1")]
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_a_process_that_hangs_ends_the_others(when: str, tmp_path: Path) -> None:
     """As one does whose machine is gone; nothing breaks off, so that torch would wait for half an hour.
 
     The limit is 2 s here, and the promise is a minute.
     """
     assert LIMIT < 60
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    both = [subprocess.Popen([sys.executable, str(ROOT / "tests" / "stopped_case.py")], cwd=tmp_path, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | ENVIRONMENT | {
-                                 "RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
-            for rank in ("0", "1")]
+    both = two_by_hand(tmp_path, when, "2")
     try:
         assert both[1].stdout is not None and both[1].stdout.readline() == "stopping\n"
         begun = time.monotonic()
@@ -168,12 +175,56 @@ def test_a_process_that_hangs_ends_the_others(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 0.6 * LIMIT
         assert both[0].returncode == 2 and both[1].poll() is None
         assert said.splitlines()[-1].startswith("error: process 1 of this run is lost"), said
-        assert "it had no checkpoint yet, so begin it again" in said and "whole" not in said
+        assert "the run has no checkpoint yet, so begin it again" in said and "whole" not in said
         assert "Traceback" not in said
     finally:
         for each in both:
             each.kill()
             each.communicate()
+
+
+def test_a_signal_is_heard_while_the_others_are_waited_for(tmp_path: Path) -> None:
+    """Torch's own waiting would take no notice of it, and torchrun kills half a minute later, without a word."""
+    both = two_by_hand(tmp_path, "early", "60")
+    try:
+        assert both[1].stdout is not None and both[1].stdout.readline() == "stopping\n"
+        time.sleep(1)  # until it waits
+        both[0].terminate()
+        _, said = both[0].communicate(timeout=20)
+        assert both[0].returncode == 2
+        assert said.startswith("error: SIGTERM ended this process before its training began") and said.count("\n") == 1
+    finally:
+        for each in both:
+            each.kill()
+            each.communicate()
+
+
+def test_a_process_killed_while_it_reads_ends_the_other_with_a_line(tmp_path: Path) -> None:
+    done = torchrun(*TRAIN, "plugins=[mortal]", "data._target_=mortal.MortalRows", cwd=tmp_path)
+    said = done.said  # type: ignore[attr-defined]
+    assert done.returncode != 0 and said.count("error: ") == 1, said
+    assert "error: SIGTERM ended this process before its training began, as torchrun does when another one dies" in said
+    assert "Signals.SIGKILL: 9" in said or "Signal 9 (SIGKILL)" in said
+
+
+def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UserError, match="each process wants a GPU, and this machine has 1"):
+        join(World(1, 2), "cuda")
+
+
+def test_processes_that_dont_know_where_to_meet_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="WORLD_SIZE=2, but MASTER_ADDR and MASTER_PORT don't say where"):
+        join(World(0, 2), "cpu")
+
+
+def test_a_process_that_never_begins_is_named() -> None:
+    only = torch.distributed.HashStore()
+    only.set("0", "")
+    with pytest.raises(UserError, match="process 1 of this run has not begun within 0 seconds"):
+        meet(World(0, 2), only, 0)
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ processes compute what one would on the whole batch (dropout and rounding aside)
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sentence_forge.encoders.encoder import Encoder
+from sentence_forge.runtime.errors import UserError
+
+BEGINNING = 600.0  # seconds until all must have begun: on a cold disk imports alone take minutes
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,29 @@ def starts_before() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
-def store(name: str, limit: float = 1800.0) -> dist.Store:
-    """Return a part of the store that ``torchrun``, or without it the first process, keeps; it outlives a restart."""
-    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.PrefixStore(f"sentence_forge/{name}",
-                            dist.TCPStore(*where, is_master=False, timeout=timedelta(seconds=limit)))
+def store(world: World, name: str, limit: float = 1800.0) -> dist.Store:
+    """Return a part of the store that ``torchrun`` keeps, over a restart, too, or without it the first process.
+
+    Args:
+        world: the processes.
+        name: of the part.
+        limit: seconds that an answer may take.
+
+    Raises:
+        UserError: nothing says where the store is, or it isn't there.
+    """
+    where = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
+    if where[0] is None or not where[1].isdecimal():
+        raise UserError(f"WORLD_SIZE={world.size}, but MASTER_ADDR and MASTER_PORT don't say where the processes meet; "
+                        "start them by torchrun")
+    try:
+        kept = dist.TCPStore(where[0], int(where[1]), is_master=world.first and not by_torchrun(),
+                             wait_for_workers=False, multi_tenant=True, timeout=timedelta(seconds=BEGINNING))
+        kept.set_timeout(timedelta(seconds=limit))
+    except dist.DistNetworkError as error:
+        raise UserError(f"MASTER_ADDR={where[0]} MASTER_PORT={where[1]}: the processes can't meet there "
+                        f"({str(error).splitlines()[0]})") from None
+    return dist.PrefixStore(f"sentence_forge/{name}", kept)
 
 
 def started() -> World:
@@ -155,7 +177,21 @@ def started() -> World:
     return World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
-def join(world: World, device: str) -> None:
+def meet(world: World, where: dist.Store, limit: float) -> None:
+    """Wait until every process has put a value under its number in ``where``: here, so that a signal is heard.
+
+    Raises:
+        UserError: one hasn't within ``limit`` seconds.
+    """
+    until = time.monotonic() + limit
+    while missing := [rank for rank in range(world.size) if not where.check([str(rank)])]:
+        if time.monotonic() > until:
+            raise UserError(f"process {missing[0]} of this run has not begun within {limit:.0f} seconds; see what it "
+                            "says, and start all of them again")
+        time.sleep(0.05)
+
+
+def join(world: World, device: str, limit: float = 1800.0) -> None:
     """Join the other processes' group.
 
     Not before the model is built: once they have met, transformers writes files in the first process only, and a
@@ -164,14 +200,25 @@ def join(world: World, device: str) -> None:
     Args:
         world: what ``started`` gave.
         device: cpu or cuda.
+        limit: seconds to wait for the others.
+
+    Raises:
+        UserError: another one doesn't come, or this machine has fewer GPUs than processes.
     """
-    if world.size > 1:
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        # after a restart the store still has the addresses of those who died
-        found: dict[str, Any] = {"store": store(f"start-{starts_before()}"), "rank": world.rank,
-                                 "world_size": world.size} if by_torchrun() else {}
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", **found)
+    if world.size == 1:
+        return
+    if device == "cuda":
+        local, there = int(os.environ.get("LOCAL_RANK", world.rank)), torch.cuda.device_count()
+        if local >= there:
+            raise UserError(f"torchrun --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', world.size)}: each process "
+                            f"wants a GPU, and this machine has {there}; start as many as that, or give device=cpu")
+        torch.cuda.set_device(local)
+    # of its own for each start: after a restart another one would still have the addresses of those who died
+    where = store(world, f"start-{starts_before()}")
+    where.set(str(world.rank), "")
+    meet(world, where, limit)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", store=where, rank=world.rank,
+                            world_size=world.size)
 
 
 def leave(world: World) -> None:

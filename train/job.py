@@ -94,9 +94,10 @@ def _begun_before() -> str | None:
     """Return the run that this command has begun, if ``torchrun`` starts it again after a death."""
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return None  # without importing torch
+    from sentence_forge.train.distributed import started
     from sentence_forge.train.lost import run_before_the_restart
 
-    return run_before_the_restart()
+    return run_before_the_restart(started())
 
 
 def is_first() -> bool:

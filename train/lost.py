@@ -13,8 +13,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from sentence_forge.runtime.errors import UserError, printable
+from sentence_forge.runtime.process import Stopped
 from sentence_forge.train.checkpoint import steps
-from sentence_forge.train.distributed import World, by_torchrun, starts_before, store
+from sentence_forge.train.distributed import BEGINNING, World, by_torchrun, meet, starts_before, store
 from sentence_forge.train.interrupt import Interrupted
 
 LIMIT = 45.0  # seconds without a sign of life
@@ -26,25 +27,28 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     """End this process with one line when another one dies in what follows.
 
     A connection that breaks off is seen by torch, which raises. What it sees after half an hour only, a process that
-    hangs or a machine that is gone, shows here: each process counts up in the store of ``torchrun``, and one that has
-    begun and then doesn't for ``limit`` seconds is lost. A slow one isn't, since a thread counts.
+    hangs or a machine that is gone, shows here: each process counts up in a store, and one that doesn't for ``limit``
+    seconds is lost. A slow one isn't, since a thread counts.
 
     Args:
-        world: the processes, which have joined.
+        world: the processes; they needn't have joined.
         run: the run's folder, for the message; the first process's counts.
         limit: in seconds.
 
     Raises:
-        UserError: the connection to another process broke off.
+        UserError: another process hasn't begun, or the connection to it broke off, or ``torchrun`` ends this one.
     """
     if world.size == 1:
         yield
         return
-    over, beats = threading.Event(), store(f"alive-{starts_before()}", limit)
+    over, beats = threading.Event(), store(world, f"alive-{starts_before()}", limit)
     thread, leaves = None, False
     try:
-        run = Path(world.collect(str(run))[0])  # the others' own folders are thrown away
-        beats.add(str(world.rank), 1)  # from now on it is missed
+        if world.first:
+            beats.set("run", str(run))  # the others' own folders are thrown away
+        beats.add(str(world.rank), 1)
+        meet(world, beats, BEGINNING)
+        run = Path(beats.get("run").decode())
         thread = threading.Thread(target=_listen, args=(world, run, limit, beats, over), name="lost", daemon=True)
         thread.start()
         yield
@@ -52,6 +56,11 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     except Interrupted:
         leaves = True
         raise
+    except Stopped as stopped:  # once the training has begun a signal is a checkpoint and an Interrupted
+        if isinstance(stopped.__context__, UserError):  # its own, that is on its way out
+            raise
+        raise UserError(f"{stopped} ended this process before its training began, as torchrun does when another one "
+                        f"dies, or when it is stopped itself; {_remedy(run)}") from None
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
@@ -65,17 +74,17 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
                 beats.add(str(world.rank), _LEFT)
 
 
-def remember(run: Path) -> None:
+def remember(world: World, run: Path) -> None:
     """Let ``run_before_the_restart`` find this run, should ``torchrun`` start its processes again."""
     if by_torchrun():
-        store("run").set("run", str(run))
+        store(world, "run").set("run", str(run))
 
 
-def run_before_the_restart() -> str | None:
+def run_before_the_restart(world: World) -> str | None:
     """Return the run that this command has begun, if ``torchrun --max-restarts`` starts it once more."""
     if not by_torchrun() or not starts_before():
         return None
-    kept = store("run")
+    kept = store(world, "run")
     return kept.get("run").decode() if kept.check(["run"]) else None
 
 
@@ -89,7 +98,7 @@ def _listen(world: World, run: Path, limit: float, counts: dist.Store, over: thr
                 beats = counts.add(str(rank), 0)
                 if beats != before:
                     last[rank] = (beats, time.monotonic())
-                elif 0 < beats < _LEFT and time.monotonic() - since > limit:
+                elif beats < _LEFT and time.monotonic() - since > limit:
                     _end(_line(run, f"process {rank}"))
     except RuntimeError:  # the store is gone, and with it torchrun or the process that held it
         if not over.wait(limit / 10):
@@ -104,8 +113,11 @@ def _end(line: str) -> None:
 
 
 def _line(run: Path, who: str = "another process") -> str:
-    lost = f"{who} of this run is lost, so this one can't go on"
+    return f"{who} of this run is lost, so this one can't go on; {_remedy(run)}"
+
+
+def _remedy(run: Path) -> str:
     if not steps(run):
-        return f"{lost}; it had no checkpoint yet, so begin it again, in another folder (hydra.run.dir=)"
-    return (f"{lost}; its last checkpoint is whole: the same torchrun with -m train resume={run} goes on from there "
-            "(torchrun --max-restarts=3 does so by itself)")
+        return "the run has no checkpoint yet, so begin it again, in another folder (hydra.run.dir=)"
+    return (f"its last checkpoint is whole: the same torchrun with -m train resume={run} goes on from there (torchrun "
+            "--max-restarts=3 does so by itself)")

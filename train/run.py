@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -106,29 +107,30 @@ def train(run: Run) -> None:
 
 
 def _train(run: Run) -> None:
-    seed_everything(run.config.seed)
-    resumed = checkpoint.resumed(run.folder, run.config.resume, first=run.world.first)
-    before = {} if resumed is None else read_environment(run.folder)
-    use_what_is_allowed(run.device)
-    same_threads(before)
-    _check_remining(run)
-    data, dev = _load_data(run)
-    trainee = build_trainee(run, data, dev, resumed)
-    environment = _environment(run, before) | {"teachers": trainee.teachers}
-    check_environment(run.folder, before, environment, given=run.given, anyway=run.config.resume_anyway)
-    state = trainee.restore(run, resumed)
-    plan, batches = trainee.plan_from(run.config.loop)
-    trainee.encoder.forward.compiled = environment["compiled"] = compiles(
-        run.config.loop.compile, device=environment["device"], left=plan.total - state.step, before=before)
-    _write_records(run, environment)
-    if run.world.first:
-        remember(run.folder)
-    with Tracker(run.own_folder, state.step) as tracker:
-        if resumed is None:
-            if run.world.first:
-                trainee.save(run.folder / "untouched")
-            tracker.text("config", f"```yaml\n{run.config_yaml}```")
+    with ExitStack() as open_ones:
         with watched(run.world, run.folder):
+            seed_everything(run.config.seed)
+            resumed = checkpoint.resumed(run.folder, run.config.resume, first=run.world.first)
+            before = {} if resumed is None else read_environment(run.folder)
+            use_what_is_allowed(run.device)
+            same_threads(before)
+            _check_remining(run)
+            data, dev = _load_data(run)
+            trainee = build_trainee(run, data, dev, resumed)
+            environment = _environment(run, before) | {"teachers": trainee.teachers}
+            check_environment(run.folder, before, environment, given=run.given, anyway=run.config.resume_anyway)
+            state = trainee.restore(run, resumed)
+            plan, batches = trainee.plan_from(run.config.loop)
+            trainee.encoder.forward.compiled = environment["compiled"] = compiles(
+                run.config.loop.compile, device=environment["device"], left=plan.total - state.step, before=before)
+            _write_records(run, environment)
+            if run.world.first:
+                remember(run.world, run.folder)
+            tracker = open_ones.enter_context(Tracker(run.own_folder, state.step))
+            if resumed is None:
+                if run.world.first:
+                    trainee.save(run.folder / "untouched")
+                tracker.text("config", f"```yaml\n{run.config_yaml}```")
             _loop(run, trainee, plan, batches, data, dev, tracker, resumed)
         leave(run.world)  # together, before the first one's report
         if run.world.first:
