@@ -15,32 +15,23 @@ import struct
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows
 from sentence_forge.search import codes
-from sentence_forge.search.codes import BLOCK, codes_size, drawn, strange, sub_quantisers
+from sentence_forge.search.codes import codes_size, strange, sub_quantisers
+from sentence_forge.search.learning import Learnt, cells_of_rows
+from sentence_forge.search.steps import Steps
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Bytes = npt.NDArray[np.uint8]
 
-CELLS_A_ROOT = 4  # cells for each square root of the rows
-_ROWS_A_CELL = 40  # that centres are learnt from
-_ROUNDS = 8  # of k-means
-_SEED = 20_190_829
 _LINE = 64  # every part of the file begins at a multiple of it
 _TOGETHER = 32  # rows whose codes FAISS scans at once
-
-
-class Learnt(NamedTuple):
-    """What a new index of the same corpus takes over: centres, float32 [cells, dim], and the code book's centroids."""
-
-    centres: FloatArray
-    book: FloatArray
 
 
 class Cells:
@@ -175,42 +166,8 @@ def _empty(dim: int, cells: int) -> Any:  # noqa: ANN401 - FAISS's types lack wh
     return index
 
 
-def cells_for(rows: int) -> int:
-    """Return how many cells that many rows are put in."""
-    return round(CELLS_A_ROOT * rows ** 0.5)
-
-
-def about_right(cells: int, rows: int) -> bool:
-    """Return whether ``cells`` are about as many as are learnt for ``rows`` rows."""
-    return 2 / 3 < cells / cells_for(rows) < 3 / 2
-
-
-def learn_cells(vectors: VectorRows) -> Learnt:
-    """Return centres and code book for ``vectors``, float32 [n, dim], unit length; may be a memory map."""
-    import faiss
-
-    rows, dim = vectors.shape
-    cells = cells_for(rows)
-    means = faiss.Kmeans(dim, cells, niter=_ROUNDS, spherical=True, seed=_SEED, min_points_per_centroid=1,
-                         max_points_per_centroid=_ROWS_A_CELL)
-    means.train(np.asarray(vectors[drawn(rows, _ROWS_A_CELL * cells, _SEED)]))
-    centres = np.ascontiguousarray(means.centroids)
-    sample = np.asarray(vectors[drawn(rows, codes.TRAINING_ROWS, _SEED + 1)])
-    book = faiss.ProductQuantizer(dim, sub_quantisers(dim), 4)
-    book.train(sample - centres[cells_of(sample, centres)])
-    return Learnt(centres, faiss.vector_to_array(book.centroids))
-
-
-def cells_of(vectors: VectorRows, centres: FloatArray) -> IntArray:
-    """Return the number of the centre nearest to each vector, int64 [n]."""
-    import faiss
-
-    exact = faiss.IndexFlatIP(centres.shape[1])
-    exact.add(centres)
-    return exact.search(np.ascontiguousarray(vectors), 1)[1][:, 0]
-
-
-def write_cells(path: Path, vectors: VectorRows, learnt: Learnt, known: IntArray | None = None) -> None:
+def write_cells(path: Path, vectors: VectorRows, learnt: Learnt, known: IntArray | None = None,
+                steps: Steps | None = None) -> None:
     """Write the file of ``vectors``' codes.
 
     Args:
@@ -218,6 +175,7 @@ def write_cells(path: Path, vectors: VectorRows, learnt: Learnt, known: IntArray
         vectors: float32 [n, dim], unit length; may be a memory map.
         learnt: centres and code book.
         known: int64 [n], the cells of rows where they are known, else -1.
+        steps: keeps the rows' cells as they are found, for a run that goes on from there.
     """
     import faiss
 
@@ -226,13 +184,11 @@ def write_cells(path: Path, vectors: VectorRows, learnt: Learnt, known: IntArray
     coded.quantizer.add(learnt.centres)
     faiss.copy_array_to_vector(learnt.book, coded.pq.centroids)
     coded.is_trained = True
-    for start in range(0, rows, BLOCK):
-        block = np.ascontiguousarray(vectors[start:start + BLOCK])
-        cell = np.full(len(block), -1) if known is None else known[start:start + BLOCK].copy()
-        new = np.flatnonzero(cell < 0)
-        cell[new] = cells_of(block[new], learnt.centres)
-        numbers = np.arange(start, start + len(block))
+    start = 0
+    for cell in cells_of_rows(vectors, learnt.centres, known, steps):
+        block, numbers = np.ascontiguousarray(vectors[start:start + len(cell)]), np.arange(start, start + len(cell))
         coded.add_core(len(block), *(faiss.swig_ptr(each) for each in (block, numbers, cell)))
+        start += len(cell)
     packed = faiss.IndexIVFPQFastScan(coded, _TOGETHER)
     lists = packed.invlists
     assert lists is not None

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sentence_forge.encoders.similarity import IntArray, VectorRows
-from sentence_forge.search.cells import Cells, about_right, cells_for, learn_cells, write_cells
+from sentence_forge.search.cells import Cells, write_cells
 from sentence_forge.search.codes import factory, make_codes
 from sentence_forge.search.fast import CELLS_RECALL, RECALL, RECALL_AT, FastIndex, recall_at_10, sample_queries
+from sentence_forge.search.learning import about_right, cells_for, learn_cells
+from sentence_forge.search.steps import Steps
 
 if TYPE_CHECKING:
     import faiss
@@ -44,7 +46,7 @@ class Before(NamedTuple):
 
 
 def build_fast(vectors: VectorRows, path: Path, promise: float = RECALL, before: Before | None = None,
-               cells_from: int | None = None) -> About | None:
+               cells_from: int | None = None, steps: Steps | None = None) -> About | None:
     """Build the fast index of ``vectors``, write it to ``path`` and measure it.
 
     Args:
@@ -53,6 +55,7 @@ def build_fast(vectors: VectorRows, path: Path, promise: float = RECALL, before:
         promise: recall@10 against the exact scan that codes must reach; cells must reach `CELLS_RECALL`.
         before: the fast index that there was. Where what it learnt still fits and keeps the promise it is kept.
         cells_from: rows from which cells are tried; by default `CELLS_FROM`.
+        steps: keeps what is learnt of the same vectors in the same order, for a run that goes on from there.
 
     Returns:
         What the manifest keeps: ``factory``, ``k_factor``, ``recall_at_10``, the number of ``queries`` it was measured
@@ -62,7 +65,7 @@ def build_fast(vectors: VectorRows, path: Path, promise: float = RECALL, before:
         twice as many.
         None, and no file, if nothing keeps the promise: the exact scan answers then.
     """
-    trial = _Trial(vectors, path, promise)
+    trial = _Trial(vectors, path, promise, steps)
     for about in _attempts(trial, before, len(vectors) >= (CELLS_FROM if cells_from is None else cells_from)):
         if about is not None:
             return about
@@ -89,9 +92,9 @@ def _attempts(trial: _Trial, before: Before | None, cells: bool) -> Iterator[Abo
 class _Trial:
     """Fast indexes of ``vectors``, each built in the same file and measured with the same queries."""
 
-    def __init__(self, vectors: VectorRows, path: Path, promise: float) -> None:
+    def __init__(self, vectors: VectorRows, path: Path, promise: float, steps: Steps | None) -> None:
         self.rows, self.recall, self.cells_tried = len(vectors), 0.0, 0
-        self._vectors, self._path, self._promise = vectors, path, promise
+        self._vectors, self._path, self._promise, self._steps = vectors, path, promise, steps
         self._queries, self._tenth = sample_queries(vectors)
 
     def codes(self, old: faiss.Index | None, k_factors: tuple[int, ...]) -> About | None:
@@ -108,8 +111,8 @@ class _Trial:
 
     def new_cells(self) -> About | None:
         """Return the fewest cells and candidates that keep the promise; None where they don't, or a scan is as fast."""
-        learnt = learn_cells(self._vectors)
-        write_cells(self._path, self._vectors, learnt)
+        learnt = learn_cells(self._vectors, self._steps)
+        write_cells(self._path, self._vectors, learnt, steps=self._steps)
         cells, probes = len(learnt.centres), _FEWEST_PROBES
         while self._cells(cells, probes, _CELLS_K_FACTORS[-1]) is None:
             probes += probes // 2
@@ -125,7 +128,7 @@ class _Trial:
     def cells_again(self, old: Cells, before: Before) -> About | None:
         """Return the same cells with the rows that there are now; None where they don't keep the promise any more."""
         known = np.where(before.rows >= 0, old.cell_of_rows()[before.rows], -1)
-        write_cells(self._path, self._vectors, old.learnt, known)
+        write_cells(self._path, self._vectors, old.learnt, known, self._steps)
         return self._cells(len(old.learnt.centres), old.probes, before.fast.k_factor)
 
     def _cells(self, cells: int, probes: int, k_factor: int) -> About | None:

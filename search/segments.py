@@ -3,7 +3,8 @@
 A segment is a folder ``segments/<hash of its texts>/`` of ``rows.parquet`` (sha: the texts' hashes), ``vectors.npy``
 (one unit vector a row) and ``manifest.json`` with their sha256. It is written once, completely or not
 at all, and its name is that of its content. A run that was killed finds its segments again and encodes only the texts
-that are in none of them. They are removed once the new generation is committed.
+that are in none of them. Beside them lies what the fast index has learnt so far (`search.steps`). All are removed once
+the new generation is committed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sentence_forge.runtime.files import remove, staged_folder
 from sentence_forge.runtime.manifests import read_manifest, write_manifest
 from sentence_forge.search.checked import HASH_BYTES, map_vectors, read_columns
 from sentence_forge.search.generation import SEGMENTS
+from sentence_forge.search.steps import Steps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Hashes = npt.NDArray[np.bytes_]
+_LEARNT = "learnt-"  # no hash begins so
 
 
 class Segment(NamedTuple):
@@ -51,6 +54,19 @@ def text_hashes(texts: Iterable[str]) -> Hashes:
 def segment_folder(index: Path, hashes: Hashes) -> Path:
     """Return where the segment of these texts is, or will be."""
     return index / SEGMENTS / hashlib.sha256(hashes.tobytes()).hexdigest()[:2 * HASH_BYTES]
+
+
+def steps_of(index: Path, how: str, hashes: Hashes) -> Steps:
+    """Return where what is learnt of the vectors of these texts is kept until they are committed.
+
+    Args:
+        index: the index's folder.
+        how: by which model and in which form the vectors are made.
+        hashes: of the texts, in the vectors' order.
+    """
+    key = hashlib.sha256(how.encode())
+    key.update(hashes.tobytes())
+    return Steps(index / SEGMENTS / f"{_LEARNT}{key.hexdigest()[:2 * HASH_BYTES]}")
 
 
 def write_segment(index: Path, hashes: Hashes, vectors: npt.NDArray[np.float32], fingerprint: str) -> None:
@@ -84,6 +100,8 @@ def read_segments(index: Path, fingerprint: str) -> list[Segment]:
     for folder in sorted((index / SEGMENTS).glob("*")):
         if folder.name.startswith(".") or folder.is_symlink():
             remove(folder)
+            continue
+        if folder.name.startswith(_LEARNT):
             continue
         try:
             of, segment = _read_segment(folder)

@@ -17,8 +17,9 @@ from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.files import remove
 from sentence_forge.search.fast import RECALL, RECALL_AT, FastIndex
 from sentence_forge.search.fast_build import Before, build_fast
-from sentence_forge.search.segments import Hashes, Segment, finished_segments, hashes_of
+from sentence_forge.search.segments import Hashes, Segment, finished_segments, hashes_of, steps_of
 from sentence_forge.search.shards import Shard
+from sentence_forge.search.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +79,17 @@ def write_shard(task: ShardTask, sources: Sequence[Segment] | None = None, hashe
         return _taken_over(task.base[same], shard)
     places = located(shard.folder, sources, hashes)
     with naming_a_full_disk(shard.vectors, needs=(2 if shard.half else 4) * task.dim * shard.count):
-        return _written(shard, task, sources, places)
+        return _written(shard, task, sources, places, steps_of(
+            shard.folder, f"{task.fingerprint} {'half' * shard.half}", hashes))
 
 
-def _written(shard: Shard, task: ShardTask, sources: Sequence[Segment], places: IntArray) -> Shard:
+def _written(shard: Shard, task: ShardTask, sources: Sequence[Segment], places: IntArray, steps: Steps) -> Shard:
     shard = _write_vectors(shard, sources, places)
     vectors = shard.map_vectors()
     if len(vectors) < task.fast_from:
         return replace(shard, about=None)
-    return replace(shard, about=build_fast(vectors, shard.fast, before=_before(task, sources, places)))
+    return replace(shard, about=build_fast(vectors, shard.fast, before=_before(task, sources, places),
+                                           steps=steps))
 
 
 def _is_same(old: Shard, new: Shard, fast_from: int) -> bool:

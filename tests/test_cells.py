@@ -14,7 +14,7 @@ from test_hostile_index import fuzz, reseal
 from sentence_forge.encoders.similarity import cosine_top_k
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.manifests import unsealed
-from sentence_forge.search import cells, fast_build
+from sentence_forge.search import fast_build, learning
 from sentence_forge.search.cells import Cells
 from sentence_forge.search.fast import FastIndex
 from sentence_forge.search.fast_build import Before, build_fast
@@ -67,8 +67,8 @@ def test_what_was_learnt_is_kept_and_only_new_rows_get_their_cells_anew(
     old = build_fast(vectors, tmp_path / "old")
     assert old is not None
     asked: list[int] = []
-    nearest = cells.cells_of
-    monkeypatch.setattr(cells, "cells_of", lambda some, centres: asked.append(len(some)) or nearest(some, centres))
+    nearest = learning.cells_of
+    monkeypatch.setattr(learning, "cells_of", lambda some, centres: asked.append(len(some)) or nearest(some, centres))
     new = np.concatenate([unit_vectors(60, DIM, seed=1), vectors[:20:-1]])
     rows = np.concatenate([np.full(60, -1), np.arange(ROWS)[:20:-1]])
     again = build_fast(new, tmp_path / "new", before=Before(FastIndex.load(tmp_path / "old", vectors, old), rows))
