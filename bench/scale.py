@@ -9,9 +9,9 @@ making of these vectors, as they would the encoding. Vectors are read from disk,
 Each size of ``--sizes`` is built in ``--work`` (three times the size of its vectors, for a while), measured and
 removed. Lines go to ``scale.json`` as a step ends (building, searching, the peer), and a step that is there is not done
 again: a run that was cut goes on. Take 50 GB of disk and 24 GiB of memory for ten million. The peers are FAISS's graph
-and, in the server of ``--postgres URL``, pgvector's, each at our recall and at a recall of 0.995. All queries have been
-searched once before they are timed; ``from disk`` is what a new process takes for them once the system has dropped the
-index's files from memory.
+and, in the server of ``--postgres URL``, pgvector's (or its IVFFlat), each at our recall and at a recall of 0.995. All
+queries have been searched once before they are timed; ``from disk`` is what a new process takes for them once the
+system has dropped the index's files from memory.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
     parser.add_argument("--no-peer", action="store_true", help="leave FAISS's HNSW out")
     parser.add_argument("--postgres", metavar="URL", help="a server with pgvector, measured beside it")
+    parser.add_argument("--ivfflat", action="store_true", help="there by pgvector's IVFFlat in place of its graph, "
+                        "whose building takes hours at ten million")
     parser.add_argument("--shard-rows", type=int, help="rows of a shard, kept as scale_shards.json (default all)")
     parser.add_argument("--half", action="store_true", help="vectors as float16, kept as scale_half.json")
     parser.add_argument("--fast-from", type=int, default=FAST_FROM, help=argparse.SUPPRESS)
@@ -127,7 +129,8 @@ def main() -> None:
     laid = Laid(given.fast_from, given.shard_rows, given.half)
     for rows in sorted(map(int, given.sizes.split(","))):
         peers = {} if given.no_peer else {"hnsw": []}
-        peers |= {} if given.postgres is None else {"pgvector": [given.postgres]}
+        if given.postgres is not None:
+            peers |= {"ivfflat": [given.postgres, "ivfflat"]} if given.ivfflat else {"pgvector": [given.postgres]}
         measure(given.export, given.work / str(rows), rows, laid, peers, results)
     found = {each["rows"]: each["value"] for each in results.lines if each["name"] == "fast_query"}
     if len(found) > 1:
@@ -156,7 +159,7 @@ def measure(export: Path, work: Path, rows: int, laid: Laid, peers: Mapping[str,
         changed = set(generator.choice(rows, max(1, round(SHARE * rows)), replace=False).tolist())
         if "reindex" not in steps or not (work / "queries.npy").is_file():
             shutil.rmtree(work, ignore_errors=True)  # a run that was killed left it: its build can't be timed any more
-            lines = _built(work, source, rows, changed, laid)
+            lines = _built(work, source, rows, changed, laid, measured="cold_start" not in steps)
             with Index.open(work) as index:
                 np.save(work / "tenth.npy", cosine_top_k(index.vectors, queries, 10)[0][:, -1])
             np.save(work / "queries.npy", queries)
@@ -169,17 +172,24 @@ def measure(export: Path, work: Path, rows: int, laid: Laid, peers: Mapping[str,
     shutil.rmtree(work)
 
 
-def _built(work: Path, source: Index, rows: int, changed: set[int], laid: Laid) -> list[dict[str, Any]]:
-    """Return the lines of building the index and of bringing it up to date once ``changed`` rows have changed."""
+def _built(work: Path, source: Index, rows: int, changed: set[int], laid: Laid,
+           measured: bool) -> list[dict[str, Any]]:
+    """Return the lines of building the index and of bringing it up to date once ``changed`` rows have changed.
+
+    Unless it is to be ``measured`` the vectors alone are written, for a peer, and there is no line.
+    """
     made = Made(np.asarray(source.vectors), source.fingerprint)
     titles, ids = list(source.titles), Computed(str, rows)
 
-    def indexed(changed: Set[int]) -> float:
+    def indexed(changed: Set[int], fast_from: int = laid.fast_from) -> float:
         made.seconds = 0
         texts = Computed(lambda row: f"{titles[row % len(titles)]} [{row}.{int(row in changed)}]", rows)
-        return seconds(lambda: index_corpus(work / "index", ids, texts, made, fast_from=laid.fast_from,
+        return seconds(lambda: index_corpus(work / "index", ids, texts, made, fast_from=fast_from,
                                             shard_rows=laid.shard_rows, half=laid.half)) - made.seconds
 
+    if not measured:
+        indexed(changed, fast_from=rows + 1)
+        return []
     with _most_memory() as peak:
         built, again = indexed(frozenset()), indexed(changed)
     return [line("build", built, "s", rows=rows), line("reindex", again, "s", rows=rows, changed=len(changed)),

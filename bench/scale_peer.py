@@ -1,12 +1,13 @@
-"""An HNSW graph on the vectors of an index, in a process of its own, searched until its recall is that of ours.
+"""A peer's index on the vectors of ours, in a process of its own, searched until its recall is that of ours.
 
-``python -m bench.scale_peer WORK RECALL [URL]`` is called by `bench.scale`. The graph is FAISS's, or pgvector's in
-the PostgreSQL server at URL, where the table ``bench_scale`` is made and removed. Both keep float16, which halves the
-memory, with 32 links a vector (FAISS's default; M), and 20 candidates are scored again in float32 as ours are:
-float16 alone mixes up the tenth and the eleventh. efSearch is doubled until recall@10 reaches 0.995, and
-then RECALL; pgvector ends at 1,000, which is the most that it takes, so it may miss both. pgvector is
-set to build in memory, on all cores (``maintenance_work_mem`` of the graph's size,
-``max_parallel_maintenance_workers``), and queries go over one connection, prepared.
+``python -m bench.scale_peer WORK RECALL [URL [ivfflat]]`` is called by `bench.scale`. The peer is FAISS's graph (HNSW),
+or pgvector's in the PostgreSQL server at URL, where the table ``bench_scale`` is made and removed. Both keep float16,
+which halves the memory, with 32 links a vector (FAISS's default; M), and 20 candidates are scored again in float32 as
+ours are: float16 alone mixes up the tenth and the eleventh. efSearch is doubled until recall@10 reaches 0.995, and then
+RECALL; pgvector ends at 1,000, the most that it takes, so it may miss both. pgvector is set to build in memory,
+on all cores (``maintenance_work_mem`` of the graph's size, ``max_parallel_maintenance_workers``), and queries go over
+one connection, prepared. Its other index, IVFFlat, has as many lists as the root of the rows, as its README recommends,
+and what is doubled is the number of lists that are searched.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sentence_forge.search.index import Index
 LINKS, BLOCK = 32, 65_536
 CANDIDATES = 20
 EF_SEARCH = (20, 40, 80, 160, 320, 640, 1000, 2000, 4000, 8000)
+PROBES = [1, 2, 4, 8, 16, 32, 64, 128]
 PGVECTOR_MOST = 1000  # https://github.com/pgvector/pgvector#query-options
 Search = Callable[[FloatArray, int], IntArray]
 
@@ -38,8 +40,8 @@ def main() -> None:
     queries, tenth = np.load(work / "queries.npy"), np.load(work / "tenth.npy")
     with Index.open(work) as index:
         vectors = np.asarray(index.vectors)
-        build, search, size = pgvector(vectors, urls[0]) if urls else faiss_graph(vectors)
-        tried = [ef_search for ef_search in EF_SEARCH if not urls or ef_search <= PGVECTOR_MOST]
+        build, search, size = pgvector(vectors, *urls) if urls else faiss_graph(vectors)
+        tried = PROBES if "ivfflat" in urls else [each for each in EF_SEARCH if not urls or each <= PGVECTOR_MOST]
 
         def answer(query: FloatArray, ef_search: int) -> FloatArray:
             return rank(vectors, query, search(query, ef_search), 10)[0]
@@ -75,15 +77,16 @@ def faiss_graph(vectors: FloatArray) -> tuple[float, Search, Callable[[], float]
     return build, search, lambda: own_memory() * 2**20
 
 
-def pgvector(vectors: FloatArray, url: str) -> tuple[float, Search, Callable[[], float]]:
-    """Load the vectors and build pgvector's graph; return the seconds of both, its search, and the bytes on disk."""
+def pgvector(vectors: FloatArray, url: str, kind: str = "hnsw") -> tuple[float, Search, Callable[[], float]]:
+    """Load the vectors and build pgvector's index; return the seconds of both, its search, and the bytes on disk."""
     import psycopg
 
     from sentence_forge.search.postgres.binary import HEADER, TRAILER, copied, literal
 
     connection: psycopg.Connection[Any] = psycopg.connect(url, autocommit=True)
     dim, cores = vectors.shape[1], len(os.sched_getaffinity(0))
-    memory = 64 + len(vectors) * (2 * dim + 16 * LINKS + 100) // 2**20  # the graph with its vectors, while it is built
+    graph = len(vectors) * (2 * dim + 16 * LINKS + 100) // 2**20  # MiB, with its vectors, while it is built
+    memory = 64 + graph if kind == "hnsw" else 4096
 
     def load() -> None:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -99,14 +102,15 @@ def pgvector(vectors: FloatArray, url: str) -> tuple[float, Search, Callable[[],
             copy.write(TRAILER)
         for setting in (f"maintenance_work_mem = '{memory} MB'", f"max_parallel_maintenance_workers = {cores}"):
             connection.execute(f"SET {setting}")
-        connection.execute(f"CREATE INDEX ON bench_scale USING hnsw (embedding halfvec_ip_ops) WITH (m = {LINKS})")
+        shape = f"m = {LINKS}" if kind == "hnsw" else f"lists = {round(len(vectors) ** 0.5)}"
+        connection.execute(f"CREATE INDEX ON bench_scale USING {kind} (embedding halfvec_ip_ops) WITH ({shape})")
 
     told = 0
 
     def search(query: FloatArray, ef_search: int) -> IntArray:
         nonlocal told
         if told != ef_search:
-            connection.execute(f"SET hnsw.ef_search = {ef_search}")
+            connection.execute(f"SET {'hnsw.ef_search' if kind == 'hnsw' else 'ivfflat.probes'} = {ef_search}")
             told = ef_search
         found = connection.execute("SELECT row FROM bench_scale ORDER BY embedding <#> %s::halfvec LIMIT "
                                    f"{CANDIDATES}", [literal(query)], prepare=True).fetchall()

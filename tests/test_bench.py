@@ -388,13 +388,16 @@ def test_pgvector_is_measured_at_the_same_recall(lines_of: Callable[..., list[di
     names = [str(number) for number in range(700)]
     index_corpus(tmp_path / "export" / "index", names, names, Drawn())
     with server() as url:
-        lines = {line["name"]: line for line in lines_of(
-            "scale", str(tmp_path / "export"), "--sizes", "1500", "--fast-from", "1000", "--no-peer", "--postgres", url,
-            "--work", str(tmp_path / "work"), "--results", str(tmp_path))}
+        arguments = ("scale", str(tmp_path / "export"), "--sizes", "1500", "--fast-from", "1000", "--no-peer",
+                     "--postgres", url, "--work", str(tmp_path / "work"), "--results", str(tmp_path))
+        lines = {line["name"]: line for line in lines_of(*arguments)}
+        more = {line["name"]: line for line in lines_of(*arguments, "--ivfflat")}
         assert ask(url, "SELECT count(*) FROM pg_tables WHERE tablename = 'bench_scale'") == [(0,)]
     peer = lines["fast_query, pgvector"]
     assert "fast_query, hnsw" not in lines and lines["disk, pgvector"]["value"] > 1500 * 32 * 2 / 2**20
     assert peer["recall"] >= lines["fast_query"]["recall"] > 0.99 and 0 < peer["value"] <= peer["p95"]
+    assert set(more) == {f"{name}, ivfflat" for name in ("fast_query", "build", "disk")} | {"fast_query, ivfflat, goal"}
+    assert more["fast_query, ivfflat, goal"]["recall"] >= 0.995 and more["fast_query, ivfflat, goal"]["ef_search"] > 1
 
 
 def test_rows_beyond_the_titles_are_near_copies_of_them_and_the_same_each_time() -> None:

@@ -43,11 +43,16 @@ HEAD = b"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: applicati
 WHOLE = HEAD + b'{"queries": ["storm"]}'
 
 
+@pytest.mark.parametrize("answered", [False, True])
 @pytest.mark.parametrize(("sent", "at_once"), [
     (b"", True), (HEAD[:40], True), (WHOLE[:-1], True), (WHOLE + HEAD[:40], True), (WHOLE + HEAD, True), (HEAD, False)])
-def test_who_does_not_send_a_request_to_its_end_is_cut_off(tmp_path: Path, sent: bytes, at_once: bool) -> None:
+def test_who_does_not_send_a_request_to_its_end_is_cut_off(tmp_path: Path, sent: bytes, at_once: bool,
+                                                           answered: bool) -> None:
     build(tmp_path, TITLES)
     with served(tmp_path, idle=1) as client, socket.create_connection(("127.0.0.1", client.port)) as caller:
+        if answered:
+            caller.sendall(WHOLE)
+            assert caller.recv(4096).startswith(b"HTTP/1.1 200")
         begun, left = time.monotonic(), sent
         caller.settimeout(0.2)
         if at_once:
@@ -95,6 +100,21 @@ def test_what_is_remembered_of_texts_does_not_grow_with_their_length(tmp_path: P
         tracemalloc.stop()
         searcher.close()
         live.close()
+
+
+def test_marks_that_another_process_holds_for_too_long_are_refused_for_now(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentence_forge.search.serve.marks.WAIT", 0.1)
+    build(tmp_path, TITLES)
+    with served(tmp_path) as client:
+        other = sqlite3.connect(tmp_path / "marks.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        mark = {"query": "storm", "id": "1", "mark": "right"}
+        refused = client.form("/marks", mark)
+        assert refused.status == 503 and "the marks can't be read or written now" in refused.text
+        other.execute("ROLLBACK")
+        other.close()
+        assert client.form("/marks", mark).status in (200, 303)
 
 
 @pytest.mark.parametrize("path", ["/queue", "/pairs"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,7 @@ def make_app(place: str | Path, *, token: str | None = None, encoder: TextEncode
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(UserError, _unreadable)
+    app.add_exception_handler(sqlite3.OperationalError, _marks_are_busy)
     app.add_exception_handler(Exception, _failed)
     return app
 
@@ -134,6 +136,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _unreadable(request: Request, error: Exception) -> Response:
     log.warning("%s", error)
     return await _http(request, HTTPException(503, "the index can't be read now; try again later"))
+
+
+async def _marks_are_busy(request: Request, error: Exception) -> Response:
+    log.warning("%s: %s", request.app.state.service.marks.path, error)
+    return await _http(request, HTTPException(503, "the marks can't be read or written now; try again later"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from sentence_forge.runtime.errors import UserError
 
 FILE = "marks.sqlite"
+WAIT = 30.0  # seconds for another process that writes
 KINDS = ("right", "near", "wrong")
 _FORMAT = 1
 _SCHEMA = """
@@ -68,7 +69,7 @@ class Marks:
         if self.path.is_symlink():
             raise UserError(f"{self.path}: is a link; put the file of marks itself there")
         try:
-            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA trusted_schema = OFF")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
