@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import Results, read_lines, results_of_this_kind
+from bench.runs import command_of, minutes_of, rows_per_second
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.process import run
 
@@ -166,12 +167,12 @@ def of_searches(lines: Sequence[Line]) -> list[str]:
 
 
 def _line(row: Mapping[str, Any]) -> Line:
-    """Return what is kept of a model's row in a report: numbers, its fingerprint and how fast its training was."""
+    """Return what is kept of a model's row in a report: numbers, its fingerprint, and how it was trained."""
     run = Path(row["model"])
     recipe, _, seed = run.name.rpartition("-")
     return {"name": run.name, "recipe": recipe if seed.isdigit() else run.name,
             "seed": int(seed) if seed.isdigit() else None, "model": row["fingerprint"],
-            "rows_per_second": _rows_per_second(run / "metrics.jsonl"), "minutes": _minutes(run),
+            "command": command_of(run), "rows_per_second": rows_per_second(run), "minutes": minutes_of(run),
             "tasks": {task: {key: score[key] for key in ("measure", "value", "delta", "delta_ci95")}
                       for task, score in row["tasks"].items()}}
 
@@ -182,23 +183,6 @@ def _alone(report: Mapping[str, Any]) -> dict[str, Any]:
         task: {"measure": row["measure"], "value": row[row["measure"]],
                **{key: report["baseline"]["tasks"][task][key] for key in ("delta", "delta_ci95")}}
         for task, row in report["tasks"].items()}}
-
-
-def _rows_per_second(metrics: Path) -> float | None:
-    """Return a run's speed in the median of its logged steps; None where the folder is no run's."""
-    if not metrics.is_file():
-        return None
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    speeds = [line["speed/pairs_per_second"] for line in lines if "speed/pairs_per_second" in line]
-    return round(statistics.median(speeds), 1) if speeds else None
-
-
-def _minutes(run: Path) -> float | None:
-    """Return the minutes from a run's beginning to its report; None where the folder is no run's."""
-    begun, ended = run / "environment.json", run / "report" / "report.json"
-    if not (begun.is_file() and ended.is_file()):
-        return None
-    return round((ended.stat().st_mtime - begun.stat().st_mtime) / 60, 1)
 
 
 def _report(folder: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_a_row_a_recipe_over_its_seeds(tmp_path: Path) -> None:
         {"step": 20, "speed/pairs_per_second": 22})))
     for name, at in (("environment.json", 1000), ("report/report.json", 1090)):
         (run / name).parent.mkdir(exist_ok=True)
-        (run / name).touch()
+        (run / name).write_text(json.dumps({"command": ["python -m train", "seed=1"]}))
         os.utime(run / name, (at, at))
     several = evaluated(tmp_path / "several", row(str(run), 0.81, 0.64), row("runs/mix-2", 0.79, 0.66),
                         row("start-1", 0.80, 0.60))
@@ -124,6 +124,20 @@ def test_what_is_kept_stands_in_the_page(tmp_path: Path) -> None:
     page = tables.written(marks, "kept judged", tables.kept("judged", tmp_path))
     assert "| e5 | 74.4 [67.2, 80.7] |" in page and "| tuned | 78.0 **+3.6 [+0.1, +7.0]** |" in page
     assert "(amd-1, kept at `" in page
+
+
+def test_a_row_keeps_the_command_of_its_run_without_a_path_of_the_machine(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENTENCE_FORGE_DATA", str(tmp_path / "public data"))
+    run = tmp_path / "runs" / "concat-1"
+    run.mkdir(parents=True)
+    (run / "environment.json").write_text(json.dumps({"command": [
+        "python -m train", "loss=softmax", f"data.path='{tmp_path}/public data/nli'", "loss.concatenation=[|u-v|,u*v]",
+        f"model.path='{tmp_path}/runs/nli-1'", "plugins=[/opt/mine/$own.py]", f"hydra.run.dir={run}"]}))
+    [_, kept] = recipes.rows_of([evaluated(tmp_path / "one", row(str(run), 0.81, 0.64))])
+    assert kept["command"] == (
+        """python -m train loss=softmax "data.path='$SENTENCE_FORGE_DATA/nli'" "loss.concatenation=[|u-v|,u*v]" """
+        """"model.path='runs/nli-1'" "plugins=[\\$own.py]" hydra.run.dir=runs/concat-1""")
 
 
 def test_the_minutes_of_all_trainings_are_summed_by_machine(tmp_path: Path) -> None:
