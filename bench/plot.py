@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 OURS_COLOUR, STOCK_COLOUR, TUNED_COLOUR = "#1f5fa8", "#d1762b", "#7a7a7a"
 _CURVES = (("fast", ["fast_query"], OURS_COLOUR), ("exact", ["exact_query"], TUNED_COLOUR),
            ("FAISS HNSW", ["fast_query, hnsw", "fast_query, hnsw, goal"], STOCK_COLOUR),
-           ("pgvector HNSW", ["fast_query, pgvector", "fast_query, pgvector, goal"], "#7b5ea7"))
+           ("pgvector HNSW", ["fast_query, pgvector", "fast_query, pgvector, goal"], "#7b5ea7"),
+           ("pgvector IVFFlat", ["fast_query, ivfflat, goal"], "#c06fa0"))
 
 
 def main() -> None:

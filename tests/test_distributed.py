@@ -200,7 +200,9 @@ def test_a_signal_is_heard_while_the_others_are_waited_for(tmp_path: Path) -> No
 
 
 def test_a_process_killed_while_it_reads_ends_the_other_with_a_line(tmp_path: Path) -> None:
-    done = torchrun(*TRAIN, "plugins=[mortal]", "data._target_=mortal.MortalRows", cwd=tmp_path)
+    died = tmp_path / "died"
+    done = torchrun(*TRAIN, "plugins=[mortal]", "data._target_=mortal.MortalRows", cwd=tmp_path, DIED=str(died))
+    assert time.time() - float(died.read_text()) < 60
     said = done.said  # type: ignore[attr-defined]
     assert done.returncode != 0 and said.count("error: ") == 1, said
     assert "error: SIGTERM ended this process before its training began, as torchrun does when another one dies" in said

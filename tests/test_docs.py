@@ -160,8 +160,6 @@ def test_the_tables_of_scaling_follow_from_its_formulas_and_these_from_the_resul
                            f"{held:,} GB, ${short(held * given['RAM'])} |"]) in page, size
     small, middle, large = map(given["one_ms"], counts)
     assert f"{short(small)} ms at 300 thousand, {short(middle)} ms at 10 million, {short(large / 1000)} s at a" in page
-    small, middle, large = (short(given["resident"](n)) for n in counts)
-    assert f"{small}, {middle} and {large} GB" in page
 
     kept = {(file.stem, line["name"]): line for file in sorted((ROOT / "bench" / "results").glob("amd-26*/*.json"))
             for line in json.loads(file.read_text(encoding="utf-8"))["lines"]}
@@ -171,7 +169,14 @@ def test_the_tables_of_scaling_follow_from_its_formulas_and_these_from_the_resul
         kept["encode_all", "encode, onnx int8"]["value"] / kept["encode_all", "encode, onnx fp32"]["value"])
     for rows, name in ((20_000, "search"), (269_089, "search_269k")):
         assert given["one_ms"](rows) == pytest.approx(kept[name, "fast_query"]["value"], abs=1e-3)
-        assert given["resident"](rows) == pytest.approx(kept[name, "resident_memory"]["value"] * 2**20 / 1e9, rel=1e-4)
+    held: dict[int, list[float]] = {}
+    for file in (ROOT / "bench" / "results").glob("*/scale.json"):
+        for line in json.loads(file.read_text(encoding="utf-8"))["lines"]:
+            if line["name"] == "resident_memory":
+                held.setdefault(line["rows"], []).append(line["value"] * 2**20 / 1e9)
+    least, most = min(held[10_000_000]), max(held[10_000_000])
+    assert f"held {max(held[300_000]):.1f} GB at 300 thousand rows" in page
+    assert f"and {least:.1f} to {most:.1f} GB at 10 million" in page
 
 
 def test_every_option_of_a_table_is_there() -> None:

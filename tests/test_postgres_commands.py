@@ -71,6 +71,18 @@ def test_the_commands_of_the_guide_work_as_typed(url: str, command: Command, tmp
         assert done.code == 2 and "error: " in done.err and "Traceback" not in done.err, words
 
 
+def test_the_recall_of_many_titles_is_measured_and_printed(url: str, command: Command, tmp_path: Path) -> None:
+    titles = [f"{title} {number}" for number, title in enumerate(titles_like(20_000))]
+    write(tmp_path / "titles.csv", titles)
+    assert command("train", "loss=mnrl", *TINY, "loop.max_steps=1", "hydra.run.dir=run").code == 0
+    done = command("export", "model=run", "out=news", "corpus=titles.csv", "corpus.id_column=id", "data_dir=null",
+                   "to=postgres", f"to.url={url}")
+    printed = re.search(r"HNSW with ef_search \d+; recall@10 ([\d.]+) of HNSW against brute force", done.err)
+    assert done.code == 0 and printed is not None and float(printed[1]) >= 0.995, done.err
+    answer = command("search", url, titles[7], "-k", "1", "--json")
+    assert answer.code == 0 and titles[7] in answer.out
+
+
 def test_the_sql_of_the_guide_runs(database: str, tmp_path: Path) -> None:
     url = f"{database}#news"
     titles = titles_like(40)

@@ -43,7 +43,9 @@ import logging, os, signal, sys, threading, time
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from sentence_forge.export.cli import main
+from sentence_forge.search.indexing import index_corpus
 
+index_corpus.__kwdefaults__["fast_from"] = 5000  # so that workers write codes of so small shards
 out, stopped = Path(sys.argv.pop(1)), {}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 cluster.add_node(num_cpus=1)
@@ -101,8 +103,10 @@ def test_a_killed_workers_titles_are_done_by_another(command: Command, tmp_path:
     with Index.open(out) as index:
         assert list(index.titles) == titles
         here = OnnxEncoder(out).encode(titles)
-        assert [shard["rows"] for shard in json.loads(
-            (out / "index" / "manifest-1.json").read_text())["shards"]] == [5000, 5000, ROWS - 10_000]
+        shards = json.loads((out / "index" / "manifest-1.json").read_text())["shards"]
+        assert [shard["rows"] for shard in shards] == [5000, 5000, ROWS - 10_000]
+        assert [shard["fast"] is None for shard in shards] == [False, False, True]
+        assert index.search(titles[:9], 1) == index.search(titles[:9], 1, exact=True)
         np.testing.assert_allclose(index.vectors, here / np.linalg.norm(here, axis=1, keepdims=True), atol=1e-6)
     assert verify(out) == []
     assert not (out / "index" / "segments").exists()
