@@ -44,16 +44,17 @@ def main() -> None:
 
 
 def _measure(export: Path, work: Path, rows: int, share: float, results: Path) -> None:
+    work = work / str(rows)
     shutil.rmtree(work, ignore_errors=True)
     whole, broken = work / "whole", work / "broken"
 
     def indexing(folder: Path, dies_after: int = 0) -> int:
-        """Return the steps that a process of its own keeps."""
+        """Index in a new process and return how many steps it kept."""
         process = subprocess.run([sys.executable, "-m", "bench.killed_build", str(export), "--rows", str(rows),
                                   "--folder", str(folder), "--dies-after", str(dies_after)], check=False,
                                  stdout=subprocess.PIPE, text=True)
         if process.returncode != (-signal.SIGKILL if dies_after else 0):
-            raise SystemExit(process.returncode)
+            sys.exit(f"error: a process that indexes ended with {process.returncode}; see what it says above")
         return process.stdout.count("kept")
 
     indexing(whole, dies_after=1)
@@ -73,18 +74,18 @@ def _measure(export: Path, work: Path, rows: int, share: float, results: Path) -
 
 def _index(export: Path, folder: Path, rows: int, dies_after: int) -> None:
     """Index in this process; print a line for each step that is kept, and die after so many, if that isn't 0."""
-    write, kept = steps.write_atomic, 0
+    keep, kept = steps._keep, 0
 
-    def counted(path: Path, data: bytes) -> None:
+    def counted(path: Path, made: np.ndarray) -> None:
         nonlocal kept
-        write(path, data)
+        keep(path, made)
         kept += 1
         sys.stdout.write("kept\n")
         sys.stdout.flush()
         if kept == dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    steps.write_atomic = counted  # type: ignore[assignment]
+    steps._keep = counted
     with Index.open(export) as source:
         titles = list(source.titles)
         made = Made(np.asarray(source.vectors), source.fingerprint)

@@ -21,12 +21,12 @@ def command_of(run: Path) -> str | None:
         command, *typed = json.loads((run / "environment.json").read_text(encoding="utf-8"))["command"]
     except FileNotFoundError:
         return None
-    named = {os.environ.get("SENTENCE_FORGE_DATA"): "$SENTENCE_FORGE_DATA", str(run.parent): "runs"}
+    named = {os.environ.get("SENTENCE_FORGE_DATA", ""): "$SENTENCE_FORGE_DATA", str(run.parent): "runs"}
 
     def shown(argument: str) -> str:
         for folder, name in named.items():
-            if folder:
-                argument = argument.replace(f"{folder}/", f"{name}/")
+            if Path(folder).is_absolute():
+                argument = re.sub(rf"(?<![\w.$/]){re.escape(folder)}(?=/)", name.replace("\\", r"\\"), argument)
         return re.sub(r"(?<![\w.])/[^\s'\",:{}\[\]]+", lambda path: Path(path[0]).name, argument)
 
     shorter = map(shown, typed)

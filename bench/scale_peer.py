@@ -29,7 +29,7 @@ from sentence_forge.search.index import Index
 LINKS, BLOCK = 32, 65_536
 CANDIDATES = 20
 EF_SEARCH = (20, 40, 80, 160, 320, 640, 1000, 2000, 4000, 8000)
-PROBES = [1, 2, 4, 8, 16, 32, 64, 128]
+PROBES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 PGVECTOR_MOST = 1000  # https://github.com/pgvector/pgvector#query-options
 Search = Callable[[FloatArray, int], IntArray]
 

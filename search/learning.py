@@ -59,7 +59,7 @@ def learn_cells(vectors: VectorRows, steps: Steps | None = None) -> Learnt:
     def sample() -> FloatArray:
         return np.asarray(vectors[drawn(rows, _ROWS_A_CELL * cells, _SEED)])
 
-    def moved(centres: FloatArray | None = None) -> FloatArray:
+    def next_round(centres: FloatArray | None = None) -> FloatArray:
         means = faiss.Kmeans(dim, cells, niter=1, spherical=True, seed=_SEED, min_points_per_centroid=1,
                              max_points_per_centroid=_ROWS_A_CELL)
         means.train(sample(), init_centroids=centres)
@@ -71,10 +71,16 @@ def learn_cells(vectors: VectorRows, steps: Steps | None = None) -> Learnt:
         quantiser.train(few - centres[cells_of(few, centres)])
         return faiss.vector_to_array(quantiser.centroids)
 
-    centres = steps.array("centres-0", (cells, dim), np.float32, moved)
+    how = _digest(f"{_ROWS_A_CELL} {_SEED} {codes.TRAINING_ROWS} {sub_quantisers(dim)} {faiss.__version__}".encode())
+    centres = steps.array(f"centres-{how}-0", (cells, dim), np.float32, next_round)
     for number in range(1, _ROUNDS):
-        centres = steps.array(f"centres-{number}", (cells, dim), np.float32, partial(moved, centres))
-    return Learnt(centres, steps.array("book", (16 * dim,), np.float32, book))
+        centres = steps.array(f"centres-{how}-{number}", (cells, dim), np.float32, partial(next_round, centres))
+    name = f"book-{how}-{_digest(centres.tobytes())}"
+    return Learnt(centres, steps.array(name, (16 * dim,), np.float32, book))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def cells_of(vectors: VectorRows, centres: FloatArray) -> IntArray:
@@ -97,18 +103,20 @@ def cells_of_rows(vectors: VectorRows, centres: FloatArray, known: IntArray | No
         steps: keeps them, a million rows at a time.
     """
     rows, steps = len(vectors), steps or Steps(None)
-    of_these = hashlib.sha256(centres.tobytes()).hexdigest()[:16]
+    name = f"cells-{_digest(centres.tobytes())}"
 
     def part(start: int, stop: int) -> IntArray:
         cell = np.full(stop - start, -1) if known is None else known[start:stop].copy()
         for first in range(0, len(cell), BLOCK):
             mine = cell[first:first + BLOCK]
             new = np.flatnonzero(mine < 0)
-            mine[new] = cells_of(vectors[start + first:start + first + len(mine)][new], centres)
+            if len(new):
+                mine[new] = cells_of(vectors[start + first:start + first + len(mine)][new], centres)
         return cell
 
     for start in range(0, rows, PART):
         stop = min(start + PART, rows)
-        found = steps.array(f"cells-{of_these}-{start}", (stop - start,), np.int32, partial(part, start, stop))
+        found = steps.array(f"{name}-{start}", (stop - start,), np.int32, partial(part, start, stop),
+                            below=len(centres))
         found = found.astype(np.int64)
         yield from (found[first:first + BLOCK] for first in range(0, len(found), BLOCK))

@@ -65,7 +65,7 @@ def steps_of(index: Path, how: str, hashes: Hashes) -> Steps:
         hashes: of the texts, in the vectors' order.
     """
     key = hashlib.sha256(how.encode())
-    key.update(hashes.tobytes())
+    key.update(np.ascontiguousarray(hashes).view(np.uint8).data)
     return Steps(index / SEGMENTS / f"{_LEARNT}{key.hexdigest()[:2 * HASH_BYTES]}")
 
 

@@ -17,7 +17,7 @@ from sentence_forge.data_readers.formats.rows import BadRow
 from sentence_forge.data_readers.lazy import LazyStrings, equal, only, side_by_side
 from sentence_forge.runtime.disk import naming_a_full_disk
 from sentence_forge.runtime.files import sha256_file
-from sentence_forge.search.generation import Generation, commit, numbers, remove_files
+from sentence_forge.search.generation import SEGMENTS, Generation, commit, numbers, remove_files
 from sentence_forge.search.segments import Hashes, Segment, hash_column, hashes_of
 from sentence_forge.search.shard_writing import ShardTask, lost, write_shard
 from sentence_forge.search.shards import SHARD_ROWS, Shard, counts_of, entries, shards_of
@@ -122,6 +122,7 @@ def write_generation(folder: Path, rows: Rows, how: Writing, fingerprint: str, s
     new = Generation(folder, number, entries(shards))
     # A run that was killed here may have left files under the same number, of other shards, too.
     remove_files(folder, number)
+    (folder / SEGMENTS).mkdir(exist_ok=True)  # what fast indexes learn goes there, too
     try:
         with naming_a_full_disk(new.rejected):
             write_rejected(new.rejected, rows.rejected)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sentence_forge.data_readers.sample import SampleSource
 from sentence_forge.losses.mnrl import MultipleNegativesRanking
+from sentence_forge.runtime.errors import UserError
 
 
 def die() -> None:
@@ -36,9 +37,11 @@ class Mortal(MultipleNegativesRanking):
 
 
 class MortalRows(SampleSource):
-    """The sample, which kills the second process that reads it."""
+    """The sample, which kills the second process that reads it, or ends it by a mistake."""
 
     def read(self, *given: Any, **how: Any) -> Any:
         if os.environ["RANK"] == "1":
+            if "MISTAKE" in os.environ:
+                raise UserError(os.environ["MISTAKE"])
             die()
         return super().read(*given, **how)

@@ -1,4 +1,4 @@
-"""One process of two, of which the second one stops for good: before they join, or while the first waits for it."""
+"""One process of two, of which one stops for good: before they join, or while the other waits for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ world = started()
 
 
 def stop() -> None:
-    if world.rank == 1:
+    if world.rank == int(sys.argv[3]):
         print("stopping", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def work() -> None:
+    print("begun", flush=True)
     with watched(world, Path("run"), limit=float(sys.argv[2])):
         if sys.argv[1] == "early":
             stop()

@@ -10,11 +10,9 @@ processes compute what one would on the whole batch (dropout and rounding aside)
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -25,8 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.runtime.errors import UserError
-
-BEGINNING = 600.0  # seconds until all must have begun: on a cold disk imports alone take minutes
+from sentence_forge.train.meeting import BEGINNING, by_torchrun, meet, starts_before, store
 
 
 @dataclass(frozen=True)
@@ -137,61 +134,29 @@ class SharedEncoder(Encoder):
         return np.concatenate(self.world.collect(own))
 
 
-def by_torchrun() -> bool:
-    """Whether ``torchrun`` has started this process, and keeps a store for it."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-
-
-def starts_before() -> int:
-    """Return how often ``torchrun --max-restarts`` has started these processes again."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-
-
-def store(world: World, name: str, limit: float = 1800.0) -> dist.Store:
-    """Return a part of the store that ``torchrun`` keeps, over a restart, too, or without it the first process.
-
-    Args:
-        world: the processes.
-        name: of the part.
-        limit: seconds that an answer may take.
-
-    Raises:
-        UserError: nothing says where the store is, or it isn't there.
-    """
-    where = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT", "")
-    if where[0] is None or not where[1].isdecimal():
-        raise UserError(f"WORLD_SIZE={world.size}, but MASTER_ADDR and MASTER_PORT don't say where the processes meet; "
-                        "start them by torchrun")
-    try:
-        kept = dist.TCPStore(where[0], int(where[1]), is_master=world.first and not by_torchrun(),
-                             wait_for_workers=False, multi_tenant=True, timeout=timedelta(seconds=BEGINNING))
-        kept.set_timeout(timedelta(seconds=limit))
-    except dist.DistNetworkError as error:
-        raise UserError(f"MASTER_ADDR={where[0]} MASTER_PORT={where[1]}: the processes can't meet there "
-                        f"({str(error).splitlines()[0]})") from None
-    return dist.PrefixStore(f"sentence_forge/{name}", kept)
-
-
 def started() -> World:
     """Return the processes that ``torchrun`` started; this one alone without it."""
     return World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
-def meet(world: World, where: dist.Store, limit: float) -> None:
-    """Wait until every process has put a value under its number in ``where``: here, so that a signal is heard.
+def own_gpu(world: World) -> int:
+    """Return the number of the GPU that this process computes on.
 
     Raises:
-        UserError: one hasn't within ``limit`` seconds.
+        UserError: this machine has fewer than it has processes.
     """
-    until = time.monotonic() + limit
-    while missing := [rank for rank in range(world.size) if not where.check([str(rank)])]:
-        if time.monotonic() > until:
-            raise UserError(f"process {missing[0]} of this run has not begun within {limit:.0f} seconds; see what it "
-                            "says, and start all of them again")
-        time.sleep(0.05)
+    there = torch.cuda.device_count()
+    if there == 1 and not by_torchrun():  # as srun --gpus-per-task=1 shows each process its own alone
+        return 0
+    mine = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", world.rank)))
+    if mine >= there:
+        started = f"torchrun --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE')}: each" if by_torchrun() else "each"
+        raise UserError(f"{started} process wants a GPU, and this machine has {there}; start as many as that, or give "
+                        "device=cpu")
+    return mine
 
 
-def join(world: World, device: str, limit: float = 1800.0) -> None:
+def join(world: World, device: str, limit: float = BEGINNING) -> None:
     """Join the other processes' group.
 
     Not before the model is built: once they have met, transformers writes files in the first process only, and a
@@ -208,11 +173,7 @@ def join(world: World, device: str, limit: float = 1800.0) -> None:
     if world.size == 1:
         return
     if device == "cuda":
-        local, there = int(os.environ.get("LOCAL_RANK", world.rank)), torch.cuda.device_count()
-        if local >= there:
-            raise UserError(f"torchrun --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', world.size)}: each process "
-                            f"wants a GPU, and this machine has {there}; start as many as that, or give device=cpu")
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(own_gpu(world))
     # of its own for each start: after a restart another one would still have the addresses of those who died
     where = store(world, f"start-{starts_before()}")
     where.set(str(world.rank), "")

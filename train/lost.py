@@ -15,8 +15,9 @@ import torch.distributed as dist
 from sentence_forge.runtime.errors import UserError, printable
 from sentence_forge.runtime.process import Stopped
 from sentence_forge.train.checkpoint import steps
-from sentence_forge.train.distributed import BEGINNING, World, by_torchrun, meet, starts_before, store
+from sentence_forge.train.distributed import World
 from sentence_forge.train.interrupt import Interrupted
+from sentence_forge.train.meeting import BEGINNING, by_torchrun, meet, starts_before, store
 
 LIMIT = 45.0  # seconds without a sign of life
 _LEFT = 1 << 40  # beats of a process that came to the end, or stopped with the others; one that failed is missed
@@ -41,37 +42,33 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    over, beats = threading.Event(), store(world, f"alive-{starts_before()}", limit)
-    thread, leaves = None, False
+    beats = store(world, f"alive-{starts_before()}")
+    if world.first:
+        beats.set("run", str(run))  # the others' own folders are thrown away
+    beats.add(str(world.rank), 1)
     try:
-        if world.first:
-            beats.set("run", str(run))  # the others' own folders are thrown away
-        beats.add(str(world.rank), 1)
         meet(world, beats, BEGINNING)
-        run = Path(beats.get("run").decode())
-        thread = threading.Thread(target=_listen, args=(world, run, limit, beats, over), name="lost", daemon=True)
-        thread.start()
+    except dist.DistError:
+        raise UserError("the run's store is gone, and with it torchrun or the first process; see what they said"
+                        ) from None
+    watch = _Watch(world, Path(beats.get("run").decode()), beats, limit)
+    leaves = False
+    try:
         yield
         leaves = True
     except Interrupted:
         leaves = True
         raise
-    except Stopped as stopped:  # once the training has begun a signal is a checkpoint and an Interrupted
-        if isinstance(stopped.__context__, UserError):  # its own, that is on its way out
-            raise
-        raise UserError(f"{stopped} ended this process before its training began, as torchrun does when another one "
-                        f"dies, or when it is stopped itself; {_remedy(run)}") from None
+    except Stopped as stopped:
+        if isinstance(stopped.__context__, UserError) or not watch.first_to_tell():
+            raise  # it is said already
+        raise UserError(watch.ended_by(stopped)) from None
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        if not _is_loss(error):
             raise
-        raise UserError(_line(run)) from None
+        raise UserError(watch.line()) from None
     finally:
-        over.set()
-        if thread is not None:
-            thread.join(limit)
-        if leaves:
-            with contextlib.suppress(RuntimeError):  # the store is gone, and nobody asks it any more
-                beats.add(str(world.rank), _LEFT)
+        watch.end(leaves)
 
 
 def remember(world: World, run: Path) -> None:
@@ -88,36 +85,83 @@ def run_before_the_restart(world: World) -> str | None:
     return kept.get("run").decode() if kept.check(["run"]) else None
 
 
-def _listen(world: World, run: Path, limit: float, counts: dist.Store, over: threading.Event) -> None:
-    """Count up, and leave the process when another has stopped counting."""
-    last = {rank: (0, time.monotonic()) for rank in range(world.size) if rank != world.rank}
-    try:
-        while not over.wait(limit / 10):
-            counts.add(str(world.rank), 1)
-            for rank, (before, since) in last.items():
-                beats = counts.add(str(rank), 0)
-                if beats != before:
-                    last[rank] = (beats, time.monotonic())
-                elif beats < _LEFT and time.monotonic() - since > limit:
-                    _end(_line(run, f"process {rank}"))
-    except RuntimeError:  # the store is gone, and with it torchrun or the process that held it
-        if not over.wait(limit / 10):
-            _end(_line(run))
+class _Watch:
+    """Two threads: one counts up and reads the others' counts; one sees that it still does, since no call times out."""
+
+    def __init__(self, world: World, run: Path, beats: dist.Store, limit: float) -> None:
+        self._world, self._run, self._beats, self._limit = world, run, beats, limit
+        self._over, self._round = threading.Event(), time.monotonic()
+        self._listener = threading.Thread(target=self._listen, name="lost", daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._see_to_it, name="lost-store", daemon=True).start()
+
+    def line(self, who: str = "another process") -> str:
+        """Return what is said when a process is lost."""
+        return f"{who} of this run is lost, so this one can't go on; {self._remedy()}"
+
+    def ended_by(self, stopped: Stopped) -> str:
+        """Return what is said when a signal ends this process outside the loop, which has its own way to stop."""
+        if isinstance(stopped.__context__, RuntimeError) and _is_loss(stopped.__context__):
+            return self.line()
+        return (f"{stopped} ended this process, as torchrun does when another one dies, or when it is stopped itself; "
+                f"{self._remedy()}")
+
+    def first_to_tell(self) -> bool:
+        """Return whether no process has said why the run ends, and note that this one does."""
+        with contextlib.suppress(RuntimeError):
+            return self._beats.add("told", 1) == 1
+        return True
+
+    def end(self, leaves: bool) -> None:
+        """Stop watching; the others miss this process from now on, unless it ``leaves``."""
+        self._over.set()
+        self._listener.join(self._limit)
+        with contextlib.suppress(RuntimeError):  # the store is gone, and nobody asks it any more
+            if leaves and not self._listener.is_alive():
+                self._beats.add(str(self._world.rank), _LEFT)
+            elif not self._listener.is_alive():
+                self._beats.add("told", 1)  # by this process's own error
+
+    def _listen(self) -> None:
+        """Count up, and leave the process when another has stopped counting."""
+        mine, limit = str(self._world.rank), self._limit
+        last = {rank: (0, time.monotonic()) for rank in range(self._world.size) if rank != self._world.rank}
+        try:
+            while not self._over.wait(limit / 10):
+                self._beats.add(mine, 1)
+                for rank, (before, since) in last.items():
+                    beats = self._beats.add(str(rank), 0)
+                    if beats != before:
+                        last[rank] = (beats, time.monotonic())
+                    elif beats < _LEFT and time.monotonic() - since > limit:
+                        self._leave(f"process {rank}")
+                self._round = time.monotonic()
+        except RuntimeError:  # the store is gone, and with it torchrun or the process that held it
+            if not self._over.wait(limit / 10):
+                self._leave()
+
+    def _see_to_it(self) -> None:
+        """Leave the process when the store doesn't answer: who held it hangs, or its machine is gone."""
+        while not self._over.wait(self._limit / 10):
+            if time.monotonic() - self._round > self._limit:
+                self._leave()
+
+    def _leave(self, who: str = "another process") -> None:
+        """Leave at once: the main thread waits for the lost process and hears nothing."""
+        sys.stderr.write(printable(f"error: {self.line(who)}\n"))
+        sys.stderr.flush()
+        os._exit(2)
+
+    def _remedy(self) -> str:
+        again = f"the same torchrun with -m train resume={self._run}"
+        if steps(self._run):
+            return (f"its last checkpoint is whole: {again} goes on from there (torchrun --max-restarts=3 does so by "
+                    "itself)")
+        if (self._run / "config.yaml").exists():
+            return f"the run has no checkpoint yet: {again} begins it again"
+        return "the run has not begun to train, so begin it again"
 
 
-def _end(line: str) -> None:
-    """Leave at once: the main thread waits for the lost process and hears nothing."""
-    sys.stderr.write(printable(f"error: {line}\n"))
-    sys.stderr.flush()
-    os._exit(2)
-
-
-def _line(run: Path, who: str = "another process") -> str:
-    return f"{who} of this run is lost, so this one can't go on; {_remedy(run)}"
-
-
-def _remedy(run: Path) -> str:
-    if not steps(run):
-        return "the run has no checkpoint yet, so begin it again, in another folder (hydra.run.dir=)"
-    return (f"its last checkpoint is whole: the same torchrun with -m train resume={run} goes on from there (torchrun "
-            "--max-restarts=3 does so by itself)")
+def _is_loss(error: RuntimeError) -> bool:
+    """Return whether an error is that of a connection to another process."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

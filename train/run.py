@@ -28,7 +28,7 @@ from sentence_forge.runtime.files import sha256_file, write_atomic, write_json
 from sentence_forge.train import checkpoint, finish
 from sentence_forge.train.batches import Batches
 from sentence_forge.train.compiling import compiles
-from sentence_forge.train.distributed import SharedEncoder, World, leave
+from sentence_forge.train.distributed import SharedEncoder, World, leave, own_gpu
 from sentence_forge.train.generators import restore_generators, seed_everything
 from sentence_forge.train.loop import Training
 from sentence_forge.train.lost import remember, watched
@@ -115,6 +115,8 @@ def _train(run: Run) -> None:
             use_what_is_allowed(run.device)
             same_threads(before)
             _check_remining(run)
+            if run.device == "cuda" and run.world.size > 1:
+                own_gpu(run.world)  # before anything slow
             data, dev = _load_data(run)
             trainee = build_trainee(run, data, dev, resumed)
             environment = _environment(run, before) | {"teachers": trainee.teachers}

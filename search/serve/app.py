@@ -139,6 +139,10 @@ async def _unreadable(request: Request, error: Exception) -> Response:
 
 
 async def _marks_are_busy(request: Request, error: Exception) -> Response:
+    assert isinstance(error, sqlite3.OperationalError)
+    if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL,
+                                             sqlite3.SQLITE_IOERR):
+        raise error
     log.warning("%s: %s", request.app.state.service.marks.path, error)
     return await _http(request, HTTPException(503, "the marks can't be read or written now; try again later"))
 
