@@ -83,7 +83,7 @@ def test_a_killed_workers_titles_are_done_by_another(command: Command, tmp_path:
     run, out, corpus = tmp_path / "run", tmp_path / "news", tmp_path / "titles.csv"
     assert command("train", *TINY, "loop.max_steps=1", f"hydra.run.dir={run}").code == 0
     assert command("export", f"model={run}", f"out={out}").code == 0
-    titles = [f"storm {number % 89} over the markets, report {number}" for number in range(ROWS)]
+    titles = [f"{title} {number}" for number, title in enumerate(titles_like(ROWS))]  # codes tell these apart
     with corpus.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("title",), *((title,) for title in titles)])
     own = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
