@@ -204,9 +204,10 @@ def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(line: Line, name: str) -> str:
     """Return a measure with its interval, or with what it gains where a line says that."""
+    value = line["value"] if line["unit"].lower().startswith(name) else line[name]  # which is rounded already
     if f"{name}_delta" not in line:
-        return f"{line[name]:.1f} [{line[f'{name}_ci95'][0]:.1f}, {line[f'{name}_ci95'][1]:.1f}]"
-    return _gain(line[name] / 100, line[f"{name}_delta"] / 100, [end / 100 for end in line[f"{name}_delta_ci95"]])
+        return f"{value:.1f} [{line[f'{name}_ci95'][0]:.1f}, {line[f'{name}_ci95'][1]:.1f}]"
+    return _gain(value / 100, line[f"{name}_delta"] / 100, [end / 100 for end in line[f"{name}_delta_ci95"]])
 
 
 def _gain(value: float, delta: float, ends: Sequence[float]) -> str:
