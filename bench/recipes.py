@@ -204,7 +204,8 @@ def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(line: Line, name: str) -> str:
     """Return a measure with its interval, or with what it gains where a line says that."""
-    value = line["value"] if line["unit"].lower().startswith(name) else line[name]  # which is rounded already
+    exact = str(line.get("unit", "")).lower().startswith(name)  # what stands under the name is rounded
+    value = line["value"] if exact else line[name]
     if f"{name}_delta" not in line:
         return f"{value:.1f} [{line[f'{name}_ci95'][0]:.1f}, {line[f'{name}_ci95'][1]:.1f}]"
     return _gain(value / 100, line[f"{name}_delta"] / 100, [end / 100 for end in line[f"{name}_delta_ci95"]])
