@@ -126,7 +126,8 @@ def table(lines: Sequence[Line]) -> str:
 def of_recipes(lines: Sequence[Line]) -> list[str]:
     """Return a table of a row a recipe: each task's score x 100 and its paired gain over the beginning.
 
-    Over several seeds these are means, and the interval reaches from the lowest end to the highest.
+    Over several seeds these are means, and the interval reaches from the lowest end to the highest; speed and minutes
+    are medians.
     """
     start, *others = lines
     measures = {task: row["measure"] for task, row in start["tasks"].items()}
@@ -136,7 +137,7 @@ def of_recipes(lines: Sequence[Line]) -> list[str]:
         cells = [_over_seeds([line["tasks"][task] for line in seeds]) for task in measures]
         cost = [[line[key] for line in seeds if line.get(key)] for key in ("rows_per_second", "minutes")]
         rows.append([recipe, *cells, str(len(seeds)),
-                     *(f"{statistics.fmean(each):.0f}" if each else "" for each in cost)])
+                     *(f"{statistics.median(each):.{statistics.median(each) < 1:d}f}" if each else "" for each in cost)])
     return _table(["", *(f"{task}, {measure}" for task, measure in measures.items()), "seeds", "rows/s", "minutes"],
                   rows)
 
