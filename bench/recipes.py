@@ -136,8 +136,9 @@ def of_recipes(lines: Sequence[Line]) -> list[str]:
         seeds = [line for line in others if line["recipe"] == recipe]
         cells = [_over_seeds([line["tasks"][task] for line in seeds]) for task in measures]
         cost = [[line[key] for line in seeds if line.get(key)] for key in ("rows_per_second", "minutes")]
+        medians = [statistics.median(each) if each else None for each in cost]
         rows.append([recipe, *cells, str(len(seeds)),
-                     *(f"{statistics.median(each):.{statistics.median(each) < 1:d}f}" if each else "" for each in cost)])
+                     *("" if each is None else f"{each:.0f}" if each >= 1 else f"{each:.1f}" for each in medians)])
     return _table(["", *(f"{task}, {measure}" for task, measure in measures.items()), "seeds", "rows/s", "minutes"],
                   rows)
 
