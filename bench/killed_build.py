@@ -21,9 +21,9 @@ import numpy as np
 from bench.lines import line, seconds
 from bench.results import Results, results_of_this_kind
 from bench.scale import Computed, Made
-from sentence_forge.search import steps
+from sentence_forge.search import fast_build, steps
 from sentence_forge.search.index import Index
-from sentence_forge.search.indexing import index_corpus
+from sentence_forge.search.indexing import FAST_FROM, index_corpus
 
 
 def main() -> None:
@@ -34,25 +34,27 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.9, help="of the steps, after which the process is killed")
     parser.add_argument("--work", type=Path, default=Path("outputs", "bench", "killed_build"))
     parser.add_argument("--results", type=Path, help="folder; bench/results/<kind of machine>")
+    parser.add_argument("--cells-from", type=int, default=fast_build.CELLS_FROM, help="rows from which cells are tried")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--dies-after", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    fast_build.CELLS_FROM = given.cells_from
     if given.folder:
         _index(given.export, given.folder, given.rows, given.dies_after)
     else:
-        _measure(given.export, given.work, given.rows, given.share, given.results or results_of_this_kind())
+        _measure(given, given.work / str(given.rows), given.results or results_of_this_kind())
 
 
-def _measure(export: Path, work: Path, rows: int, share: float, results: Path) -> None:
-    work = work / str(rows)
+def _measure(given: argparse.Namespace, work: Path, results: Path) -> None:
+    rows = given.rows
     shutil.rmtree(work, ignore_errors=True)
     whole, broken = work / "whole", work / "broken"
 
     def indexing(folder: Path, dies_after: int = 0) -> int:
         """Index in a new process and return how many steps it kept."""
-        process = subprocess.run([sys.executable, "-m", "bench.killed_build", str(export), "--rows", str(rows),
-                                  "--folder", str(folder), "--dies-after", str(dies_after)], check=False,
-                                 stdout=subprocess.PIPE, text=True)
+        process = subprocess.run([sys.executable, "-m", "bench.killed_build", str(given.export), "--rows", str(rows),
+                                  "--cells-from", str(given.cells_from), "--folder", str(folder), "--dies-after",
+                                  str(dies_after)], check=False, stdout=subprocess.PIPE, text=True)
         if process.returncode != (-signal.SIGKILL if dies_after else 0):
             sys.exit(f"error: a process that indexes ended with {process.returncode}; see what it says above")
         return process.stdout.count("kept")
@@ -61,7 +63,7 @@ def _measure(export: Path, work: Path, rows: int, share: float, results: Path) -
     shutil.copytree(whole, broken)
     taken: list[int] = []
     unbroken = seconds(lambda: taken.append(indexing(whole)))
-    dies_after = max(1, round(share * taken[0]))
+    dies_after = max(1, round(given.share * taken[0]))
     before = seconds(lambda: indexing(broken, dies_after))
     after = seconds(lambda: indexing(broken))
     both = [(folder / "index-1.faiss").read_bytes() for folder in (whole, broken)]
@@ -90,7 +92,7 @@ def _index(export: Path, folder: Path, rows: int, dies_after: int) -> None:
         titles = list(source.titles)
         made = Made(np.asarray(source.vectors), source.fingerprint)
         index_corpus(folder, Computed(str, rows), Computed(lambda row: f"{titles[row % len(titles)]} [{row}.0]", rows),
-                     made)
+                     made, fast_from=min(FAST_FROM, fast_build.CELLS_FROM))
 
 
 if __name__ == "__main__":

@@ -382,6 +382,18 @@ def test_shards_of_float16_are_measured_into_a_file_of_their_own(lines_of: Calla
     assert "| the fast index | 2 shards: all codes |" in scale_table.tables(tmp_path, "scale_shards_half")
 
 
+def test_what_a_kill_costs_a_build_is_measured(tmp_path: Path) -> None:
+    names = [str(number) for number in range(700)]
+    index_corpus(tmp_path / "export" / "index", names, names, Drawn())
+    done = subprocess.run([sys.executable, "-m", "bench.killed_build", str(tmp_path / "export"), "--rows", "1500",
+                           "--cells-from", "1000", "--work", str(tmp_path / "work"), "--results", str(tmp_path)],
+                          cwd=RESULTS.parent.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    unbroken, until, again = (json.loads(line) for line in done.stdout.splitlines())
+    assert unbroken["steps"] == 7 + 1 + 1 and until["steps"] == 8 and again["same_file"]
+    assert not list((tmp_path / "work").iterdir()) and (tmp_path / "killed_build.json").is_file()
+
+
 def test_pgvector_is_measured_at_the_same_recall(lines_of: Callable[..., list[dict]], tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.scale.COLD", 1)
