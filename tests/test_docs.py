@@ -34,7 +34,7 @@ FILES = ("pairs.csv", "titles.csv", "hard.csv", "news.csv", "news.xlsx", "marks.
          "data/nli_zh_cmnli/dev.csv.gz", "data/bq/dev.csv.gz", "data/stsb/train.csv.gz",
          "data/sick/train.csv.gz", "silver.csv")
 FOLDERS = ("run", "outputs/train/run", "data", "sweep", "snli_1.0", "QQP", "tnews", "data/stsb",
-           "data/news_en_uci", "data/nli_en_snli", "mypackage", "runs/s-mnrl-1/untouched")
+           "data/news_en_uci", "data/nli_en_snli", "mypackage", "runs/s-mnrl-1/untouched", "tuned-1")
 
 
 def commands() -> Iterator[tuple[str, str]]:
