@@ -281,7 +281,7 @@ def _p95(times: Sequence[float]) -> float:
 
 def _run(*arguments: str) -> str:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True,
+    return subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True,
                           env=environment).stdout
 
 

@@ -44,7 +44,8 @@ def main() -> None:
         tried = PROBES if "ivfflat" in urls else [each for each in EF_SEARCH if not urls or each <= PGVECTOR_MOST]
 
         def answer(query: FloatArray, ef_search: int) -> FloatArray:
-            return rank(vectors, query, search(query, ef_search), 10)[0]
+            found = rank(vectors, query, search(query, ef_search), 10)[0]
+            return np.pad(found, (0, 10 - len(found)), constant_values=-np.inf)  # a list may hold fewer
 
         def measured(least: float) -> dict[str, float]:
             for ef_search in tried:
