@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import logging
 import math
-import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sentence_forge.runtime.disk import naming_a_full_disk
-from sentence_forge.runtime.files import fsync
+from sentence_forge.runtime.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -93,17 +90,5 @@ def _read(path: Path, size: int) -> bytes | None:
 
 
 def _keep(path: Path, made: npt.NDArray) -> None:
-    """Write a file by a name that no other process has, and then give it its own."""
     path.parent.mkdir(exist_ok=True)
-    staged = path.with_name(f".tmp-{path.name}-{secrets.token_hex(8)}")
-    try:
-        with naming_a_full_disk(path, made.nbytes), staged.open("xb") as file:
-            file.write(made.data)
-            file.write(hashlib.sha256(made.data).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
-    fsync(path.parent)
+    write_atomic(path, made.tobytes() + hashlib.sha256(made.data).digest())

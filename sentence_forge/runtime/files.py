@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -109,12 +110,14 @@ def is_own_file(path: Path) -> bool:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write ``data`` so that after a crash ``path`` holds either its old content or all of ``data``.
 
+    Several processes, on several machines, may write the same file at a time: one of them has the last word.
+
     Raises:
         UserError: the disk is full.
     """
-    staged = path.with_name(f"{_STAGED}{path.name}-{os.getpid()}")
+    # by chance, too: processes of two machines may have the same number
+    staged = path.with_name(f"{_STAGED}{path.name}-{secrets.token_hex(8)}-{os.getpid()}")
     content = data.encode() if isinstance(data, str) else data
-    remove(staged)
     try:
         with naming_a_full_disk(path, len(content)):
             with staged.open("xb") as file:
