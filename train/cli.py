@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.cli import entry
-from sentence_forge.runtime.process import run_command
+from sentence_forge.runtime.process import failed, run_command
+from sentence_forge.runtime.torchrun import own_folder
 from sentence_forge.train.job import is_first, run_config
 from sentence_forge.train.sweep import Sweep
 
@@ -45,7 +48,7 @@ def main() -> None:
         sys.stdout.write(sweep.table)
 
     try:
-        with _quiet_unless_first():
+        with _quiet_unless_first(), _leaving_at_once():
             entry("train", sweep, ABOUT, ("loss", "data", "model", "suite", "experiment"))
     finally:  # entry leaves the process
         if sweep.table and (code := run_command(print_table)):
@@ -61,9 +64,27 @@ def _quiet_unless_first() -> Iterator[None]:
         yield
         return
     logging.disable(logging.INFO)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=own_folder()) as folder:
         sys.argv.append(f"hydra.run.dir={folder}/run")
         yield
+
+
+@contextlib.contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Leave at once when ``torchrun`` ends this process while it starts: importing torch swallows exceptions."""
+    if own_folder() is None:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(failed("SIGTERM ended this process, as torchrun does when another one dies, or when it is stopped itself; "
+                    "nothing was trained yet: type the same command again"))
 
 
 def _job(config: DictConfig) -> None:

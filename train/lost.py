@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from sentence_forge.runtime.errors import UserError, printable
-from sentence_forge.runtime.process import Stopped
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.process import Stopped, failed, stop
+from sentence_forge.runtime.torchrun import said_why
 from sentence_forge.train.checkpoint import steps
 from sentence_forge.train.distributed import World
 from sentence_forge.train.interrupt import Interrupted
@@ -39,6 +40,8 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     Raises:
         UserError: another process hasn't begun, or the connection to it broke off, or ``torchrun`` ends this one.
     """
+    if by_torchrun():
+        signal.signal(signal.SIGTERM, stop)  # until here the process leaves at once
     if world.size == 1:
         yield
         return
@@ -60,8 +63,8 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         leaves = True
         raise
     except Stopped as stopped:
-        if isinstance(stopped.__context__, UserError) or not watch.first_to_tell():
-            raise  # it is said already
+        if isinstance(stopped.__context__, UserError) or said_why():
+            raise
         raise UserError(watch.ended_by(stopped)) from None
     except RuntimeError as error:
         if not _is_loss(error):
@@ -106,21 +109,13 @@ class _Watch:
         return (f"{stopped} ended this process, as torchrun does when another one dies, or when it is stopped itself; "
                 f"{self._remedy()}")
 
-    def first_to_tell(self) -> bool:
-        """Return whether no process has said why the run ends, and note that this one does."""
-        with contextlib.suppress(RuntimeError):
-            return self._beats.add("told", 1) == 1
-        return True
-
     def end(self, leaves: bool) -> None:
         """Stop watching; the others miss this process from now on, unless it ``leaves``."""
         self._over.set()
         self._listener.join(self._limit)
-        with contextlib.suppress(RuntimeError):  # the store is gone, and nobody asks it any more
-            if leaves and not self._listener.is_alive():
+        if leaves and not self._listener.is_alive():
+            with contextlib.suppress(RuntimeError):  # the store is gone, and nobody asks it any more
                 self._beats.add(str(self._world.rank), _LEFT)
-            elif not self._listener.is_alive():
-                self._beats.add("told", 1)  # by this process's own error
 
     def _listen(self) -> None:
         """Count up, and leave the process when another has stopped counting."""
@@ -148,9 +143,7 @@ class _Watch:
 
     def _leave(self, who: str = "another process") -> None:
         """Leave at once: the main thread waits for the lost process and hears nothing."""
-        sys.stderr.write(printable(f"error: {self.line(who)}\n"))
-        sys.stderr.flush()
-        os._exit(2)
+        os._exit(failed(self.line(who)))
 
     def _remedy(self) -> str:
         again = f"the same torchrun with -m train resume={self._run}"
@@ -159,7 +152,7 @@ class _Watch:
                     "itself)")
         if (self._run / "config.yaml").exists():
             return f"the run has no checkpoint yet: {again} begins it again"
-        return "the run has not begun to train, so begin it again"
+        return "nothing was trained yet: type the same command again"
 
 
 def _is_loss(error: RuntimeError) -> bool:

@@ -33,7 +33,8 @@ def find_run(given: str) -> tuple[Path, Path | None]:
     if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
         return path.parent.parent, path
     if not (path / "config.yaml").is_file():
-        raise UserError(f"resume={given}: is no run (it has no config.yaml)")
+        raise UserError(f"resume={given}: is no run (it has no config.yaml, which is written before the first step); "
+                        "where a training ended before that, type its command again")
     return path, None
 
 

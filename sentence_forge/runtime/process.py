@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from sentence_forge.runtime.disk import shortage
 from sentence_forge.runtime.errors import UserError, printable
 from sentence_forge.runtime.one_name import drop_short_names
+from sentence_forge.runtime.torchrun import first_to_say
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _closed: set[str] = set()  # the standard streams that were closed when the process began
@@ -76,10 +77,10 @@ def run_command(job: Callable[[], int | None]) -> int:
             code = job() or 0
             sys.stdout.flush()
         except UserError as error:
-            return _failed(str(error))
+            return failed(str(error))
         except Stopped as stopped:
             if isinstance(stopped.__context__, UserError):  # which was on its way out; torchrun stops what is left
-                return _failed(str(stopped.__context__))
+                return failed(str(stopped.__context__))
             return 128 + stopped.number
         except KeyboardInterrupt:
             return 130
@@ -93,7 +94,7 @@ def run_command(job: Callable[[], int | None]) -> int:
                 sys.stdout.flush()
             except OSError:
                 _drop_output()
-            return _failed(line)
+            return failed(line)
     return code
 
 
@@ -166,17 +167,16 @@ def use_utf8() -> None:
 def signals_as_exceptions() -> Iterator[None]:
     """Raise ``Stopped`` at SIGTERM and SIGHUP, so that locks, staged files and empty folders are removed.
 
-    A signal that the caller ignores (``nohup``) stays ignored.
+    A signal that the caller ignores (``nohup``) stays ignored, and one that it handles stays the caller's.
     """
-    before = {number: signal.getsignal(number) for number in _ENDING}
+    ours = [number for number in _ENDING if signal.getsignal(number) == signal.SIG_DFL]
     try:
-        for number in _ENDING:
-            if before[number] == signal.SIG_DFL:
-                signal.signal(number, _stop)
+        for number in ours:
+            signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def silence_a_closed_terminal(number: int) -> None:
@@ -193,13 +193,17 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def stop(number: int, frame: FrameType | None) -> None:
+    """Raise ``Stopped``; a signal's handler."""
     silence_a_closed_terminal(number)
     raise Stopped(number)
 
 
-def _failed(line: str) -> int:
-    sys.stderr.write(f"error: {printable(line)}\n")
+def failed(line: str) -> int:
+    """Say in one line why a command fails, and return its exit code; of processes by ``torchrun`` one says it."""
+    if first_to_say(line):
+        sys.stderr.write(f"error: {printable(line)}\n")
+        sys.stderr.flush()
     return 2
 
 
