@@ -1,4 +1,4 @@
-"""Which search answers queries best? Hits of all searches pooled, graded by a person once, and measured.
+"""Which search answers queries best? Hits of all searches pooled, graded once, and measured.
 
 ``python -m bench.judge pool SEARCH...`` writes the top 10 of all as one CSV, in an order that does not tell who found
 what (pooling, as TREC does it; Voorhees and Harman 2005). Fill in the column grade: 2 answers the query, 1 in part, 0

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import recipes, scale_table
+from bench import recipe_tables, scale_table
 from bench.results import RESULTS
 
 PAGE = RESULTS.parent.parent / "RESULTS.md"
@@ -81,7 +81,8 @@ def kept(name: str, results: Path = RESULTS) -> str:
     made = []
     for file in sorted(results.glob(f"*/{name}.json")):
         read = json.loads(file.read_text(encoding="utf-8"))
-        made.append(f"{recipes.table(read['lines'])}\n\n({file.parent.name}, kept at `{read['machine']['commit']}`)")
+        commit = read["machine"]["commit"]
+        made.append(f"{recipe_tables.table(read['lines'])}\n\n({file.parent.name}, kept at `{commit}`)")
     return "\n\n".join(made) or "Not measured yet."
 
 

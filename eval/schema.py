@@ -30,6 +30,7 @@ class Score(TypedDict):
 
     value: float
     measure: NotRequired[str]
+    also: NotRequired[Mapping[str, float]]  # a ranking's other measures, such as ndcg@10
     ci95: NotRequired[Limits | None]
     tasks: NotRequired[int]
     delta: NotRequired[float]

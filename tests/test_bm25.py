@@ -12,7 +12,7 @@ import pytest
 from corpora import WordEncoder, build, titles_like
 from test_tasks import encoder, run, sentences, write
 
-from bench import bm25, curve, judge, plot, recipes
+from bench import bm25, curve, judge, plot, recipe_tables, recipes
 from sentence_forge.encoders.encoder import Encoder
 from sentence_forge.eval.tasks.retrieval import KnownItem, LabelledRetrieval
 from sentence_forge.search.index import Index
@@ -144,6 +144,6 @@ def test_speed_beside_quality_of_some_models(encoder: Encoder, tmp_path: Path, m
     value = task.score(task.read(None), encoder, resamples=10).row["ndcg@10"]
     assert lines[0]["ndcg@10"] == pytest.approx(100 * value, abs=0.01) and lines[1]["ndcg@10_delta"] == 0
     assert all(line["value"] > 0 for line in lines) and plot.draw(tmp_path) == [tmp_path / "curve.svg"]
-    made = recipes.table(lines).splitlines()
+    made = recipe_tables.table(lines).splitlines()
     assert made[0] == "|  | titles/s | ndcg@10 |" and made[3].endswith("+0.0 [+0.0, +0.0] |")
     assert curve.main(["one", "--results", str(tmp_path)]) == 2

@@ -253,7 +253,7 @@ def test_models_and_seeds_in_one_table(command: Callable, tmp_path: Path) -> Non
         assert command("train", "loss=cosine", *TINY, "loop.max_steps=2", f"seed={seed}",
                        f"hydra.run.dir=s{seed}").code == 0
     done = command("eval", "model=s1", "baseline=s2", "models=[s2,minilm]", "suite=sample", "resamples=50",
-                   "output=out")
+                   "+suite.titles={_target_: eval.tasks.retrieval.LabelledRetrieval, sample: en}", "output=out")
     assert done.code == 0, done.err
     about = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert [row["model"] for row in about["models"]] == ["s2", "s1", "s2", "sentence-transformers/all-MiniLM-L6-v2"]
@@ -263,6 +263,9 @@ def test_models_and_seeds_in_one_table(command: Callable, tmp_path: Path) -> Non
     assert seeds["tasks"]["sample-en-dev"] == {"mean": pytest.approx(np.mean(values)),
                                                "sd": pytest.approx(np.std(values, ddof=1))}
     assert about["models"][2]["tasks"]["sample-en-dev"]["delta"] == 0
+    also = [row["tasks"]["titles"].get("also") for row in about["models"]]
+    assert also[1] == {name: about["tasks"]["titles"][name] for name in ("ndcg@10", "mrr@10")} != also[3]
+    assert not any("also" in row["tasks"]["sample-en-dev"] for row in about["models"])
     assert "2 seeds" in done.err and "2 seeds" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "s1" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     done = command("eval", "model=s1", "models=[nowhere]", "output=bad")

@@ -14,7 +14,7 @@ import torch
 from corpora import WordEncoder, titles_like
 from safetensors.torch import load_file, save_file
 
-from bench import recipes, scale_table, silver, soups, tables
+from bench import recipe_tables, recipes, scale_table, silver, soups, tables
 from bench.head_first import HeadFirst
 from sentence_forge.data_readers.csv_writer import write_csv
 from sentence_forge.encoders.similarity import normalise
@@ -61,7 +61,7 @@ def test_a_row_a_recipe_over_its_seeds(tmp_path: Path) -> None:
     several = evaluated(tmp_path / "several", row(str(run), 0.81, 0.64), row("runs/mix-2", 0.79, 0.66),
                         row("start-1", 0.80, 0.60))
     alone = evaluated(tmp_path / "alone", row("elsewhere/labels", 0.70, 0.70))
-    made = recipes.table(recipes.rows_of([several, alone])).splitlines()
+    made = recipe_tables.table(recipes.rows_of([several, alone])).splitlines()
     assert made == [
         "|  | sts, spearman_cosine | news, precision@10 | seeds | rows/s | minutes |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -71,6 +71,19 @@ def test_a_row_a_recipe_over_its_seeds(tmp_path: Path) -> None:
         "| labels | 70.0 **-10.0 [-11.0, -9.0]** | 70.0 **+10.0 [+9.0, +11.0]** | 1 |  |  |"]
 
 
+def test_what_else_was_measured_of_rankings_is_a_second_table(tmp_path: Path) -> None:
+    rows = [row("runs/mix-1", 0.81, 0.64), row("runs/mix-2", 0.79, 0.66)]
+    for each, ndcg in zip(rows, (0.5, 0.6), strict=True):
+        each["tasks"]["news"]["also"] = {"ndcg@10": ndcg, "mrr@10": 0.9, "recall@1": 0.2}
+    folder = evaluated(tmp_path / "rankings", *rows)
+    report = json.loads((folder / "report.json").read_text())
+    report["baseline"]["tasks"]["news"] |= {"ndcg@10": 0.4, "mrr@10": 0.8, "precision@10_ci95": [0, 1]}
+    (folder / "report.json").write_text(json.dumps(report))
+    assert recipe_tables.table(recipes.rows_of([folder])).splitlines()[4:] == [
+        "", "|  | news, ndcg@10 | news, mrr@10 |", "| --- | --- | --- |", "| untouched | 40.0 | 80.0 |",
+        "| mix | 55.0 | 90.0 |"]
+
+
 def test_a_row_a_share_of_the_way_to_a_runs_end(tmp_path: Path) -> None:
     begun = row("start", 0.80, 0.60, spread=0)
     folder = tmp_path / "blends"
@@ -78,7 +91,7 @@ def test_a_row_a_share_of_the_way_to_a_runs_end(tmp_path: Path) -> None:
     (folder / "report.json").write_text(json.dumps({"model": "run", "blends": [
         {"share": share, **row("x", 0.80 + 0.1 * share, 0.60 - 0.2 * share)} if share else {"share": 0.0, **begun}
         for share in (0.0, 0.25, 1.0)]}))
-    assert recipes.table(recipes.rows_of([folder])).splitlines()[2:] == [
+    assert recipe_tables.table(recipes.rows_of([folder])).splitlines()[2:] == [
         "| untouched | 80.0 | 60.0 |  |  |  |",
         "| share 0.25 | 82.5 **+2.5 [+1.5, +3.5]** | 55.0 **-5.0 [-6.0, -4.0]** | 1 |  |  |",
         "| share 1 | 90.0 **+10.0 [+9.0, +11.0]** | 40.0 **-20.0 [-21.0, -19.0]** | 1 |  |  |"]

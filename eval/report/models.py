@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from sentence_forge.eval.evaluate import Evaluation
-from sentence_forge.eval.schema import MeanSd, ModelRow, Score, SeedsRow, limits, value
+from sentence_forge.eval.schema import MeanSd, ModelRow, Score, SeedsRow, TaskGain, TaskRow, limits, value
 
 _OF_ONE_RUN = ("seed", "before", "after", "best_step", "steps", "epochs")  # what may differ between seeds
 
@@ -39,6 +39,12 @@ def with_models(first: Evaluation, others: Sequence[Evaluation], abouts: Sequenc
     return replace(first, json={**first.json, "models": [*before, *rows], "seeds": seeds})
 
 
+def other_measures(row: TaskRow | TaskGain) -> dict[str, float]:
+    """Return a ranking's further measures, such as ``ndcg@10``; other tasks have none."""
+    return {name: cast("float", found) for name, found in row.items()
+            if "@" in name and name != row["measure"] and not name.endswith("_ci95")}
+
+
 def mean_and_sd(values: Sequence[float]) -> MeanSd:
     """Return ``mean`` and sample standard deviation ``sd`` (0 for a single value)."""
     return MeanSd(mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
@@ -50,6 +56,8 @@ def _row(evaluation: Evaluation) -> ModelRow:
     tasks = {}
     for name, row in about["tasks"].items():
         tasks[name] = Score(measure=row["measure"], value=value(row), ci95=limits(row))
+        if also := other_measures(row):
+            tasks[name]["also"] = also
         old = baseline["tasks"].get(name) if baseline else None
         if old:
             tasks[name].update(cast("Score", {key: old[key] for key in ("delta", "delta_ci95", "p")}))
