@@ -118,16 +118,26 @@ def test_a_process_killed_while_it_reads_ends_the_others_with_a_line(tmp_path: P
     assert "Signal 9 (SIGKILL)" in said
 
 
-def test_a_process_killed_while_python_starts_ends_the_others_with_a_line(tmp_path: Path) -> None:
-    """While they import torch, which would swallow an exception that a signal's handler raises."""
+@pytest.mark.parametrize("waited_for", [False, True])
+def test_a_process_killed_while_python_starts_ends_the_others_with_a_line(waited_for: bool, tmp_path: Path) -> None:
+    """While they import torch, which would swallow an exception that a signal's handler raises, or wait for it."""
     process = torchrun(*TRAIN, cwd=tmp_path, processes=3, wait=False)
-    try:
+
+    def wait_for(file: Path) -> None:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "run").exists():  # the first process begins to import
+        while not file.exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
+
+    try:
+        wait_for(tmp_path / "run")  # the first process begins to import
+        dies = children(process.pid)["1"]
+        if waited_for:
+            os.kill(dies, signal.SIGSTOP)
+            wait_for(tmp_path / "run" / ".lock")  # the first one has imported
+            time.sleep(1)
         begun = time.monotonic()
-        os.kill(children(process.pid)["1"], signal.SIGKILL)
+        os.kill(dies, signal.SIGKILL)
         said, _ = process.communicate(timeout=100)
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -40,9 +40,8 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     Raises:
         UserError: another process hasn't begun, or the connection to it broke off, or ``torchrun`` ends this one.
     """
-    if by_torchrun():
-        signal.signal(signal.SIGTERM, stop)  # until here the process leaves at once
     if world.size == 1:
+        _raise_at_sigterm()
         yield
         return
     beats = store(world, f"alive-{starts_before()}")
@@ -54,6 +53,7 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     except dist.DistError:
         raise UserError("the run's store is gone, and with it torchrun or the first process; see what they said"
                         ) from None
+    _raise_at_sigterm()
     watch = _Watch(world, Path(beats.get("run").decode()), beats, limit)
     leaves = False
     try:
@@ -72,6 +72,12 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         raise UserError(watch.line()) from None
     finally:
         watch.end(leaves)
+
+
+def _raise_at_sigterm() -> None:
+    """From now on SIGTERM raises ``Stopped``; until here ``torchrun``'s ends the process at once (``train.cli``)."""
+    if by_torchrun():
+        signal.signal(signal.SIGTERM, stop)
 
 
 def remember(world: World, run: Path) -> None:
