@@ -15,6 +15,7 @@ from sentence_forge.encoders.similarity import FloatArray, IntArray, VectorRows,
 from sentence_forge.runtime.errors import UserError
 
 _BLOCK = 65_536
+_ADVISE = getattr(os, "posix_fadvise", None)  # not on macOS
 
 
 class Vectors:
@@ -112,6 +113,9 @@ class RowFile:
         places = list(range(len(self))[rows]) if isinstance(rows, slice) else rows.tolist()
         found = np.empty((len(places), self.shape[1]), self._dtype)
         size = found.itemsize * self.shape[1]
+        if _ADVISE is not None:  # of all rows first: a disk brings a hundred in the time of a few
+            for place in places:
+                _ADVISE(self._file, self._offset + place * size, size, os.POSIX_FADV_WILLNEED)
         for vector, place in zip(found, places, strict=True):
             if os.preadv(self._file, [vector], self._offset + place * size) != size:
                 raise UserError(f"{self._path}: damaged, it is shorter than it was")
