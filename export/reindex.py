@@ -62,6 +62,8 @@ def _indexable(settings: Export, out: Path) -> dict[str, Any]:
         raise UserError(f"precision={precision}: the index {'of' if in_database else 'in'} {out} is "
                         f"{about['precision']}; leave precision= out, or export to another folder")
     check_precision(out, precision, about)
+    if indexed and about.get("corpus"):
+        _check_ids(settings, out, about["corpus"]["id_column"])
     if indexed or "index" in about:
         about.setdefault("openvino", {"used": False})  # older exports don't say so
     asked = settings.backend
@@ -71,6 +73,18 @@ def _indexable(settings: Export, out: Path) -> dict[str, Any]:
     if precision != about["precision"]:
         about.pop("openvino", None)
     return about | {"precision": precision}
+
+
+def _check_ids(settings: Export, out: Path, before: str | None) -> None:
+    """Refuse another column of ids than the index's, most often forgotten: all rows would be new ones.
+
+    Raises:
+        UserError: it is another, and ``corpus.most_lost=`` doesn't say that all rows may go.
+    """
+    now = settings.corpus.id_column
+    if now != before and settings.corpus.most_lost < 1:
+        raise UserError(f"corpus.id_column={now or 'null'}: the index of {out} was made with corpus.id_column="
+                        f"{before or 'null'}; give that, or, if its rows are to get other ids, corpus.most_lost=1")
 
 
 def _exported(out: Path, fingerprint: str, device: str) -> Encoder:

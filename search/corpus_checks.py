@@ -76,5 +76,6 @@ def check_lost(before: int, removed: int, rejected: Sequence[BadRow], most: floa
         return
     bad = f" ({len(rejected):,} of its rows can't be indexed; line {rejected[0].line}: {rejected[0].reason})" \
         if rejected else ""
-    raise UserError(f"corpus: {removed:,} of the index's {before:,} rows are not in it any more{bad}; "
-                    "if that is meant, type corpus.most_lost=1. The index stays as it was")
+    ids = "give the corpus.id_column= that the index was made with, or, " if removed > 0.9 * before else ""
+    raise UserError(f"corpus: {removed:,} of the index's {before:,} rows, by their ids, are not in it any more{bad}; "
+                    f"{ids}if that is meant, type corpus.most_lost=1. The index stays as it was")

@@ -169,11 +169,30 @@ def test_a_corpus_that_lost_many_rows_stops_and_the_old_index_stays(encoder: sf.
     corpus.write_text("headline\n" + "\n".join(shorter) + "\n")
     words = ["only=index", "corpus=titles.csv", "corpus.column=headline", "out=news"]
     done = command("export", *words)
-    assert done.code == 2 and "12 of the index's 60 rows are not in it any more" in done.err
+    assert done.code == 2 and "12 of the index's 60 rows, by their ids, are not in it any more" in done.err
     assert "12 of its rows can't be indexed; line 2: column headline: is empty" in done.err
-    assert "corpus.most_lost=1" in done.err
+    assert "; if that is meant, type corpus.most_lost=1" in done.err
     with sf.Index.open("news") as index:
         assert list(index.titles) == old
     assert command("export", *words, "corpus.most_lost=0.2").code == 0
     with sf.Index.open("news") as index:
         assert len(index.titles) == 48
+
+
+def test_an_index_keeps_its_column_of_ids_unless_all_rows_may_go(encoder: sf.Encoder, corpus: Path,
+                                                                 command: Command) -> None:
+    corpus.write_text("number,headline\n" + "".join(f"{row + 9},{title}\n" for row, title in enumerate(TITLES)))
+    column = {"corpus.column": "headline"}
+    sf.export(encoder, corpus=corpus, out="news", **column, **{"corpus.id_column": "number"})
+    sf.export(encoder, corpus=corpus, out="by_row", **column)
+    words, number = ["only=index", "corpus=titles.csv", "corpus.column=headline"], "corpus.id_column=number"
+    done = command("export", *words, "out=news")  # most of the rows' numbers are ids of other rows
+    assert done.code == 2 and f"corpus.id_column=null: the index of news was made with {number}; give that" in done.err
+    assert command("export", *words, "out=news", number).code == 0
+    done = command("export", *words, "out=by_row", number)
+    assert done.code == 2 and "was made with corpus.id_column=null; give that" in done.err
+    assert command("export", *words, "out=by_row", number, "corpus.most_lost=1").code == 0
+    corpus.write_text("number,headline\n" + "".join(f"n{row},{title}\n" for row, title in enumerate(TITLES)))
+    done = command("export", *words, "out=by_row", number)  # the same column with other ids
+    assert done.code == 2 and ("60 of the index's 60 rows, by their ids, are not in it any more; give the corpus."
+                               "id_column= that the index was made with, or, if that is meant") in done.err

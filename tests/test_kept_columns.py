@@ -144,7 +144,8 @@ def test_export_keeps_columns_and_search_filters_as_typed(tmp_path: Path, comman
     assert command("export", "only=index", "corpus=titles.csv", "corpus.id_column=id", "out=news").code == 0
     hits = json.loads(command("search", "news", "storm", "--json", "-k", "60", "--filter", "来源=x").out)["hits"]
     assert {hit["id"] for hit in hits} == {row[0] for row in rows[1:] if row[3] == "x"}
-    done = command("export", "only=index", "corpus=titles.csv", "corpus.keep=[nothing]", "out=news")
+    done = command("export", "only=index", "corpus=titles.csv", "corpus.id_column=id", "corpus.keep=[nothing]",
+                   "out=news")
     assert done.code == 2 and "nothing" in done.err
     done = command("search", "news", "storm", "--filter", "nothing=1")
     assert done.code == 2 and "keeps no column" in done.err

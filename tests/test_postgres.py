@@ -105,7 +105,7 @@ def test_a_load_encodes_and_inserts_only_what_is_new(url: str, tmp_path: Path) -
     same = load(url, tmp_path, after, ids, kept={"k": ["v"] * 292}, fast_from=100)
     assert same.about.loads == 2 and not same.report.encoded and set(ask(url, vectors)) == now
     assert not (tmp_path / "loading").exists()
-    with pytest.raises(UserError, match="282 of the index's 292 rows are not in it any more"):
+    with pytest.raises(UserError, match="282 of the index's 292 rows, by their ids, are not in it any more"):
         load(url, tmp_path, titles[:10], most_lost=0.1)
     with pytest.raises(UserError, match="title of the row '1' holds the character NUL"):
         load(url, tmp_path, ["a", "b\0"])

@@ -51,6 +51,8 @@ def test_the_commands_of_the_guide_work_as_typed(url: str, command: Command, tmp
         assert ours.code == theirs.code == 0, ours.err
         lines = [re.sub(r'[\d.]+ ms|"took_ms": {[^}]*}', "", done.out) for done in (ours, theirs)]
         assert lines[0] == lines[1] and "report" in lines[0]
+    done = command("export", "only=index", "out=news", *(each for each in words if each != "corpus.id_column=id"))
+    assert done.code == 2 and "the index of news was made with corpus.id_column=id; give that" in done.err, done.err
     write(tmp_path / "titles.csv", [*titles[:50], "a new storm"])
     done = command("export", "only=index", "out=news", *words)
     assert done.code == 2 and "corpus.most_lost=1" in done.err and len(ask(url, f"SELECT id FROM {table}")) == 60
