@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,14 @@ def index_rows(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export) 
         log.info("rejected rows, each with its line and reason: %s", where)
     return {"rows": report.rows, "rejected": report.rejected, "encoded": report.encoded,
             "seconds": round(report.seconds, 2), **more}
+
+
+def place_of(out: Path, index: Mapping[str, Any], settings: Export) -> str:
+    """Return what ``python -m search`` is given to search the index that was made, quoted for a shell."""
+    place = shlex.quote(str(index.get("database", out)))
+    if "generation" in index and not settings.to.switch:  # without it, the one that was searched before
+        place += f" --generation {index['generation']}"
+    return place
 
 
 def _load(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from sentence_forge.export.indexed import (
     check_precision,
     corpus_encoder,
     index_rows,
+    place_of,
     read_rows,
 )
 from sentence_forge.export.reindex import reindex
@@ -158,7 +158,7 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
         write_json(out / MANIFEST, {"state": "finished", **about})
     log.info("exported to %s", out)
     if rows is not None:
-        log.info('search it: python -m search %s "..."', shlex.quote(str(about["index"].get("database", out))))
+        log.info('search it: python -m search %s "..."', place_of(out, about["index"], settings))
 
 
 def _check_int8(encoder: Encoder, out: Path) -> None:

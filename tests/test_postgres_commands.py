@@ -60,6 +60,7 @@ def test_the_commands_of_the_guide_work_as_typed(url: str, command: Command, tmp
     assert done.code == 0 and "1 titles encoded, 50 reused; 0 rows added, 1 changed, 9 removed" in done.err
     done = command("export", "model=run", "dim=16", "out=cut", "to.switch=false", *words)
     assert done.code == 0 and "generation 2, not searched until" in done.err, done.err
+    assert "; 51 rows added, 0 changed, 0 removed" in done.err and f'#{table}\' --generation 2 "..."' in done.err
     assert [line[:3] for line in command("search", url, "--generation", "0").out.splitlines()] == ["* 1", "  2"]
     first, second = (command("search", url, "storm", "--json", "--generation", number).out for number in "12")
     assert first and second and first != second

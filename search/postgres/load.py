@@ -116,8 +116,8 @@ def load_corpus(address: Address, work: Path, ids: Sequence[str], titles: Sequen
             base = next((each for each in every if each.fingerprint == encoder.fingerprint), None)
             _stage(connection, rows)
             old = base or next((each for each in every if each.current), None)
-            added, changed, removed = _difference(connection, names, old, len(ids))
-            check_lost(0 if old is None else old.rows, removed, rejected, most_lost)
+            changes = _difference(connection, names, old, len(ids))
+            check_lost(0 if old is None else old.rows, changes[2], rejected, most_lost)
             wanted = _wanted(connection, names, base)
             missing = wanted[~np.isin(rows.hashes[wanted], known_hashes(read_segments(work, encoder.fingerprint)))]
             encode_rows(work, rows, missing, encoder, segment_rows, progress, spread)
@@ -131,8 +131,8 @@ def load_corpus(address: Address, work: Path, ids: Sequence[str], titles: Sequen
     with contextlib.suppress(OSError):  # of a load that was killed it stays; other files in it are somebody's
         work.rmdir()
     known = len(np.unique(rows.hashes)) - len(missing)
-    return Loaded(IndexReport(len(ids), len(missing), known, added, changed, removed, len(rejected),
-                              time.monotonic() - begun), about)
+    changes = changes if base else (len(ids), 0, 0)  # to a generation that was made now, every row was added
+    return Loaded(IndexReport(len(ids), len(missing), known, *changes, len(rejected), time.monotonic() - begun), about)
 
 
 def _check_texts(rows: Rows) -> None:
