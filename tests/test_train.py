@@ -101,6 +101,7 @@ def test_a_training_that_made_the_model_worse_says_so(command: Command, tmp_path
                    "loop.learning_rate=1e-2", "loop.evaluate_every=6")
     assert done.code == 0, done.err
     assert "the training made the model worse: dev " in done.err, done.err
+    assert "sample-en-dev (the embedded sample, not your data; suite=<file> measures on yours): " in done.err
     assert "made the model worse" not in command("train", "loss=cosine", "data=dev.csv", "data.dev_path=dev.csv", *TINY,
                                                  "loop.max_steps=1", "loop.learning_rate=1e-12").err
 
@@ -211,7 +212,8 @@ def test_fast_and_padded_give_the_same_losses(command: Command, tmp_path: Path) 
 
 
 def test_suite_chooses_the_best(command: Command, tmp_path: Path) -> None:
-    assert command("train", "loss=mnrl", "suite=sample", *SHORT).code == 0
+    done = command("train", "loss=mnrl", "suite=sample", *SHORT)
+    assert done.code == 0 and "sample-en-dev, sample-zh-dev: " in done.err, done.err
     about = json.loads((tmp_path / "run" / "model" / "sentence_forge.json").read_text())
     assert about["training"]["measure"] == "suite_spearman_cosine"
     assert set(about["measured"]) == {"sample-en-dev", "sample-zh-dev"}

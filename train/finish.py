@@ -66,7 +66,7 @@ def report(run: Run, trainee: Trainee, data: Data, dev: Data, tracker: Tracker) 
         texts = dev.texts[: run.config.loop.projector]
         tracker.projector(state.step, best.encode(texts), texts)
     _log_hparams(run, tracker, training, measured)
-    _say(run.folder, state, measured)
+    _say(run, state, measured)
 
 
 def _measured(run: Run, best: Encoder, data: Data, dims: tuple[int, ...]) -> Evaluation:
@@ -126,16 +126,17 @@ def _swept(run: Path, but: Mapping[str, Any]) -> dict[str, Any]:
             for key, text in further.items()}
 
 
-def _say(run: Path, state: State, measured: Evaluation) -> None:
+def _say(run: Run, state: State, measured: Evaluation) -> None:
     name = next(iter(state.baseline))
     before = state.baseline.get(name)
     assert measured.baseline is not None
     log.info("best: step %d, dev %s %.4f (untouched %s)", state.best_step, name, state.best,
              "?" if before is None else f"{before:.4f}")
-    log.info("%s: %.2f (untouched %.2f)", ", ".join(measured.json["tasks"]), 100 * measured.json["average"],
+    what = "" if run.tasks else " (the embedded sample, not your data; suite=<file> measures on yours)"
+    log.info("%s%s: %.2f (untouched %.2f)", ", ".join(measured.json["tasks"]), what, 100 * measured.json["average"],
              100 * measured.baseline.json["average"])
-    log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run / "model", run / "report" / "report.html",
-             run / "tensorboard")
+    log.info("model:  %s\nreport: %s\ncurves: tensorboard --logdir %s", run.folder / "model",
+             run.folder / "report" / "report.html", run.folder / "tensorboard")
     if before is not None and state.best is not None and state.best < before:
         log.warning("the training made the model worse: dev %s is %.4f at best and was %.4f untouched; try a smaller "
                     "loop.learning_rate, another loss= or other data", name, state.best, before)
