@@ -200,6 +200,8 @@ def test_early_stopping(command: Command, tmp_path: Path) -> None:
     dev = [line["dev/spearman_cosine"] for line in metrics(tmp_path / "run") if "dev/spearman_cosine" in line]
     trained = dev[1:]  # the first is the untouched model's, which is no checkpoint to go back to
     assert len(trained) - 1 - trained.index(max(trained)) == 3
+    kept = sum(value == max(trained[:number + 1]) for number, value in enumerate(trained))
+    assert done.err.count(", kept as the best so far\n") == kept > 0
 
 
 def test_fast_and_padded_give_the_same_losses(command: Command, tmp_path: Path) -> None:

@@ -229,7 +229,8 @@ class Training:
         better = math.isfinite(value) and (state.best is None or value > state.best)
         state.evaluations_without_better = 0 if better else state.evaluations_without_better + 1
         best = better or value == state.best  # of equals the one that was trained longer: small dev sets tie often
-        log.info("step %d of %d: dev %s %.4f%s", state.step, self.plan.total, name, value, " *" if best else "")
+        log.info("step %d of %d: dev %s %.4f%s", state.step, self.plan.total, name, value,
+                 ", kept as the best so far" if best else "")
         if best:
             state.best, state.best_step = value, state.step
             self.saver.wait()  # a checkpoint being written holds the best so far
