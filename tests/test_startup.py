@@ -44,6 +44,8 @@ def run(code: str, *arguments: str, cwd: Path) -> tuple[subprocess.CompletedProc
     (["los=mnrl"], 2, "did you mean 'loss'"),
     (["loop.batchsize=3"], 2, "did you mean 'loop.batch_size'"),
     (["loop.batch_size=0"], 2, "it must be above 0"),
+    (["loss=mnrl", "loop.batch_size=1"], 2, "loop.batch_size: is 1, and this loss takes its negatives from the batch"),
+    (["data=mix", "data.sources={a: sample, b: titles.csv}", "loop.batch_size=1"], 2, "takes its negatives from"),
     (["loop.epochs=many"], 2, "loop.epochs"),
     (["loss=mrnl"], 2, "did you mean 'mnrl'"),
     (["model=./nowhere"], 2, "no such folder"),

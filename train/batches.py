@@ -45,16 +45,11 @@ class NoDuplicates(Sampler):
 
     Args:
         text_ids: int64 ``[rows, columns]``, equal where texts are equal.
-        batch_size: rows a batch.
+        batch_size: rows a batch, from 2; ``train.sources`` refuses 1.
         seed: of the order.
-
-    Raises:
-        UserError: ``batch_size`` is 1.
     """
 
     def __init__(self, *, text_ids: np.ndarray, batch_size: int, seed: int) -> None:
-        if batch_size < 2:
-            raise UserError("loop.batch_size: is 1, and this loss takes its negatives from the batch; give 2 or more")
         self.text_ids = text_ids
         self.batch_size, self.seed = batch_size, seed
 

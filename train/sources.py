@@ -111,12 +111,14 @@ def parts_of(config: Train, loss_name: str) -> tuple[list[PartConfig], dict[str,
     source = targets.build(_config(config.data, "data"), "data", plugins=config.plugins)
     _check_dims(loss, "")
     if "sources" not in config.data:
+        _check_batch_size(loss, config)
         return [PartConfig("", source, matching_shape(loss, source, f"loss={loss_name}"), loss)], {}
     parts = []
     for name, member in source.sources.items():
         own = source.losses.get(name)
         its_loss = loss if own is None else own if "dims" in own else {**own, **dims}
         _check_dims(its_loss, f"data.losses.{name}.")
+        _check_batch_size(its_loss, config)
         try:
             with _keys_as_typed(name, type(member)):
                 shape = matching_shape(its_loss, member, f"data.losses.{name}" if own else f"loss={loss_name}")
@@ -156,6 +158,17 @@ def _check_dims(loss: Mapping[str, Any], key: str) -> None:
         raise UserError(f"{key}dims: is {given}; give a list of whole numbers, as [384,192,96], or auto, or null")
     if isinstance(dims, list) and weights is not None and len(weights) != len(dims):
         raise UserError(f"{key}dim_weights: has {len(weights)} entries for {len(dims)} dims; give one each")
+
+
+def _check_batch_size(loss: Mapping[str, Any], config: Train) -> None:
+    """Refuse batches of one row where a row's negatives are the others of its batch."""
+    if config.loop.batch_size > 1:
+        return
+    from sentence_forge.train.batches import NoDuplicates
+
+    sampler = targets.resolve(loss["sampler"][targets.TARGET], "loss.sampler", config.plugins)
+    if isinstance(sampler, type) and issubclass(sampler, NoDuplicates):
+        raise UserError("loop.batch_size: is 1, and this loss takes its negatives from the batch; give 2 or more")
 
 
 def rejected_of(parts: Sequence[PartConfig]) -> dict[Path, list[BadRow]]:
