@@ -204,7 +204,9 @@ BAD = {
     "data=mix": r"data\.sources: is needed",
     "data=mix data.sources=nli.csv": r"data\.sources: is 'nli\.csv'; give names of your own",
     "data=mix data.sources={a:nli.csv}": r"data\.sources: a mix has two sources or more",
-    "data=mix data.sources={a:nli.csv,b:nlo.csv}": r"data\.sources\.b: there is no data 'nlo\.csv' and no such file",
+    "data=mix data.sources={a:nli.csv,b:nlo.csv}": r"data\.sources\.b: no such file: /.*/nlo\.csv$",
+    "data=mix data.sources={a:nli.csv,b:3.5}": r"data\.sources\.b: no such file: /.*/3\.5$",
+    "data=mix data.sources={a:nli.csv,b:sampel}": r"data\.sources\.b: there is no data 'sampel' and .* mean 'sample'",
     "data=mix data.sources={a:nli.csv,b:sick}": r"data\.sources\.b\.path: is needed; give it, as '\{data: sick, path: ",
     "data=mix data.sources={a:nli.csv,b:mix}": r"data\.sources\.b: there is no data 'mix'",
     "data=mix data.sources={a:nli.csv,b:{path:sts.csv,score_rang:[0,1]}}":

@@ -307,6 +307,24 @@ def test_bad_input_is_one_line(command: Command, tmp_path: Path, arguments: list
     assert not list(tmp_path.glob("outputs/train/*/config.yaml"))  # nothing half-made is left
 
 
+@pytest.mark.parametrize(("words", "said"), [
+    ("train data=none.csv", "data=none.csv: no such file: HERE/none.csv"),
+    ("train data=~nobody-at-all/x", "data=~nobody-at-all/x: no such file: HERE/~nobody-at-all/x"),
+    ("train -m data=pairs.csv,none.csv", "data=pairs.csv,none.csv: no such file: HERE/none.csv"),
+    ("train model=./nowhere", "model=./nowhere: no such folder: HERE/nowhere"),
+    ("eval model=mini baseline=../nowhere", "baseline=../nowhere: no such folder: ABOVE/nowhere"),
+    ("eval model=mini suite=[sts,none.csv]", "suite=[sts,none.csv]: no such file: HERE/none.csv"),
+    ("eval model=mini suite=[sts,pairs.csv]", "a list takes names alone, and pairs.csv is a path; give suite=pairs"),
+    ("export corpus=none-there", "corpus=none-there: no such file: HERE/none-there"),
+    ("train model=mini.v1", "model=mini.v1: there is no model 'mini.v1', and no such folder; did you mean 'mini'"),
+])
+def test_a_path_that_is_nowhere_is_said_in_full(command: Command, tmp_path: Path, words: str, said: str) -> None:
+    (tmp_path / "pairs.csv").write_text(PAIRS, encoding="utf-8")
+    done = command(*words.split())
+    said = said.replace("HERE", str(tmp_path)).replace("ABOVE", str(tmp_path.parent))
+    assert done.code == 2 and said in done.err and "there are:" not in done.err, done.err
+
+
 def test_a_device_that_is_not_here(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = command("train", *SHORT, "device=cuda")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentence_forge.runtime.errors import UserError, brief, one_of
-from sentence_forge.runtime.overrides import PATH_OPTIONS, friendly, options
+from sentence_forge.runtime.overrides import PATH_OPTIONS, friendly, looks_like_path, no_such, options
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -105,9 +105,12 @@ def _in_full(value: Any, group: str, key: str) -> dict[str, Any]:  # noqa: ANN40
     names = [name for name in options(group) if name not in ("mix", "matryoshka")]
     if value in names:
         return _composed(group, value)
-    if group in PATH_OPTIONS and isinstance(value, str) and Path(value).expanduser().exists():
+    if group in PATH_OPTIONS and isinstance(value, str) and os.path.exists(os.path.expanduser(value)):
         return _composed(group, PATH_OPTIONS[group][0]) | {"path": value}
-    also = " and no such file" if group in PATH_OPTIONS else ""
+    option = PATH_OPTIONS[group][0] if group in PATH_OPTIONS else ""
+    if option and looks_like_path(str(value), option):
+        raise UserError(f"{key}: {no_such(str(value), option)}")
+    also = f" and no such {option}" if option else ""
     raise UserError(f"{key}: there is no {group} {brief(str(value))!r}{also}; {one_of(names, str(value))}")
 
 

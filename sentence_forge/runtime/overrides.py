@@ -75,13 +75,27 @@ def _group(group: str, value: str, several: bool) -> list[str]:
     if option and several and not listed and all(part in names or _is_path(part, option) for part in parts):
         named = ", ".join(part for part in parts if part in names)
         raise UserError(f"{group}={value}: names ({named}) and paths can't be mixed in one sweep; make it two sweeps")
-    wrong = next(part for part in parts if part not in names)
+    wrong = next((part for part in parts if part not in names and not (option and _is_path(part, option))), None)
+    if wrong is None:
+        path = next(part for part in parts if part not in names)
+        raise UserError(f"{group}={brief(value)}: a list takes names alone, and {brief(path)} is a path; give "
+                        f"{group}={brief(path)} alone")
     known = _models() if group == "baseline" else [name for name in names if name not in ("folder", "file", "none")]
-    if not known:
-        raise UserError(f"{group}={brief(value)}: no such {option}; give one that is there")
+    hub = f". A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
+    if option and (not known or looks_like_path(wrong, option)):
+        raise UserError(f"{group}={brief(value)}: {no_such(wrong, option)}{hub}")
     also = f", and no such {option}" if option else ""
-    hub = f" A data set of the hub: data=hub data.path={wrong}" if group == "data" and HUB_ID.fullmatch(wrong) else ""
-    raise UserError(f"{group}={brief(value)}: there is no {group} {brief(wrong)!r}{also}; {one_of(known, wrong)}{hub}")
+    raise UserError(f"{group}={brief(value)}: there is no {group} {brief(wrong)!r}{also}; {one_of(known, wrong)}")
+
+
+def looks_like_path(typed: str, option: str) -> bool:
+    """Whether a path was meant rather than a name: it has a slash or, where a ``file`` is wanted, a suffix."""
+    return "/" in typed or (option == "file" and Path(typed).suffix != "")
+
+
+def no_such(typed: str, option: str) -> str:
+    """Return that there is no such file or folder, with its full path, which shows where it was looked for."""
+    return f"no such {option}: {os.path.abspath(os.path.expanduser(typed))}"
 
 
 def _models() -> list[str]:
@@ -91,7 +105,7 @@ def _models() -> list[str]:
 def _is_path(value: str, option: str) -> bool:
     if option == "file" and value == "-":  # the standard input
         return True
-    if os.path.exists(Path(value).expanduser()):  # False for a name too long, where Path.exists raises
+    if os.path.exists(os.path.expanduser(value)):  # pathlib raises for a name too long, and for a ~user who is nobody
         return True
     mine = os.environ.get("SENTENCE_FORGE_MODELS")
     return option == "folder" and (HUB_ID.fullmatch(value) is not None
