@@ -217,16 +217,12 @@ def _write_model(encoder: Encoder, source: Path | None, out: Path, data_dir: Pat
     """Write the model's folder and ONNX files, and calibrate the thresholds; return the manifest's keys on them."""
     from sentence_forge.eval.geometry import calibrate
     from sentence_forge.export.model import write_model, write_onnx_files
-    from sentence_forge.search.thresholds import LEAST_PRECISION
+    from sentence_forge.search.thresholds import in_words
 
     write_model(encoder, source, out, blend)
     onnx, left_out = write_onnx_files(encoder, out, data_dir, language)
     thresholds = calibrate(encoder, data_dir, language)
-    same = thresholds["same"]
-    log.info("same meaning from cosine %.3f: precision %.2f, recall %.2f, on %s", same["cosine"], same["precision"],
-             same["recall"], thresholds["measured_on"])
-    if same["precision"] < LEAST_PRECISION:
-        log.info("hits will not be marked: that precision is below %.1f", LEAST_PRECISION)
+    log.info(in_words(thresholds))
     return dict(zip(_OF_THE_MODEL, (onnx, left_out, thresholds), strict=True))
 
 

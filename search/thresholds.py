@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sentence_forge.encoders.fingerprint import same_model
 
@@ -26,6 +27,22 @@ class Thresholds(NamedTuple):
     def of(self, score: float) -> str:
         """Return ``same``, ``related`` or nothing."""
         return "same" if score >= self.same else "related" if score >= self.related else ""
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """Return whether hits will be marked by an export's thresholds, from which cosine on, and how often that is right.
+
+    Args:
+        found: what the export's manifest has as ``marks``.
+    """
+    same, on = found["same"], found["measured_on"]
+    right = f"{100 * same['precision']:.0f} %"
+    if same["precision"] < LEAST_PRECISION:
+        return (f"a search will not mark hits as `same` or `related`: of the pairs of {on} with the cosine that tells "
+                f"the same best, {same['cosine']:.3f}, or more, only {right} mean the same")
+    return (f"a search will mark hits as `same` in meaning from a cosine of {same['cosine']:.3f} on: of the pairs of "
+            f"{on} that are so near, {right} mean the same, and of those that mean the same, "
+            f"{100 * same['recall']:.0f} % are so near")
 
 
 def read_thresholds(export: Path, fingerprint: str) -> Thresholds | None:

@@ -20,7 +20,7 @@ from sentence_forge.search.display import hits_table
 from sentence_forge.search.index import Index
 from sentence_forge.search.indexing import index_corpus
 from sentence_forge.search.page import page
-from sentence_forge.search.thresholds import read_thresholds
+from sentence_forge.search.thresholds import in_words, read_thresholds
 
 
 class OtherEncoder(WordEncoder):
@@ -110,6 +110,12 @@ def test_thresholds_are_the_export_s_own(tmp_path: Path) -> None:
     thresholds = read_thresholds(tmp_path, "abc")
     assert thresholds is not None and [thresholds.of(score) for score in (0.9, 0.8, 0.7999, 0.5, 0.4)] == [
         "same", "same", "related", "related", ""]
+    assert in_words(found["marks"]) == (
+        "a search will mark hits as `same` in meaning from a cosine of 0.800 on: of the pairs of stsb-dev that are so "
+        "near, 60 % mean the same, and of those that mean the same, 70 % are so near")
+    assert in_words(found["marks"] | {"same": {"cosine": 0.3, "precision": 0.28, "recall": 1.0}}) == (
+        "a search will not mark hits as `same` or `related`: of the pairs of stsb-dev with the cosine that tells the "
+        "same best, 0.300, or more, only 28 % mean the same")
     assert read_thresholds(tmp_path, "abc-int8") == thresholds
     assert read_thresholds(tmp_path, "another") is None and read_thresholds(tmp_path / "nowhere", "abc") is None
     _, old = two(tmp_path, titles_like(20))
@@ -126,8 +132,8 @@ def test_as_typed_on_an_export(command: Callable, tmp_path: Path) -> None:
     assert command("train", "loss=mnrl", *TINY, "loop.max_steps=2", "hydra.run.dir=run").code == 0
     done = command("export", "model=run", "corpus=titles.csv", "out=news")
     assert done.code == 0, done.err
-    assert "same meaning from cosine" in done.err
     about = json.loads((tmp_path / "news" / "manifest.json").read_text(encoding="utf-8"))
+    assert in_words(about["marks"]) in done.err
     about["marks"]["same"]["precision"] = 0.4  # too often wrong to be said
     (tmp_path / "news" / "manifest.json").write_text(json.dumps(about))
     assert "mark" not in json.loads(command("search", "news", titles[3], "--json").out)["hits"][0]
