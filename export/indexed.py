@@ -79,6 +79,13 @@ def about_corpus(settings: Export, corpus: Path | None, rows: Corpus | None) -> 
     return about | {key: value for key, value in more.items() if value}
 
 
+def differing(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """Return the keys, in parentheses, by which two entries on a corpus were made otherwise; empty for none."""
+    keys = [f"corpus.{key}" for key in ("column", "id_column", "limit", "keep", "clean")
+            if before and now and before.get(key) != now.get(key)]
+    return f" ({', '.join(keys)} differs)" if keys else ""
+
+
 def check_precision(out: Path, precision: str, about: Mapping[str, Any]) -> None:
     """Refuse a precision that the export in ``out`` has no encoder for, before anything is encoded.
 
@@ -170,5 +177,6 @@ def _load(out: Path, rows: Corpus, encoder: TextEncoder, settings: Export,
         f"HNSW with ef_search {about.ef_search}"
     measured = "" if about.recall is None else f"; recall@10 {about.recall:.4f} of HNSW against brute force"
     log.info("%s: generation %d%s; %s%s", address.shown, about.generation, "" if about.current else
-             f", not searched until python -m search ... --generation {about.generation} --switch", how, measured)
+             f", not searched until python -m search {shlex.quote(address.shown)} --generation {about.generation} "
+             "--switch", how, measured)
     return report, {"database": address.shown, "generation": about.generation}

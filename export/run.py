@@ -18,6 +18,7 @@ from sentence_forge.export.indexed import (
     check_corpus,
     check_precision,
     corpus_encoder,
+    differing,
     index_rows,
     place_of,
     read_rows,
@@ -126,7 +127,8 @@ def _export(settings: Export, out: Path, corpus: Path | None, given: Encoder | N
     with writer_lock(out):
         begun = unfinished(out)  # once more: another export may have ended here meanwhile
         if begun is not None and any(begun.get(key) != value for key, value in about.items()):
-            raise UserError(f"{out}: holds an unfinished export of another model or corpus; give another out=")
+            raise UserError(f"{out}: holds an unfinished export of another model or corpus"
+                            f"{differing(begun.get('corpus'), about['corpus'])}; give another out=")
         clear_leftovers(out)
         about |= {"precision": precision, **({"blend": blend} if blend else {})}
         if begun is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,24 +17,36 @@ import pytest
 from by_torchrun import ENVIRONMENT, ROOT, TRAIN, torchrun
 from resuming import same_end
 
+from sentence_forge.runtime.errors import UserError
+from sentence_forge.runtime.torchrun import starts_again
 from sentence_forge.train.lost import LIMIT
 
 
-def test_a_killed_process_ends_the_others_with_a_line_and_a_restart_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    """Bit for bit; the second start finds the run by itself, in a folder named by the first one's time."""
+def test_a_killed_process_ends_the_others_and_its_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    """Bit for bit: by the command that the others name, or by a second start, which finds the run by itself."""
     more = ["loss._target_=mortal.Mortal", "plugins=[mortal]", "loop.max_steps=4", "loop.evaluate_every=4",
             "loop.checkpoint_every=2", "loop.keep=9"]
     done = torchrun(*TRAIN, *more, cwd=tmp_path)
     assert done.returncode == 0, done.said  # type: ignore[attr-defined]
-    timed = ["hydra.run.dir=broken/${now:%H%M%S}"]
-    done = torchrun(*TRAIN, *more, *timed, cwd=tmp_path, restarts=1, DIES=str(tmp_path / "broken"))
-    said = done.said  # type: ignore[attr-defined]
-    assert done.returncode == 0, said
-    [broken] = (tmp_path / "broken").iterdir()
-    assert said.count("error: ") == 1 and "is lost, so this one can't go on; its last checkpoint is whole" in said
-    assert f"-m train resume={broken}" in said and "Traceback" not in said and "gloo" not in said
-    assert f"going on from {broken / 'checkpoints' / 'step-2'}" in said
-    same_end(tmp_path / "run", broken, 4)
+    for restarts in (0, 1):
+        folder = tmp_path / f"broken {restarts}"
+        timed = [f"hydra.run.dir='{folder.name}/${{now:%H%M%S}}'"]
+        done = torchrun(*TRAIN, *more, *timed, cwd=tmp_path, restarts=restarts, DIES=str(folder))
+        said = done.said  # type: ignore[attr-defined]
+        [broken] = folder.iterdir()
+        assert said.count("error: ") == 1, said
+        assert "error: another process of this run is lost, so this one can't go on; " in said
+        assert "Traceback" not in said.partition("torch/distributed")[0] and "gloo" not in said, said
+        if restarts:
+            assert done.returncode == 0 and "torchrun starts all of them again, from its last checkpoint" in said, said
+        else:
+            command = re.search("go on from there with: torchrun --nproc-per-node 2 (.*)", said)
+            assert done.returncode != 0 and command, said
+            done = torchrun(*shlex.split(command[1]), "plugins=[mortal]", cwd=tmp_path)  # whose code is trusted anew
+            said = done.said  # type: ignore[attr-defined]
+            assert done.returncode == 0, said
+        assert f"going on from {broken / 'checkpoints' / 'step-2'}" in said
+        same_end(tmp_path / "run", broken, 4)
 
 
 def two_by_hand(cwd: Path, *arguments: str, ranks: tuple[str, ...] = ("0", "1")) -> list[subprocess.Popen[str]]:
@@ -160,3 +174,35 @@ def test_a_mistake_of_one_process_is_one_line(tmp_path: Path) -> None:
                     MISTAKE="rows.csv: no such file")
     said = done.said  # type: ignore[attr-defined]
     assert done.returncode != 0 and said.count("error: ") == 1 and "error: rows.csv: no such file" in said, said
+
+
+def test_restarts_are_for_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each machine's torchrun counts its own, so that after one the processes would wait for each other in vain."""
+    for name, value in (("TORCHELASTIC_MAX_RESTARTS", "3"), ("TORCHELASTIC_RESTART_COUNT", "3")):
+        monkeypatch.setenv(name, value)
+    assert not starts_again()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    assert starts_again()
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun --max-restarts=3: is for one machine"):
+        starts_again()
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    assert not starts_again()
+
+
+def test_ctrl_c_while_python_starts_ends_all_at_once(tmp_path: Path) -> None:
+    process = torchrun(*TRAIN, cwd=tmp_path, wait=False)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.5)  # in the middle of importing torch
+        begun = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=100)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert time.monotonic() - begun < 20 and process.returncode
+    assert "Error executing job" not in said and "error: " not in said, said

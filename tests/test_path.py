@@ -190,7 +190,10 @@ def test_an_unfinished_export_goes_on(command: Command, exported: Path, run: Pat
     assert done.code == 0 and "going on with the unfinished export" in done.err
     (folder / "manifest.json").write_text(json.dumps(manifest | {"state": "unfinished", "fingerprint": "other"}))
     other = command("export", *arguments)
-    assert other.code == 2 and "of another model or corpus" in other.err
+    assert other.code == 2 and "of another model or corpus; give" in other.err
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"state": "unfinished"}))
+    other = command("export", *(each for each in arguments if "id_column" not in each))
+    assert other.code == 2 and "of another model or corpus (corpus.id_column differs); give" in other.err
 
 
 def test_a_new_dense_layer_is_saved(command: Command, run: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.cli import entry
 from sentence_forge.runtime.process import failed, run_command
-from sentence_forge.runtime.torchrun import own_folder
+from sentence_forge.runtime.torchrun import own_folder, said_why, starts_again
 from sentence_forge.train.job import is_first, run_config
 from sentence_forge.train.sweep import Sweep
 
@@ -71,11 +71,12 @@ def _quiet_unless_first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _leaving_at_once() -> Iterator[None]:
-    """Leave at once when ``torchrun`` ends this process while it starts: importing torch swallows exceptions."""
+    """Leave at once when a process of ``torchrun`` is ended while it starts: importing torch swallows exceptions."""
     if own_folder() is None:
         yield
         return
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     try:
         yield
     finally:
@@ -83,8 +84,11 @@ def _leaving_at_once() -> Iterator[None]:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT or said_why():
+        os._exit(128 + number)
     os._exit(failed("SIGTERM ended this process, as torchrun does when another one dies, or when it is stopped itself; "
-                    "nothing was trained yet: type the same command again"))
+                    + ("torchrun starts all of them again" if starts_again() else
+                       "nothing was trained yet: type the same command again")))
 
 
 def _job(config: DictConfig) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.overrides import options
+from sentence_forge.runtime.torchrun import again, starts_again
 from sentence_forge.train.sources import parts_of
 from sentence_forge.train.spelling import spell_out
 
@@ -41,11 +42,11 @@ def run_config(config: DictConfig) -> Path:
     hydra = HydraConfig.get()
     folder = own_folder = Path(hydra.runtime.output_dir)
     with _removed_if_empty(folder), _quiet_progress_bars():
-        again = _begun_before()
-        config.resume = again or config.resume
+        restarted = _begun_before()
+        config.resume = restarted or config.resume
         if config.resume is not None:
             # train.sweep goes on with a job, and torchrun with this very run, whose overrides are those it had
-            same = hydra.mode is RunMode.MULTIRUN or again is not None
+            same = hydra.mode is RunMode.MULTIRUN or restarted is not None
             folder, config = _resumed(config, list(hydra.overrides.task), keep=same)
             own_folder = folder if is_first() else own_folder
         elif (folder / "config.yaml").exists():
@@ -82,16 +83,17 @@ def _train(config: DictConfig, hydra: HydraConf, folder: Path, own_folder: Path)
         try:
             train(run)
         except Interrupted as stopped:
-            log.info("checkpoint: %s\ngo on with: python -m train resume=%s", stopped.folder, folder)
+            log.info("checkpoint: %s\ngo on with: %s", stopped.folder, again(folder))
             raise
         except KeyboardInterrupt:  # outside the loop, which has its own way to stop
             if (folder / "config.yaml").exists():
-                log.info("stopped; go on with: python -m train resume=%s", folder)
+                log.info("stopped; go on with: %s", again(folder))
             raise
 
 
 def _begun_before() -> str | None:
     """Return the run that this command has begun, if ``torchrun`` starts it again after a death."""
+    starts_again()  # refuses what can't be
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return None  # without importing torch
     from sentence_forge.train.distributed import started
@@ -173,8 +175,8 @@ def _resumed(config: DictConfig, overrides: list[str], *, keep: bool) -> tuple[P
         if key in ("resume", "resume_anyway"):
             continue
         if options(key):
-            raise UserError(f"{key}=: a resumed run keeps its {key}; to train another way from here, start a run with "
-                            f"model={run}")
+            raise UserError(f"{key}=: a resumed run keeps its {key}, so leave {key}= out; to train another way from "
+                            f"here, start a run with model={run}")
         if OmegaConf.select(saved, key, default=_ABSENT) is _ABSENT:
             raise UserError(f"{key}: there is no such key in {run / 'config.yaml'}")
         OmegaConf.update(saved, key, override.value())

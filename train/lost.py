@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.process import Stopped, failed, stop
-from sentence_forge.runtime.torchrun import said_why
+from sentence_forge.runtime.torchrun import again, said_why, starts_again
 from sentence_forge.train.checkpoint import steps
 from sentence_forge.train.distributed import World
 from sentence_forge.train.interrupt import Interrupted
@@ -41,7 +41,7 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         UserError: another process hasn't begun, or the connection to it broke off, or ``torchrun`` ends this one.
     """
     if world.size == 1:
-        _raise_at_sigterm()
+        _raise_at_signals()
         yield
         return
     beats = store(world, f"alive-{starts_before()}")
@@ -53,7 +53,7 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     except dist.DistError:
         raise UserError("the run's store is gone, and with it torchrun or the first process; see what they said"
                         ) from None
-    _raise_at_sigterm()
+    _raise_at_signals()
     watch = _Watch(world, Path(beats.get("run").decode()), beats, limit)
     leaves = False
     try:
@@ -74,10 +74,11 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         watch.end(leaves)
 
 
-def _raise_at_sigterm() -> None:
-    """From now on SIGTERM raises ``Stopped``; until here ``torchrun``'s ends the process at once (``train.cli``)."""
+def _raise_at_signals() -> None:
+    """From now on signals raise as they do without ``torchrun``; until here they end the process (``train.cli``)."""
     if by_torchrun():
         signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def remember(world: World, run: Path) -> None:
@@ -152,12 +153,13 @@ class _Watch:
         os._exit(failed(self.line(who)))
 
     def _remedy(self) -> str:
-        again = f"the same torchrun with -m train resume={self._run}"
+        if starts_again():
+            where = "from its last checkpoint" if steps(self._run) else "from the beginning"
+            return f"torchrun starts all of them again, {where}"
         if steps(self._run):
-            return (f"its last checkpoint is whole: {again} goes on from there (torchrun --max-restarts=3 does so by "
-                    "itself)")
+            return f"its last checkpoint is whole; go on from there with: {again(self._run)}"
         if (self._run / "config.yaml").exists():
-            return f"the run has no checkpoint yet: {again} begins it again"
+            return f"the run has no checkpoint yet; begin it again with: {again(self._run)}"
         return "nothing was trained yet: type the same command again"
 
 

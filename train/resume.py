@@ -135,7 +135,8 @@ def _changed(before: Any, now: Any) -> dict[str, str]:  # noqa: ANN401 - what JS
 
 def _say(run: Path, changed: Mapping[str, str], deciding: Collection[str], why: str, anyway: bool) -> None:
     if deciding and not anyway:
+        how = "start as many processes by torchrun, or " if "processes" in deciding else ""
         raise UserError(f"{run}: {why}: {'; '.join(changed[key] for key in deciding)}. The result would not be that of "
-                        "an unbroken run; resume_anyway=true goes on all the same")
+                        f"an unbroken run; {how}resume_anyway=true goes on all the same")
     for key, text in changed.items():
         log.info("%s: %s%s", why, text, " (resume_anyway)" if key in deciding else "")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from pathlib import Path
+
+from sentence_forge.runtime.errors import UserError
 
 
 def own_folder() -> Path | None:
@@ -15,6 +18,33 @@ def own_folder() -> Path | None:
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     return Path(file).parent if file and Path(file).parent.is_dir() else None
+
+
+def again(run: Path) -> str:
+    """Return what a person types to go on with a run by as many processes as this one is of."""
+    words = f"-m train resume={shlex.quote(str(run))}"
+    if own_folder() is None:
+        return f"python {words}"
+    if _machines() > 1:
+        return f"the same torchrun on each machine, with {words}"
+    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} {words}"
+
+
+def starts_again() -> bool:
+    """Whether ``torchrun`` will start all processes again when one fails (``--max-restarts``).
+
+    Raises:
+        UserError: on several machines, where each counts its own restarts, so that processes wouldn't meet again.
+    """
+    given, done = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("MAX_RESTARTS", "RESTART_COUNT"))
+    if given and _machines() > 1:
+        raise UserError(f"torchrun --max-restarts={given}: is for one machine, since of several each counts its own "
+                        "restarts; leave it out, and go on by resume=<run>")
+    return given > done
+
+
+def _machines() -> int:
+    return int(os.environ.get("GROUP_WORLD_SIZE", 1))
 
 
 def first_to_say(line: str) -> bool:
