@@ -76,7 +76,7 @@ def rows_of(folders: Sequence[Path]) -> list[Line]:
     lines: list[Line] = []
     for folder in folders:
         start, models = _measured(_report(folder))
-        if lines and start != lines[0]:
+        if lines and not _same_start(lines[0], start):
             raise UserError(f"{folder}: has another baseline or other tasks than {folders[0]}; evaluate all alike")
         lines += [start] * (not lines)
         lines += [_line(row) for row in models if all("delta" in score for score in row["tasks"].values())]
@@ -94,9 +94,10 @@ def _measured(report: Mapping[str, Any]) -> tuple[Line, list[Mapping[str, Any]]]
         values = {task: (row["measure"], row[row["measure"]]) for task, row in begun["tasks"].items()}
     tasks: dict[str, dict[str, Any]] = {task: {"measure": measure, "value": value}
                                         for task, (measure, value) in values.items()}
-    for task, row in begun["tasks"].items():
-        if also := other_measures(row):
-            tasks[task]["also"] = also
+    for row in models:
+        for task, score in row["tasks"].items():
+            if "delta" not in score and "also" in score:  # the beginning's own row, among several models'
+                tasks[task]["also"] = score["also"]
     return {"name": START, "recipe": START, "seed": None, "model": begun["fingerprint"], "tasks": tasks}, models
 
 
