@@ -18,8 +18,11 @@ from by_torchrun import ENVIRONMENT, ROOT, TRAIN, torchrun
 from resuming import same_end
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.torchrun import starts_again
-from sentence_forge.train.lost import LIMIT
+from sentence_forge.runtime.process import stop
+from sentence_forge.runtime.torchrun import check_restarts, first_to_say, said_why, starts_again
+from sentence_forge.train.distributed import ALONE
+from sentence_forge.train.lost import LIMIT, watched
+from sentence_forge.train.starting import leaving_at_once, raise_at_signals
 
 
 def test_a_killed_process_ends_the_others_and_its_run_goes_on_to_the_same_end(tmp_path: Path) -> None:
@@ -183,11 +186,41 @@ def test_restarts_are_for_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not starts_again()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
     assert starts_again()
+    check_restarts()
     monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
     with pytest.raises(UserError, match="torchrun --max-restarts=3: is for one machine"):
-        starts_again()
+        check_restarts()
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
-    assert not starts_again()
+    check_restarts()
+
+
+def test_a_line_is_said_by_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And again by the same one, as by two commands of a script that torchrun starts."""
+    (tmp_path / "0").mkdir()
+    assert first_to_say("a") and first_to_say("a") and not said_why()  # without torchrun
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "0" / "error.json"))
+    said = []
+    for rank in "0101":
+        monkeypatch.setenv("RANK", rank)
+        said.append(first_to_say("a"))
+    assert said == [True, False, True, False] and said_why() and first_to_say("b")
+
+
+def test_signal_handlers_of_a_caller_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of a script that torchrun starts, and Ctrl-C where it is ignored."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with watched(ALONE, tmp_path):
+            assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == (before[0], signal.SIG_IGN)
+        with leaving_at_once():
+            assert signal.getsignal(signal.SIGTERM) != before[0] and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            raise_at_signals()
+            assert signal.getsignal(signal.SIGTERM) == stop and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
 
 
 def test_ctrl_c_while_python_starts_ends_all_at_once(tmp_path: Path) -> None:

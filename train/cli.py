@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from sentence_forge.runtime.cli import entry
-from sentence_forge.runtime.process import failed, run_command
-from sentence_forge.runtime.torchrun import own_folder, said_why, starts_again
+from sentence_forge.runtime.process import run_command
+from sentence_forge.runtime.torchrun import own_folder
 from sentence_forge.train.job import is_first, run_config
+from sentence_forge.train.starting import leaving_at_once
 from sentence_forge.train.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def main() -> None:
         sys.stdout.write(sweep.table)
 
     try:
-        with _quiet_unless_first(), _leaving_at_once():
+        with _quiet_unless_first(), leaving_at_once():
             entry("train", sweep, ABOUT, ("loss", "data", "model", "suite", "experiment"))
     finally:  # entry leaves the process
         if sweep.table and (code := run_command(print_table)):
@@ -67,28 +66,6 @@ def _quiet_unless_first() -> Iterator[None]:
     with tempfile.TemporaryDirectory(dir=own_folder()) as folder:
         sys.argv.append(f"hydra.run.dir={folder}/run")
         yield
-
-
-@contextlib.contextmanager
-def _leaving_at_once() -> Iterator[None]:
-    """Leave at once when a process of ``torchrun`` is ended while it starts: importing torch swallows exceptions."""
-    if own_folder() is None:
-        yield
-        return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    if number == signal.SIGINT or said_why():
-        os._exit(128 + number)
-    os._exit(failed("SIGTERM ended this process, as torchrun does when another one dies, or when it is stopped itself; "
-                    + ("torchrun starts all of them again" if starts_again() else
-                       "nothing was trained yet: type the same command again")))
 
 
 def _job(config: DictConfig) -> None:

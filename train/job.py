@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_forge.runtime.errors import UserError
 from sentence_forge.runtime.overrides import options
-from sentence_forge.runtime.torchrun import again, starts_again
+from sentence_forge.runtime.torchrun import again, check_restarts
 from sentence_forge.train.sources import parts_of
 from sentence_forge.train.spelling import spell_out
 
@@ -93,7 +93,7 @@ def _train(config: DictConfig, hydra: HydraConf, folder: Path, own_folder: Path)
 
 def _begun_before() -> str | None:
     """Return the run that this command has begun, if ``torchrun`` starts it again after a death."""
-    starts_again()  # refuses what can't be
+    check_restarts()
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         return None  # without importing torch
     from sentence_forge.train.distributed import started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +12,13 @@ from pathlib import Path
 import torch.distributed as dist
 
 from sentence_forge.runtime.errors import UserError
-from sentence_forge.runtime.process import Stopped, failed, stop
+from sentence_forge.runtime.process import Stopped, failed
 from sentence_forge.runtime.torchrun import again, said_why, starts_again
 from sentence_forge.train.checkpoint import steps
 from sentence_forge.train.distributed import World
 from sentence_forge.train.interrupt import Interrupted
 from sentence_forge.train.meeting import BEGINNING, by_torchrun, meet, starts_before, store
+from sentence_forge.train.starting import raise_at_signals
 
 LIMIT = 45.0  # seconds without a sign of life
 _LEFT = 1 << 40  # beats of a process that came to the end, or stopped with the others; one that failed is missed
@@ -41,7 +41,7 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         UserError: another process hasn't begun, or the connection to it broke off, or ``torchrun`` ends this one.
     """
     if world.size == 1:
-        _raise_at_signals()
+        raise_at_signals()
         yield
         return
     beats = store(world, f"alive-{starts_before()}")
@@ -53,7 +53,7 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
     except dist.DistError:
         raise UserError("the run's store is gone, and with it torchrun or the first process; see what they said"
                         ) from None
-    _raise_at_signals()
+    raise_at_signals()
     watch = _Watch(world, Path(beats.get("run").decode()), beats, limit)
     leaves = False
     try:
@@ -72,13 +72,6 @@ def watched(world: World, run: Path, limit: float = LIMIT) -> Iterator[None]:
         raise UserError(watch.line()) from None
     finally:
         watch.end(leaves)
-
-
-def _raise_at_signals() -> None:
-    """From now on signals raise as they do without ``torchrun``; until here they end the process (``train.cli``)."""
-    if by_torchrun():
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def remember(world: World, run: Path) -> None:

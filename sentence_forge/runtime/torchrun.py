@@ -31,16 +31,23 @@ def again(run: Path) -> str:
 
 
 def starts_again() -> bool:
-    """Whether ``torchrun`` will start all processes again when one fails (``--max-restarts``).
+    """Whether ``torchrun`` will start all processes again when one fails (``--max-restarts``)."""
+    return _restarts() > int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def check_restarts() -> None:
+    """Refuse restarts on several machines: each counts its own, so that the processes wouldn't meet again.
 
     Raises:
-        UserError: on several machines, where each counts its own restarts, so that processes wouldn't meet again.
+        UserError: ``torchrun`` was given them.
     """
-    given, done = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("MAX_RESTARTS", "RESTART_COUNT"))
-    if given and _machines() > 1:
-        raise UserError(f"torchrun --max-restarts={given}: is for one machine, since of several each counts its own "
+    if _restarts() and _machines() > 1:
+        raise UserError(f"torchrun --max-restarts={_restarts()}: is for one machine, as each counts its own "
                         "restarts; leave it out, and go on by resume=<run>")
-    return given > done
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
 
 
 def _machines() -> int:
@@ -53,15 +60,17 @@ def first_to_say(line: str) -> bool:
     On several machines it is said once on each, since their terminals or logs are several, too.
 
     Args:
-        line: what is to be said.
+        line: what is to be said; a process that says it again, such as a second command of a script, may.
     """
     folder = own_folder()
     if folder is None:
         return True
+    note, mine = folder.parent / f"said-{hashlib.sha256(line.encode()).hexdigest()[:16]}", os.environ.get("RANK", "")
     try:
-        (folder.parent / f"said-{hashlib.sha256(line.encode()).hexdigest()[:16]}").touch(exist_ok=False)
+        with note.open("x") as file:
+            file.write(mine)
     except FileExistsError:
-        return False
+        return note.read_text() == mine
     except OSError:  # a full disk; twice is better than never
         return True
     return True
