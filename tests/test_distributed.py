@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from by_torchrun import ROOT, TRAIN, torchrun
+from by_torchrun import ENVIRONMENT, ROOT, TRAIN, torchrun
 from distributed_cases import CASES, a_case, step
 from resuming import cut_at, same_end
 
@@ -155,3 +158,39 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     said = done.said  # type: ignore[attr-defined]
     assert done.returncode != 0 and "error: loop.batch_size" in said and said.count("error: ") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_two_machines_train_one_model(tmp_path: Path) -> None:
+    """By a ``torchrun`` each, as the guide has it; here they are on one machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    run = tmp_path / "run"
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    both = [subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+                              "--rdzv-backend", "c10d", "--rdzv-endpoint", where, *TRAIN[:-1], "loop.max_steps=2",
+                              "loop.evaluate_every=2", f"hydra.run.dir={run}"], cwd=tmp_path / name, text=True,
+                             env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for name in ("one", "other")]
+    try:
+        said = [each.communicate(timeout=200)[0] for each in both]
+    finally:
+        for each in both:
+            each.kill()
+    assert [each.returncode for each in both] == [0, 0], said
+    assert sum("training: 2 steps of 16 rows on cpu, 2 processes" in each for each in said) == 1
+    assert (run / "report" / "report.json").exists() and not any(any((tmp_path / name).iterdir())
+                                                                 for name in ("one", "other"))
+
+
+def test_what_several_processes_save_is_measured(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.processes", "--batch", "4", "--steps", "2", "--rows", "64",
+                           "--repeats", "1", "--results", str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["name"], line["processes"]) for line in lines] == [
+        *(("scores", processes) for processes in (1, 2, 4, 8)), ("train", 2)]
+    assert all(line["ratio"] > 0 for line in lines)
+    assert json.loads((tmp_path / "processes.json").read_text())["lines"] == lines
